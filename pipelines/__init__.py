@@ -1,0 +1,1 @@
+"""The command line: Ray runs the work, MLflow keeps the results."""
