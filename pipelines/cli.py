@@ -1,0 +1,41 @@
+"""The command `adafocus <verb>`: options in, one clear line out when they cannot work.
+
+Verbs live in `cli_data.py` and `cli_train.py`; each imports what it needs when it runs, so that `--help` is instant.
+Exit status: 0 done, 1 finished with failures that are listed, 2 the user has to change something, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+
+from pipelines import cli_data
+from preprocessing.schema import UserError
+
+app = typer.Typer(
+    name="adafocus",
+    help="AdaFocus video recognition: frames, three-stage training, sweeps and benchmarks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+cli_data.register(app)
+
+
+def main() -> None:
+    """Run the command line of this process. Turns UserError into one line and exit status 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        app()
+    except UserError as error:
+        print(f"adafocus: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("adafocus: interrupted; start the same command again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()
