@@ -12,9 +12,10 @@ from typing import Any, Literal
 import pyarrow as pa
 
 SPLITS = ("train", "val", "test")
-USABLE = ("ok", "damaged")
+Status = Literal["ok", "damaged", "decode_failed", "probe_failed", "timeout", "too_short", "missing"]
+USABLE: tuple[Status, ...] = ("ok", "damaged")
 """Statuses whose frames can be read; the rest are rows that only say why there are none."""
-STATUSES = (*USABLE, "decode_failed", "probe_failed", "timeout", "too_short", "missing")
+STATUSES: tuple[Status, ...] = (*USABLE, "decode_failed", "probe_failed", "timeout", "too_short", "missing")
 
 
 class UserError(Exception):
