@@ -1,0 +1,78 @@
+"""Where patches lie and how they are cut out: frames and corners in, patches out, in one gather.
+
+A corner is (row, column) of a patch's top left pixel, 0 <= corner <= H - P, both ends included.
+
+Shapes: N images, C colours, H W pixels, P patch side, k cells of the grid per axis.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def grid_corners(grid_size: int, frame_size: int, patch_size: int) -> Tensor:
+    """Corners int64 (k*k, 2) of the action grid, row first: index * (H - P) // (k - 1) per axis."""
+    return cell_corners(torch.arange(grid_size**2), grid_size, frame_size, patch_size)
+
+
+def cell_corners(action: Tensor, grid_size: int, frame_size: int, patch_size: int) -> Tensor:
+    """Grid actions int64 (...) -> corners int64 (..., 2), by arithmetic on the actions' device.
+
+    Raises ValueError if the patch exceeds the frame or the grid has fewer than 2 cells per axis.
+    """
+    check_sizes(frame_size, patch_size)
+    if grid_size < 2:
+        raise ValueError(f"grid_size is {grid_size}, but a grid has at least 2 corners per axis")
+    cell = torch.stack([action // grid_size, action % grid_size], -1)
+    return cell * (frame_size - patch_size) // (grid_size - 1)
+
+
+def scale_corners(position: Tensor, frame_size: int, patch_size: int) -> Tensor:
+    """Positions in [0, 1] (..., 2) as shares of the free range H - P -> int64 corners, rounded down."""
+    check_sizes(frame_size, patch_size)
+    return (position * (frame_size - patch_size)).floor().long()
+
+
+def random_corners(
+    shape: tuple[int, ...],
+    frame_size: int,
+    patch_size: int,
+    *,
+    device: torch.device | str = "cpu",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Uniform int64 corners (*shape, 2), every corner from 0 to H - P alike.
+
+    The reference never draws the last one, H - P; here the patch reaches all four borders of the frame. With a
+    generator the numbers come from its device, then move.
+    """
+    check_sizes(frame_size, patch_size)
+    source = device if generator is None else generator.device
+    corners = torch.randint(frame_size - patch_size + 1, (*shape, 2), device=source, generator=generator)
+    return corners.to(device, non_blocking=True)
+
+
+def centre_corners(
+    shape: tuple[int, ...], frame_size: int, patch_size: int, *, device: torch.device | str = "cpu"
+) -> Tensor:
+    """The corner of the central patch, int64 (*shape, 2)."""
+    check_sizes(frame_size, patch_size)
+    return torch.full((*shape, 2), (frame_size - patch_size) // 2, device=device)
+
+
+def crop_patches(frames_NCHW: Tensor, corners_N2: Tensor, patch_size: int) -> Tensor:
+    """Cut one patch out of each image -> patches_NCPP, same dtype.
+
+    One gather out of the view of all patches: no loop over images, nothing read back from the device. Corners are not
+    checked, for that would wait for the device; they come from the functions above.
+    """
+    every_NCyxPP = frames_NCHW.unfold(2, patch_size, 1).unfold(3, patch_size, 1)  # a view: nothing is copied
+    images_N = torch.arange(len(frames_NCHW), device=frames_NCHW.device)
+    return every_NCyxPP[images_N, :, corners_N2[:, 0], corners_N2[:, 1]]
+
+
+def check_sizes(frame_size: int, patch_size: int) -> None:
+    """Raises ValueError unless 0 < P <= H."""
+    if not 0 < patch_size <= frame_size:
+        raise ValueError(f"patch_size is {patch_size}, but frames have {frame_size} pixels a side")
