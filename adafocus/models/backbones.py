@@ -1,7 +1,7 @@
 """Image networks behind one interface: pixels in; a feature map, a pooled vector and the network's own logits out.
 
-The networks are torchvision's, taken apart into body and last layers; `tiny` is a small one for a CPU. A new backbone is
-one builder in `BACKBONES`.
+The networks are torchvision's, taken apart into body and last layers; `tiny` is a small one for a CPU. A new backbone
+is one builder in `BACKBONES`.
 
 Shapes: N images, C colours, H W pixels, D features, h w map cells, K classes.
 """
@@ -131,8 +131,8 @@ def build_backbone(
     """A backbone from the table with its initial weights.
 
     `weights`: `imagenet` (torchvision's first published weights, those of the paper's time), `none`, or a file with
-    torchvision's parameter names (state dict or safetensors). `dropout` replaces that of the last layers, `shift_frames`
-    adds temporal shift for clips of so many frames. Raises UserError for an unknown name and for weights that cannot be
+    torchvision's parameter names (state dict or safetensors). `dropout` replaces that of the last layers,
+    `shift_frames` adds temporal shift for clips of so many frames. Raises UserError for an unknown name and for weights that cannot be
     fetched or do not fit.
     """
     if name not in BACKBONES:

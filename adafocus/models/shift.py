@@ -1,7 +1,8 @@
 """Temporal shift: a frame's features in, the same with an eighth taken from each neighbouring frame out.
 
-Gives an image network a sense of time at no multiply-adds (Temporal Shift Module, Lin et al. 2019, section 4). The shift
-sits before the first convolution of every residual block, inside the residual branch, as in the published networks.
+Gives an image network a sense of time at no multiply-adds (Temporal Shift Module, Lin et al. 2019, section 4). The
+shift sits before the first convolution of every residual block, inside its residual branch, as in the published
+networks.
 
 Shapes: N = B*T images (clip by clip), C channels, h w map cells.
 """

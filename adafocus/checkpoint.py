@@ -1,0 +1,218 @@
+"""A model on disk: a folder with weights (safetensors) and meta.json, which says what made them.
+
+meta.json is written last and by rename, and it names its weights file by content. So a folder with a meta.json is
+complete, and a crash while a better checkpoint replaces an older one leaves one of the two.
+
+A stage that runs keeps its state (model, optimizer, progress) apart, in `save_state` and `load_state`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+import torchvision
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from adafocus.config import Config, flatten, from_flat
+from adafocus.models.adafocus import AdaFocus, build_model
+from adafocus.models.backbones import describe
+from preprocessing.schema import DatasetInfo, UserError
+
+META = "meta.json"
+STATE = "state.pt"
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "safetensors": safetensors.__version__,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What a checkpoint knows of itself: plain values, as in meta.json."""
+
+    config: dict[str, Any]
+    """Flattened: `adafocus.config.from_flat` reads it."""
+    stage: str
+    key: str
+    """The stage's key; empty for weights made elsewhere."""
+    digest: str
+    """Of the index that it was trained on; empty for weights made elsewhere."""
+    info: dict[str, Any]
+    """The data set's facts (`DatasetInfo`), class names among them."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """One row per epoch; the last one's `metrics` are the model's."""
+    seconds: float = 0.0
+    """Time the training took."""
+    versions: dict[str, str] = field(default_factory=versions)
+    weights: str = ""
+    """Name of the weights file in the folder, filled in by `save`."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """K names."""
+        return tuple(self.info["class_names"])
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Of the last epoch."""
+        return dict(self.history[-1]["metrics"]) if self.history else {}
+
+    @classmethod
+    def describe(
+        cls,
+        config: Config,
+        *,
+        stage: str,
+        info: DatasetInfo,
+        key: str = "",
+        digest: str = "",
+        history: Sequence[dict[str, Any]] = (),
+        seconds: float = 0.0,
+    ) -> Meta:
+        """The record of a model of `config`."""
+        flat = {name: list(value) if isinstance(value, tuple) else value for name, value in flatten(config).items()}
+        return cls(flat, stage, key, digest, info.to_dict(), list(history), seconds)
+
+
+def save(folder: Path, model: AdaFocus, meta: Meta) -> Meta:
+    """Commit a model's weights and record to `folder` (made if need be); the record as written.
+
+    Weights are stored contiguously, whatever device and memory format the model has. An older checkpoint in the
+    folder is replaced. Raises ValueError if the class names do not fit the model.
+    """
+    if len(meta.class_names) != model.num_classes:
+        raise ValueError(f"{len(meta.class_names)} class names for a model of {model.num_classes} classes")
+    folder.mkdir(parents=True, exist_ok=True)
+    data = save_tensors({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()})
+    meta = dataclasses.replace(meta, weights=f"weights-{hashlib.sha256(data).hexdigest()[:16]}.safetensors")
+    write_file(folder / meta.weights, data)
+    write_file(folder / META, json.dumps(asdict(meta), indent=1).encode())
+    for stale in folder.glob("weights-*.safetensors"):
+        if stale.name != meta.weights:
+            stale.unlink(missing_ok=True)
+    return meta
+
+
+def read_meta(folder: Path) -> Meta:
+    """The record of a checkpoint. Raises UserError if there is none, or one that makes no sense."""
+    path = folder / META
+    try:
+        meta = Meta(**json.loads(path.read_text()))
+        if Path(meta.weights).name != meta.weights:
+            raise ValueError(f"weights {meta.weights!r} do not lie in the checkpoint's folder")
+        _ = meta.class_names, meta.metrics
+        return meta
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no finished checkpoint: there is no {META}") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is no checkpoint's record: {error!r}") from error
+
+
+def load_model(folder: Path) -> tuple[AdaFocus, Meta]:
+    """The model (on the CPU, in evaluation mode) and its record.
+
+    Raises UserError for an unfinished checkpoint and for weights that do not fit the recorded configuration.
+    """
+    meta = read_meta(folder)
+    model = build_model(from_flat(meta.config), len(meta.class_names), pretrained=False)
+    load_weights(model, folder)
+    return model.eval(), meta
+
+
+def load_weights(model: AdaFocus, folder: Path) -> Meta:
+    """Fill `model` from a checkpoint; its record.
+
+    Parts that the checkpoint's configuration made differently, but that its stage had not trained yet, stay as they
+    are: two trials with different grids may start from one warm-up. Raises UserError for anything else that differs.
+    """
+    meta = read_meta(folder)
+    path = folder / meta.weights
+    try:
+        state = load_tensors(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    for part in UNTRAINED.get(meta.stage, ()):
+        module = model.get_submodule(part)
+        own = {f"{part}.{name}": value for name, value in module.state_dict().items()}
+        theirs = {name: value for name, value in state.items() if name.startswith(f"{part}.")}
+        if {name: value.shape for name, value in own.items()} != {name: x.shape for name, x in theirs.items()}:
+            state = {name: value for name, value in state.items() if name not in theirs} | own
+    load_all(model, state, str(folder))
+    return meta
+
+
+UNTRAINED = {"pretrain": ("policy", "classifier"), "warmup": ("policy",)}
+"""Parts that still hold initial weights after a stage."""
+
+
+def load_all(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Load all of `state` into all of `module`. Raises UserError listing whatever does not fit, changing nothing."""
+    own = module.state_dict()
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own.keys() & state.keys()
+        if own[name].shape != state[name].shape
+    ]
+    missing, surplus = [*(own.keys() - state.keys())], [*(state.keys() - own.keys())]
+    if missing or surplus or shapes:
+        raise UserError(f"{what} does not fit: {describe(missing=missing, surplus=surplus, shapes=shapes)}")
+    module.load_state_dict(state)
+
+
+def save_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Keep the state of a stage that goes on: tensors and plain values, nested as needed; all or nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    write_file(folder / STATE, buffer.getbuffer())
+
+
+def load_state(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    """What `save_state` kept, None if nothing. Raises UserError for a file that cannot be read."""
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} cannot be read ({reason}); delete it to start the stage anew") from error
+
+
+def write_file(path: Path, data: bytes | memoryview) -> None:
+    """All or nothing, durable: a temporary file beside it, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
