@@ -68,6 +68,8 @@ class ModelConfig:
     classifier_hidden: int = 1024
     dropout: float = 0.8
     """Before the classifier's last layer."""
+    finetune_dropout: float | None = None
+    """The same in finetune, None for no difference."""
     reuse_glance: bool = True
     """Does the classifier see the glancer's features beside the focuser's?"""
 
@@ -86,7 +88,8 @@ class OptimConfig:
     """Learning rate of the classifier (and, in pretrain, of the networks' own last layers)."""
     weight_decay: float = 1e-4
     momentum: float = 0.9
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "cosine_step", "constant"] = "cosine"
+    """`cosine` lowers the rate once an epoch, as the reference does; `cosine_step` at every step."""
     warmup_epochs: float = 0.0
     """Epochs of linear increase at the start."""
     label_smoothing: float = 0.0
@@ -141,7 +144,7 @@ READS: dict[str, tuple[str, ...]] = {
     "pretrain": ("seed", "data", *_GLANCE, "model.dropout", "pretrain"),
     "warmup": (*_CLASSIFY, "warmup"),
     "ppo": (*_ACT, "model.action_std"),
-    "finetune": ("finetune",),
+    "finetune": ("model.finetune_dropout", "finetune"),
 }
 """Prefixes of the fields that each stage reads and those before it do not."""
 

@@ -132,8 +132,8 @@ def build_backbone(
 
     `weights`: `imagenet` (torchvision's first published weights, those of the paper's time), `none`, or a file with
     torchvision's parameter names (state dict or safetensors). `dropout` replaces that of the last layers,
-    `shift_frames` adds temporal shift for clips of so many frames. Raises UserError for an unknown name and for weights that cannot be
-    fetched or do not fit.
+    `shift_frames` adds temporal shift for clips of so many frames. Raises UserError for an unknown name and for
+    weights that cannot be fetched or do not fit.
     """
     if name not in BACKBONES:
         raise UserError(f"unknown backbone {name!r}; there are {', '.join(BACKBONES)}")
