@@ -30,7 +30,7 @@ from preprocessing.jpeg import JpegSplitter, jpeg_size
 from preprocessing.schema import ExtractionSpec, Status, UserError
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
-"""Demuxers that may open a stranger's file. Playlists and concatenation scripts, which name other files, are not here."""
+"""Demuxers that may open a stranger's file. Playlists and concat scripts, which name other files, are not here."""
 MAX_PIXELS = 8192 * 8192
 """A larger picture is refused by the decoder: one frame of it would need hundreds of megabytes."""
 MAX_MEMORY = 4 << 30
@@ -59,6 +59,9 @@ class Limits:
     num_bytes: int = 16 << 30
 
 
+DEFAULT_LIMITS = Limits()
+
+
 @dataclass(frozen=True, slots=True)
 class Extraction:
     """How the extraction of one clip ended. Sizes in pixels are those of the frames, not of the source."""
@@ -76,7 +79,7 @@ class Extraction:
 
 @functools.cache
 def find_ffmpeg() -> str:
-    """Path of ffmpeg: the one on PATH, else the static one that imageio-ffmpeg carries. Raises UserError if neither is."""
+    """Path of ffmpeg: the one on PATH, else the static one of imageio-ffmpeg. Raises UserError if there is neither."""
     found = shutil.which("ffmpeg")
     if found:
         return found
@@ -134,7 +137,7 @@ def extract_frames(
     *,
     start_s: float | None = None,
     end_s: float | None = None,
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT_LIMITS,
 ) -> FrameStream:
     """Frames of a video file as JPEG bytes: iterate inside `with`, then read `.result`.
 

@@ -1,4 +1,4 @@
-"""Cut a byte stream of concatenated JPEGs into single images. Goes in: chunks of bytes; comes out: one JPEG at a time."""
+"""Cut a stream of concatenated JPEGs into images. Goes in: chunks of bytes; comes out: one JPEG at a time."""
 
 from __future__ import annotations
 

@@ -104,7 +104,11 @@ INDEX_SCHEMA = pa.schema(
         ("frame_sizes", pa.list_(pa.int32())),  # bytes of each JPEG; offsets follow from them
         ("num_bytes", pa.int64()),
         ("seconds", pa.float64()),  # time the extraction took
-        ("boxes", pa.list_(pa.list_(pa.float32(), 4))),
+        ("boxes", pa.list_(pa.list_(pa.float32(), 4))),  # null where unknown
     ]
 )
-"""Of index.parquet and of the .parquet beside each shard. Metadata key b"adafocus" holds info, spec and versions as JSON."""
+"""Of index.parquet and of the .parquet beside each shard; METADATA_KEY holds info, spec and versions as JSON."""
+
+METADATA_KEY = b"adafocus"
+MIN_FRAMES = 3
+"""Clips with fewer frames are left out by the published protocols of all benchmarks: status `too_short`."""

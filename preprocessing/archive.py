@@ -1,0 +1,62 @@
+"""A tar that is written as a stream and read by byte offsets. Goes in: named members; comes out: offsets and a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Iterable
+from typing import IO, Any
+
+_BLOCK = 512
+
+
+def frame_offsets(first_offset: int, sizes: Iterable[int]) -> list[int]:
+    """Byte offsets of a clip's JPEGs in its tar: each is followed by padding to 512 bytes and the next one's header."""
+    offsets, offset = [], first_offset
+    for size in sizes:
+        offsets.append(offset)
+        offset += -(-size // _BLOCK) * _BLOCK + _BLOCK
+    return offsets
+
+
+class TarStream:
+    """Writes a tar as it comes, hashing along, and can go back to a mark to forget a clip that failed half way.
+
+    Not tarfile.TarFile: that keeps a record of every member in memory, and a shard may have a million.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self.offset = 0
+
+    def add(self, name: str, data: bytes) -> int:
+        """Append a member. Returns the offset of its data."""
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        self._write(member.tobuf(tarfile.USTAR_FORMAT))
+        at = self.offset
+        self._write(data)
+        self._write(b"\0" * (-len(data) % _BLOCK))
+        return at
+
+    def mark(self) -> tuple[int, Any]:
+        return self.offset, self._hash.copy()
+
+    def back_to(self, mark: tuple[int, Any]) -> None:
+        """Forget everything that was added after `mark`."""
+        self.offset, self._hash = mark[0], mark[1].copy()
+        self._file.seek(self.offset)
+        self._file.truncate()
+
+    def close(self) -> str:
+        """Write the end of the archive. Returns the SHA-256 of all of it."""
+        self._write(b"\0" * (2 * _BLOCK))
+        self._write(b"\0" * (-self.offset % tarfile.RECORDSIZE))
+        self._file.flush()
+        return self._hash.hexdigest()
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+        self.offset += len(data)

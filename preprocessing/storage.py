@@ -1,0 +1,134 @@
+"""A folder for results, here or far away: the same few operations on a path and on s3://, gs:// URLs.
+
+What is put appears under its name whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from preprocessing.schema import UserError
+
+_PARTIAL = ".partial"
+
+
+class Store:
+    """Files by name in one folder. Picklable, so that tasks on other machines can write to it."""
+
+    def __init__(self, url: str | Path) -> None:
+        self.url = str(url)
+        self.local: Path | None = None if "://" in self.url else Path(self.url)
+        self._fs: pafs.FileSystem | None = None
+        self._root = ""
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        return Store, (self.url,)
+
+    @property
+    def fs(self) -> pafs.FileSystem:
+        """The file system behind the URL. Raises UserError if there is none for it."""
+        if self._fs is None:
+            if self.local is not None:
+                self._fs, self._root = pafs.LocalFileSystem(), str(self.local.absolute())
+            else:
+                try:
+                    self._fs, self._root = pafs.FileSystem.from_uri(self.url)
+                except (pa.ArrowInvalid, OSError, ValueError) as error:
+                    raise UserError(f"cannot use {self.url} as a folder: {error}") from None
+        return self._fs
+
+    def path(self, name: str) -> str:
+        """What `fs` calls the file `name`."""
+        fs = self.fs  # sets the root
+        del fs
+        return f"{self._root.rstrip('/')}/{name}"
+
+    def create(self) -> None:
+        """Make the folder if need be. Raises UserError if that cannot be."""
+        try:
+            if self.local is not None:
+                self.local.mkdir(parents=True, exist_ok=True)
+            else:
+                self.fs.create_dir(self._root or self.path("").rstrip("/"), recursive=True)
+        except OSError as error:
+            raise UserError(f"cannot write to {self.url}: {error}") from None
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every committed file, by name. Empty if the folder does not exist."""
+        if self.local is not None:
+            if not self.local.is_dir():
+                return {}
+            files = [entry for entry in os.scandir(self.local) if entry.is_file()]
+            return {entry.name: entry.stat().st_size for entry in files if not entry.name.endswith(_PARTIAL)}
+        fs, root = self.fs, self.path("").rstrip("/")
+        try:
+            found = fs.get_file_info(pafs.FileSelector(root, allow_not_found=True))
+        except OSError as error:
+            raise UserError(f"cannot list {self.url}: {error}") from None
+        return {info.base_name: info.size for info in found if info.is_file}
+
+    def exists(self, name: str) -> bool:
+        return bool(self.fs.get_file_info(self.path(name)).is_file)
+
+    def open(self, name: str) -> pa.NativeFile:
+        """A seekable file to read. Raises FileNotFoundError."""
+        return self.fs.open_input_file(self.path(name))
+
+    def read(self, name: str) -> bytes:
+        with self.open(name) as file:
+            return bytes(file.read())
+
+    def stage(self, name: str) -> Path:
+        """A path on this machine to write `name` to before `commit`."""
+        partial = f".{name}.{uuid.uuid4().hex[:8]}{_PARTIAL}"
+        return (self.local or Path(tempfile.gettempdir())) / partial
+
+    def commit(self, staged: Path, name: str) -> None:
+        """Make a staged file appear as `name`: flushed to disk and renamed, or uploaded in one piece."""
+        if self.local is not None:
+            with open(staged, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(staged, self.local / name)
+            folder = os.open(self.local, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+            return
+        with open(staged, "rb") as source, self.fs.open_output_stream(self.path(name)) as target:
+            shutil.copyfileobj(source, target, 8 << 20)
+        staged.unlink()
+
+    def write(self, data: bytes, name: str) -> None:
+        """Put `data` under `name`, whole or not at all."""
+        staged = self.stage(name)
+        try:
+            staged.write_bytes(data)
+            self.commit(staged, name)
+        finally:
+            staged.unlink(missing_ok=True)
+
+    def delete(self, name: str) -> None:
+        """Remove a file; nothing happens if it is not there."""
+        if self.exists(name):
+            self.fs.delete_file(self.path(name))
+
+    def remove_partials(self) -> None:
+        """Clear away what a killed run left half written. Only for the one who holds the folder's lock."""
+        if self.local is not None:
+            for path in self.local.glob(f".*{_PARTIAL}"):
+                path.unlink(missing_ok=True)
+
+    def free_bytes(self) -> int | None:
+        """Free space where results go, None where nobody knows."""
+        if self.local is None:
+            return None
+        existing = next(path for path in (self.local.absolute(), *self.local.absolute().parents) if path.exists())
+        return shutil.disk_usage(existing).free
