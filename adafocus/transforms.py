@@ -1,0 +1,88 @@
+"""Geometry of a clip: which part of its frames the networks see. One view holds for all frames of a clip.
+
+Letters: T frames, C colours, H W pixels of the source, S side of the square that the networks see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A part of the source (pixels), scaled to `scaled`, of which a square window is kept, perhaps mirrored."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    scaled: tuple[int, int]
+    """(height, width) after scaling."""
+    window: tuple[int, int]
+    """(top, left) of the square in the scaled picture."""
+    side: int
+    flip: bool = False
+
+    def apply(self, frame_CHW: Tensor) -> Tensor:
+        """The view of one frame, uint8 (C, S, S). No resampling where the size does not change."""
+        part = frame_CHW[:, self.top : self.top + self.height, self.left : self.left + self.width]
+        if (self.height, self.width) != self.scaled:
+            part = F.interpolate(part[None], size=self.scaled, mode="bilinear", antialias=True)[0]
+        top, left = self.window
+        part = part[:, top : top + self.side, left : left + self.side]
+        return part.flip(-1) if self.flip else part
+
+    def place_boxes(self, boxes_T4: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Boxes given as fractions of a source of `height` x `width`, in pixels of the view. Both (top, left, bottom,
+        right), float32 (T, 4); what lies outside the view has coordinates outside [0, S]."""
+        scale = np.array([self.scaled[0] / self.height, self.scaled[1] / self.width] * 2)
+        corner = np.array([self.top, self.left] * 2)
+        placed = (boxes_T4 * np.array([height, width] * 2) - corner) * scale - np.array([*self.window] * 2)
+        if self.flip:
+            placed = np.stack([placed[:, 0], self.side - placed[:, 3], placed[:, 2], self.side - placed[:, 1]], axis=1)
+        return placed.astype(np.float32)
+
+
+def evaluation_view(height: int, width: int, resize: int, crop: int) -> View:
+    """The short side scaled to `resize`, the centre square of `crop` kept (all in pixels)."""
+    if crop > resize:
+        raise ValueError(f"the crop ({crop}) is larger than the short side ({resize})")
+    short = min(height, width)
+    scaled = (resize * height // short, resize * width // short)
+    window = (round((scaled[0] - crop) / 2), round((scaled[1] - crop) / 2))
+    return View(0, 0, height, width, scaled, window, crop)
+
+
+def training_view(
+    rng: np.random.Generator, height: int, width: int, crop: int, scales: Sequence[float], *, flip: bool
+) -> View:
+    """Group multi-scale crop (Wang et al., Temporal Segment Networks, 2016): sides drawn from `scales` times the
+    short side, the two at most one step apart, at one of 13 fixed places; mirrored half of the time if `flip`."""
+    short = min(height, width)
+    sides = [crop if abs(int(short * scale) - crop) < 3 else int(short * scale) for scale in scales]
+    sides = [min(side, short) for side in sides]
+    pairs = [(high, wide) for i, high in enumerate(sides) for j, wide in enumerate(sides) if abs(i - j) <= 1]
+    high, wide = pairs[rng.integers(len(pairs))]
+    top, left = _places(height - high, width - wide)[rng.integers(13)]
+    mirrored = bool(rng.integers(2)) and flip
+    return View(top, left, high, wide, (crop, crop), (0, 0), crop, mirrored)
+
+
+def _places(down: int, right: int) -> list[tuple[int, int]]:
+    """Corners, centre, middles of the sides and the four places between, in quarters of the room there is."""
+    quarters = [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2), (2, 0), (2, 4), (4, 2), (0, 2), (1, 1), (1, 3), (3, 1), (3, 3)]
+    return [(down // 4 * y, right // 4 * x) for y, x in quarters]
+
+
+def view_frames(frames: Sequence[Tensor], view: View) -> Tensor:
+    """The same view of each frame, uint8 (T, C, S, S)."""
+    out_TCSS = torch.empty((len(frames), 3, view.side, view.side), dtype=torch.uint8)
+    for place_CSS, frame_CHW in zip(out_TCSS, frames, strict=True):
+        place_CSS.copy_(view.apply(frame_CHW))
+    return out_TCSS
