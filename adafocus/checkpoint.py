@@ -90,7 +90,8 @@ class Meta:
     ) -> Meta:
         """The record of a model of `config`."""
         flat = {name: list(value) if isinstance(value, tuple) else value for name, value in flatten(config).items()}
-        return cls(flat, stage, key, digest, info.to_dict(), list(history), seconds)
+        facts = {**info.to_dict(), "class_names": list(info.class_names)}  # lists: as JSON gives them back
+        return cls(flat, stage, key, digest, facts, list(history), seconds)
 
 
 def save(folder: Path, model: AdaFocus, meta: Meta) -> Meta:
@@ -134,36 +135,36 @@ def load_model(folder: Path) -> tuple[AdaFocus, Meta]:
     """
     meta = read_meta(folder)
     model = build_model(from_flat(meta.config), len(meta.class_names), pretrained=False)
-    load_weights(model, folder)
+    load_all(model, _read_tensors(folder / meta.weights), str(folder))
     return model.eval(), meta
 
 
 def load_weights(model: AdaFocus, folder: Path) -> Meta:
-    """Fill `model` from a checkpoint; its record.
+    """Fill `model` with what a checkpoint's stage and those before it trained; its record.
 
-    Parts that the checkpoint's configuration made differently, but that its stage had not trained yet, stay as they
-    are: two trials with different grids may start from one warm-up. Raises UserError for anything else that differs.
+    Parts that were not trained yet keep the model's own initial weights: so trials with different policies may start
+    from one warm-up, whichever of them made it. Raises UserError for weights that do not fit.
     """
     meta = read_meta(folder)
-    path = folder / meta.weights
-    try:
-        state = load_tensors(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+    state = _read_tensors(folder / meta.weights)
     for part in UNTRAINED.get(meta.stage, ()):
-        module = model.get_submodule(part)
-        own = {f"{part}.{name}": value for name, value in module.state_dict().items()}
-        theirs = {name: value for name, value in state.items() if name.startswith(f"{part}.")}
-        if {name: value.shape for name, value in own.items()} != {name: x.shape for name, x in theirs.items()}:
-            state = {name: value for name, value in state.items() if name not in theirs} | own
+        own = {f"{part}.{name}": value for name, value in model.get_submodule(part).state_dict().items()}
+        state = {name: value for name, value in state.items() if not name.startswith(f"{part}.")} | own
     load_all(model, state, str(folder))
     return meta
 
 
 UNTRAINED = {"pretrain": ("policy", "classifier"), "warmup": ("policy",)}
 """Parts that still hold initial weights after a stage."""
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_tensors(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
 
 
 def load_all(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

@@ -133,21 +133,22 @@ def _renamed(module: torch.nn.Module, rename: Rename) -> dict[str, str]:
     return {name: ours for name, ours in pairs.items() if name is not None}
 
 
-def import_checkpoint(path: Path, config: Config) -> Imported:
+def import_checkpoint(path: Path, config: Config, *, into: AdaFocus | None = None) -> Imported:
     """Read a released file into a model of `config`, whose number of classes follows the file.
 
-    Raises UserError if it is no such file, does not belong to the configuration's family, or has missing, surplus or
-    misshapen tensors (which the message lists).
+    `into` fills a model that another file has begun: glancer and focuser are released apart. Raises UserError if it
+    is no such file, does not belong to the configuration's family, or has missing, surplus or misshapen tensors (which
+    the message lists).
     """
     check_networks(config)
     checkpoint = read_checkpoint(path)
     tables = {part: checkpoint[name] for part, name in THEIR_PART.items() if checkpoint.get(name) is not None}
     if not tables and isinstance(checkpoint.get("state_dict"), Mapping):
-        return _import_pretrained(path, config, checkpoint)
+        return _import_pretrained(path, config, checkpoint, into)
     if not tables or not all(isinstance(table, Mapping) for table in tables.values()):
         names = ", ".join(map(str, list(checkpoint)[:12]))
         raise UserError(f"{path} is no checkpoint of the reference: it has {names}")
-    model = build_model(config, _num_classes(path, tables), pretrained=False)
+    model = into or build_model(config, _num_classes(path, tables), pretrained=False)
     if "focuser" in tables:
         tables = _split_policy(path, tables)
     problems: dict[str, list[str]] = {"missing": [], "surplus": [], "shapes": []}
@@ -163,13 +164,13 @@ def import_checkpoint(path: Path, config: Config) -> Imported:
     return Imported(model, tuple(tables), stage, _info(checkpoint))
 
 
-def _import_pretrained(path: Path, config: Config, checkpoint: dict[str, Any]) -> Imported:
+def _import_pretrained(path: Path, config: Config, checkpoint: dict[str, Any], into: AdaFocus | None) -> Imported:
     table = checkpoint["state_dict"]
     part = "glancer" if any(name.startswith("module.base_model.features.") for name in table) else "focuser"
     last = table.get("module.new_fc.weight")
     if last is None or config.model.family != "trimmed":
         raise UserError(f"{path} is no checkpoint of the {config.model.family} family: its state_dict has no new_fc")
-    model = build_model(config, len(last), pretrained=False)
+    model = into or build_model(config, len(last), pretrained=False)
     module = model.get_submodule(part)
     names = _renamed(module, PRETRAINED[part])
     problems: dict[str, list[str]] = {"missing": [], "surplus": [], "shapes": []}

@@ -40,17 +40,21 @@ def mean_average_precision(logits_NK: Tensor, labels_NL: Tensor) -> float:
     return float(class_precision(logits_NK, labels_NL).nanmean())
 
 
-def reference_map(logits_NK: Tensor, labels_NL: Tensor) -> float:
-    """What the published code prints. Equal to `mean_average_precision` where every class occurs.
+def reference_precision(logits_NK: Tensor, labels_NL: Tensor) -> Tensor:
+    """Average precision per class as the published code computes it, float64 (K,).
 
-    Otherwise its numbers are wrong: it renumbers the labels that occur to 0..n-1 and compares them with the scores of
-    other classes, and columns without positives count as 0.
+    Right where every class occurs. Otherwise it renumbers the labels that occur to 0..n-1, so that they are compared
+    with the scores of other classes, and the columns left over count as 0.
     """
     present, renumbered = labels_NL.unique(return_inverse=True)
     if len(present) and present[0] == -1:
         renumbered = renumbered - 1
-    precision = average_precision(logits_NK.float().softmax(-1), multi_hot(renumbered, logits_NK.shape[1]))
-    return float(precision.nan_to_num(0).mean())
+    return class_precision(logits_NK, renumbered).nan_to_num(0)
+
+
+def reference_map(logits_NK: Tensor, labels_NL: Tensor) -> float:
+    """The mean of `reference_precision`: what the published code prints."""
+    return float(reference_precision(logits_NK, labels_NL).mean())
 
 
 def topk_accuracy(logits_NK: Tensor, labels_NL: Tensor, k: int = 1) -> float:

@@ -11,7 +11,10 @@ side, D features, K classes.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,13 +84,18 @@ class AdaFocus(nn.Module):
         shift_g, shift_l, dropout = self.network_options(config)
         model = config.model
         weights_g, weights_l = (model.glancer_weights, model.focuser_weights) if pretrained else ("none", "none")
-        self.glancer = build_backbone(model.glancer, num_classes, weights_g, dropout=dropout, shift_frames=shift_g)
-        self.focuser = build_backbone(model.focuser, num_classes, weights_l, dropout=dropout, shift_frames=shift_l)
-        size = map_size(self.glancer, model.glance_size, shift_g or 1)
-        self.policy = Policy(model, self.glancer.num_features * self.maps_per_state(config), size)
-        self.concatenates = model.reuse_glance and model.classifier != "average"
-        reused = self.glancer.num_features if self.concatenates else 0
-        self.classifier = build_classifier(model, reused + self.focuser.num_features, num_classes)
+        seed = int(torch.randint(2**62, (), device="cpu"))
+        with part_seed(seed, "glancer"):
+            self.glancer = build_backbone(model.glancer, num_classes, weights_g, dropout=dropout, shift_frames=shift_g)
+        with part_seed(seed, "focuser"):
+            self.focuser = build_backbone(model.focuser, num_classes, weights_l, dropout=dropout, shift_frames=shift_l)
+        with part_seed(seed, "policy"):
+            size = map_size(self.glancer, model.glance_size, shift_g or 1)
+            self.policy = Policy(model, self.glancer.num_features * self.maps_per_state(config), size)
+        with part_seed(seed, "classifier"):
+            self.concatenates = model.reuse_glance and model.classifier != "average"
+            reused = self.glancer.num_features if self.concatenates else 0
+            self.classifier = build_classifier(model, reused + self.focuser.num_features, num_classes)
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, 255 * torch.tensor(values).view(3, 1, 1), persistent=False)
 
@@ -293,6 +301,14 @@ def check_frames(config: Config) -> None:
             f"data.num_focus_frames is {data.num_focus_frames}, but the untrimmed family's networks see the same "
             f"data.num_frames = {data.num_frames} frames"
         )
+
+
+@contextlib.contextmanager
+def part_seed(seed: int, part: str) -> Iterator[None]:
+    """Random numbers of one part's initial weights: they do not depend on how the other parts are made."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed((seed + zlib.crc32(part.encode())) % 2**63)
+        yield
 
 
 def map_size(glancer: Backbone, side: int, num_frames: int) -> tuple[int, int]:

@@ -77,11 +77,11 @@ class GaussianActions:
     std: float
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """(B, S, 2)."""
+        """(B, S, 2), without gradient: the score-function estimator must not see how the sample came about."""
         device = self.mean_BS2.device if generator is None else generator.device
         noise = torch.randn(self.mean_BS2.shape, device=device, generator=generator)
         noise = noise.to(self.mean_BS2.device, non_blocking=True)
-        return (self.mean_BS2 + self.std * noise).clamp(0, 1)
+        return (self.mean_BS2.detach() + self.std * noise).clamp(0, 1)
 
     def mode(self) -> Tensor:
         """(B, S, 2)."""
