@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import zlib
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from adafocus.config import Config, ModelConfig, PPOConfig, override
 from adafocus.models.adafocus import AdaFocus, build_model
 from adafocus.models.patches import scale_corners
 from adafocus.models.policy import Policy
+from adafocus.sampling import evaluation_frames
 
 HERE = Path(__file__).parent / "golden"
 GOLDEN = Path(os.environ.get("ADAFOCUS_GOLDEN_DIR", HERE))
@@ -200,6 +202,18 @@ def test_ppo_updates(case: dict) -> None:
             # Adam scales tiny gradients up to whole steps, rounding errors included: allow a millionth of each step.
             slack = 1e-5 + 1e-6 * settings.lr * (number + 1) * parameter.numel()
             assert found.item() == pytest.approx(wanted, rel=1e-4, abs=slack), ours
+
+
+@pytest.mark.parametrize("case", golden("eval_indices*.json"))
+def test_evaluation_indices(case: dict) -> None:
+    for count, rows in case["untrimmed"].items():
+        for num_frames, indices in rows.items():
+            assert (evaluation_frames(int(num_frames), int(count)) + 1).tolist() == indices
+    for name, rows in case.items():
+        match = re.fullmatch(r"sth_glancer(\d+)_focuser(\d+)", name)
+        for num_frames, both in rows.items() if match else ():
+            for count, indices in zip(match.groups(), both, strict=True):
+                assert (evaluation_frames(int(num_frames), int(count), "first") + 1).tolist() == indices
 
 
 @pytest.mark.parametrize("case", golden("metrics*.json"))

@@ -104,7 +104,7 @@ def test_a_file_that_does_not_fit_is_refused_with_its_keys(tmp_path: Path) -> No
     state["extra"] = torch.zeros(1)
     state["conv1.weight"] = torch.zeros(3, 3)
     torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(UserError, match="missing: layer1.0.conv1.weight; surplus: extra; shapes: conv1.weight"):
+    with pytest.raises(UserError, match=r"missing: layer1\.0\.conv1\.weight; surplus: extra; shapes: conv1\.weight"):
         build_backbone("resnet18", 6, str(tmp_path / "w.pth"))
 
 
