@@ -125,7 +125,7 @@ def _read_at(file: Any, offset: int, size: int, shard: str) -> Tensor:
         data.numpy()[: len(view)] = np.frombuffer(view, np.uint8)
         count = len(view)
     else:
-        count = os.preadv(file.fileno(), [memoryview(data.numpy())], offset)
+        count = os.preadv(file.fileno(), [data.numpy().data], offset)
     if count != size:
         raise OSError(f"{shard} ends before byte {offset + size}: run `adafocus verify`")
     return data

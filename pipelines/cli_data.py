@@ -43,6 +43,7 @@ def preprocess(
     as_json: Json = False,
 ) -> None:
     """Cut videos into frames and pack them into shards with an index. Start it again to go on after a stop."""
+    from pipelines.extract import estimate
     from pipelines.extract import preprocess as run
     from preprocessing.ffmpeg import Limits
 
@@ -53,7 +54,9 @@ def preprocess(
     if clips_per_shard < 1 or (limit is not None and limit < 1):
         raise UserError("--clips-per-shard and --limit have to be at least 1")
     if dry_run:
-        pass
+        told = estimate(dataset, root, out, spec=spec, splits=chosen, limit=limit, clips_per_shard=clips_per_shard)
+        typer.echo(json.dumps(told) if as_json else _estimate_text(told))
+        return
     summary = run(
         dataset,
         root,
@@ -189,4 +192,17 @@ def _summary_text(summary: dict[str, Any]) -> str:
         )
     if summary["failed"]:
         lines.append(f"  {summary['failed']} clips failed: `adafocus inspect {summary['out']} --failed` lists them")
+    return "\n".join(lines)
+
+
+def _estimate_text(told: dict[str, Any]) -> str:
+    free = "" if told["free_bytes"] is None else f", {told['free_bytes'] / 1e9:.1f} GB free"
+    lines = [
+        f"{told['dataset']}: {told['clips']} clips from {told['annotations']}",
+        f"  {told['found']} found, {told['missing']} missing"
+        + (f" (first: {told['first_missing']})" * bool(told["missing"])),
+        f"  about {told['num_frames']} frames, {told['num_bytes'] / 1e9:.2f} GB{free}, {told['shards']} shards",
+        f"  about {told['cpu_hours']:.2f} CPU-hours, from {told['sampled']} sampled clips",
+    ]
+    lines += [f"  sample: {clip_id}: {status} {error}" for clip_id, status, error in told["sample_problems"]]
     return "\n".join(lines)

@@ -17,10 +17,11 @@ import ray
 from filelock import FileLock, Timeout
 
 from preprocessing.datasets import find_dataset
+from preprocessing.estimate import estimate_cost
 from preprocessing.ffmpeg import DEFAULT_LIMITS, Limits
 from preprocessing.index import build_index
 from preprocessing.job import Job, measure_sources, open_job, reusable, select_clips
-from preprocessing.schema import USABLE, ExtractionSpec, UserError
+from preprocessing.schema import USABLE, Clip, DatasetInfo, ExtractionSpec, UserError
 from preprocessing.shards import ShardPlan, ShardRecord, write_shard
 from preprocessing.statistics import summarise
 from preprocessing.storage import Store
@@ -52,12 +53,7 @@ def preprocess(
     """
     started = time.monotonic()
     store = Store(out)
-    chosen = find_dataset(dataset)
-    chosen.make(data_root)
-    if not data_root.is_dir():
-        raise UserError(f"the data root {data_root} does not exist; give the folder of the videos as --data-root")
-    info, clips = chosen.read_clips(data_root)
-    clips = select_clips(clips, splits, limit)
+    info, clips = _read_clips(dataset, data_root, splits, limit)
     sizes = measure_sources(data_root, clips)
     store.create()
     with _locked(store):
@@ -79,6 +75,33 @@ def preprocess(
     summary = summarise(index)
     summary |= {"out": store.url, "shards_written": len(made), "wall_seconds": round(time.monotonic() - started, 1)}
     return summary
+
+
+def estimate(
+    dataset: str,
+    data_root: Path,
+    out: str,
+    *,
+    spec: ExtractionSpec,
+    splits: list[str] | None = None,
+    limit: int | None = None,
+    clips_per_shard: int = 64,
+) -> dict[str, Any]:
+    """What `preprocess` would do and cost, from a sample of the clips. Writes nothing."""
+    info, clips = _read_clips(dataset, data_root, splits, limit)
+    told = {"dataset": info.name, "annotations": info.annotations, "free_bytes": Store(out).free_bytes()}
+    return told | estimate_cost(data_root, clips, measure_sources(data_root, clips), spec, clips_per_shard)
+
+
+def _read_clips(
+    dataset: str, data_root: Path, splits: list[str] | None, limit: int | None
+) -> tuple[DatasetInfo, list[Clip]]:
+    chosen = find_dataset(dataset)
+    chosen.make(data_root)
+    if not data_root.is_dir():
+        raise UserError(f"the data root {data_root} does not exist; give the folder of the videos as --data-root")
+    info, clips = chosen.read_clips(data_root)
+    return info, select_clips(clips, splits, limit)
 
 
 def extract(

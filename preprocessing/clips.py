@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 from preprocessing.schema import SPLITS, Clip, UserError
 
@@ -128,11 +129,15 @@ def class_list(path: Path) -> tuple[str, ...]:
 
 
 class Videos:
-    """Video files (and folders of JPEGs) below a data root, found by one walk, looked up by name without extension."""
+    """Video files below a data root, found by one walk, looked up by name without extension.
 
-    def __init__(self, root: Path) -> None:
+    With `frame_folders`, folders that hold JPEGs count too, by their own name.
+    """
+
+    def __init__(self, root: Path, *, frame_folders: bool = False) -> None:
         self._by_path: dict[str, str] = {}
         self._by_stem: dict[str, list[str]] = {}
+        self._folders: set[str] = set()
         for folder, names, files in os.walk(root):
             names.sort()
             prefix = os.path.relpath(folder, root).replace(os.sep, "/")
@@ -140,11 +145,18 @@ class Videos:
                 stem, extension = os.path.splitext(name)
                 if extension.lower() in VIDEO_EXTENSIONS:
                     path = name if prefix == "." else f"{prefix}/{name}"
-                    self._by_path.setdefault(os.path.splitext(path)[0], path)
-                    self._by_stem.setdefault(stem, []).append(path)
+                    self._add(os.path.splitext(path)[0], stem, path)
+            if frame_folders and prefix != "." and any(name.lower().endswith(FRAME_EXTENSIONS) for name in files):
+                self._folders.add(prefix)
+                self._add(prefix, prefix.rpartition("/")[2], prefix)
 
-    def __len__(self) -> int:
-        return len(self._by_path)
+    def _add(self, path_stem: str, stem: str, path: str) -> None:
+        self._by_path.setdefault(path_stem, path)
+        self._by_stem.setdefault(stem, []).append(path)
+
+    def kind(self, source: str | None) -> Literal["video", "frames"]:
+        """What a found source is; None, not found, counts as a video."""
+        return "frames" if source in self._folders else "video"
 
     def find(self, names: Iterable[str], hint: str = "") -> str | None:
         """Path below the root of the first name that exists, as a path or as a file name anywhere below.

@@ -35,8 +35,9 @@ class FrameFolder:
         for name in names:
             data = (self._path / name).read_bytes()
             try:
-                size = size or jpeg_size(data)
-                jpeg_size(data)
+                found = jpeg_size(data)
+                if found != (size := size or found):
+                    raise ValueError(f"{found[1]}x{found[0]} pixels, the first one has {size[1]}x{size[0]}")
                 if not data.rstrip(b"\0").endswith(b"\xff\xd9"):
                     raise ValueError("it is cut off")
             except ValueError as error:

@@ -22,7 +22,15 @@ import pyarrow.parquet as pq
 
 from preprocessing.archive import TarStream
 from preprocessing.clips import resolve_source
-from preprocessing.ffmpeg import DEFAULT_LIMITS, Extraction, Limits, extract_frames, extraction_argv, ffmpeg_version
+from preprocessing.ffmpeg import (
+    DEFAULT_LIMITS,
+    Extraction,
+    FrameStream,
+    Limits,
+    extract_frames,
+    extraction_argv,
+    ffmpeg_version,
+)
 from preprocessing.framefolder import FrameFolder
 from preprocessing.schema import INDEX_SCHEMA, METADATA_KEY, MIN_FRAMES, USABLE, Clip, ExtractionSpec, UserError
 from preprocessing.storage import Store
@@ -152,7 +160,7 @@ def _write_clip(
         if not (path.is_dir() if clip.source_kind == "frames" else path.is_file()):
             result = Extraction("missing", f"{clip.source} is not below the data root")
         else:
-            with _frames(path, clip, spec, limits) as stream:
+            with open_frames(path, clip, spec, limits) as stream:
                 for jpeg in stream:
                     offset = tar.add(f"{key}.{len(sizes) + 1:06d}.jpg", jpeg)
                     first_offset = offset if first_offset is None else first_offset
@@ -196,7 +204,8 @@ def _write_clip(
     }
 
 
-def _frames(path: Path, clip: Clip, spec: ExtractionSpec, limits: Limits) -> Any:
+def open_frames(path: Path, clip: Clip, spec: ExtractionSpec, limits: Limits) -> FrameStream | FrameFolder:
+    """The frames of a clip, from a video or from a folder: a context manager to iterate, then `.result`."""
     if clip.source_kind == "frames":
         return FrameFolder(path, spec)
     return extract_frames(path, spec, start_s=clip.start_s, end_s=clip.end_s, limits=limits)

@@ -1,0 +1,71 @@
+"""ActivityNet v1.3: 200 classes, untrimmed; a clip may carry two labels.
+
+Reads `actnet_{train,val}_split.txt` of the AR-Net and AdaFocus authors, or the release's own
+`activity_net.v1-3.min.json`. Videos are `v_<id>` or `<id>` with any known extension, anywhere below the data root.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from preprocessing.clips import ClipList, Videos, class_list, first_existing, read_json
+from preprocessing.datasets.lists import class_names, find_lists, listed_clips, not_found
+from preprocessing.schema import Clip, DatasetInfo, UserError
+
+_LISTS = {"train": ("actnet_train_split.txt",), "val": ("actnet_val_split.txt",)}
+_RELEASE = ("activity_net.v1-3.min.json", "activity_net.v1-3.json")
+_SPLITS = {"training": "train", "validation": "val"}
+_NUM_CLASSES = 200
+
+
+def read_clips(root: Path) -> tuple[DatasetInfo, list[Clip]]:
+    """Clips of both splits. Raises UserError for annotations that are absent or wrong."""
+    videos = Videos(root)
+    if lists := find_lists(root, _LISTS):
+        names = class_names(root, _NUM_CLASSES)
+        clips = listed_clips("activitynet", lists, _NUM_CLASSES, videos, _candidates)
+        told = ", ".join(path.name for path in lists.values())
+    elif (release := first_existing(root, _RELEASE)) is not None:
+        names, clips = _read_release(root, release, videos)
+        told = release.name
+    else:
+        raise not_found(root, "ActivityNet", "actnet_train_split.txt and actnet_val_split.txt, or " + _RELEASE[0])
+    return DatasetInfo("activitynet", names, metric="map", annotations=told), clips
+
+
+def _candidates(name: str) -> list[str]:
+    return [f"v_{name}", name]
+
+
+def _read_release(root: Path, path: Path, videos: Videos) -> tuple[tuple[str, ...], list[Clip]]:
+    told: Any = read_json(path)
+    database = told.get("database") if isinstance(told, dict) else None
+    if not isinstance(database, dict) or not database:
+        raise UserError(f"{path}: there is no 'database' in it; it is not the release's JSON")
+    listed = first_existing(root, ["classInd.txt"])
+    names = class_list(listed) if listed else _labels_of(path, database)
+    index = {name: number for number, name in enumerate(names)}
+    clips = ClipList(len(names))
+    for clip_id, entry in database.items():
+        where = f"{path}: database[{clip_id!r}]"
+        if entry.get("subset") == "testing":
+            continue  # its labels are withheld
+        if entry.get("subset") not in _SPLITS:
+            raise UserError(f"{where}: subset is {entry.get('subset')!r}, not training, validation or testing")
+        split = _SPLITS[entry["subset"]]
+        segments = [segment["label"] for segment in entry.get("annotations", [])]
+        unknown = [label for label in segments if label not in index]
+        if unknown:
+            raise UserError(f"{where}: label {unknown[0]!r} is not in {listed.name if listed else path.name}")
+        source = videos.find(_candidates(clip_id), hint=split)
+        labels = tuple(dict.fromkeys(index[label] for label in segments))
+        clips.add(Clip("activitynet", split, clip_id, source or f"v_{clip_id}.mp4", labels), where)
+    return names, clips.clips
+
+
+def _labels_of(path: Path, database: dict[str, Any]) -> tuple[str, ...]:
+    try:
+        return tuple(sorted({item["label"] for entry in database.values() for item in entry.get("annotations", [])}))
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: an annotation has no 'label'; it is not the release's JSON") from None
