@@ -197,6 +197,7 @@ def _summary_text(summary: dict[str, Any]) -> str:
 
 def _estimate_text(told: dict[str, Any]) -> str:
     free = "" if told["free_bytes"] is None else f", {told['free_bytes'] / 1e9:.1f} GB free"
+    first = f" (first: {told['first_missing']})" if told["missing"] else ""
     lines = [
         f"{told['dataset']}: {told['clips']} clips from {told['annotations']}",
         f"  {told['found']} found, {told['missing']} missing"

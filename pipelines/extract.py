@@ -55,6 +55,8 @@ def preprocess(
     store = Store(out)
     info, clips = _read_clips(dataset, data_root, splits, limit)
     sizes = measure_sources(data_root, clips)
+    if max(sizes) < 0:
+        raise UserError(f"none of the {len(clips)} clips is below {data_root} (the first would be {clips[0].source})")
     store.create()
     with _locked(store):
         store.remove_partials()

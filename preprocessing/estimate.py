@@ -25,7 +25,7 @@ def estimate_cost(
 ) -> dict[str, Any]:
     """Clips found and missing, shards, and from a sample of different sizes about how many frames, bytes, CPU-hours."""
     order = sorted((row for row in range(len(clips)) if sizes[row] >= 0), key=lambda row: sizes[row])
-    picked = np.unique(np.linspace(0, len(order) - 1, min(SAMPLE, len(order))).round().astype(int)) if order else []
+    picked = np.unique(np.linspace(0, max(len(order) - 1, 0), min(SAMPLE, len(order))).round().astype(int))
     sampled = [_probe(root, clips[order[place]], sizes[order[place]], spec) for place in picked]
     good = [probe for probe in sampled if probe["frames"]]
     source_bytes = sum(probe["source_bytes"] for probe in good)

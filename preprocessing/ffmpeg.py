@@ -298,18 +298,18 @@ class FrameStream:
         if not log.has_video:
             return "probe_failed", "there is no video stream in it"
         if self._num_frames == 0:
-            return "decode_failed", said or self._no_frames()
+            return "decode_failed", self._no_frames(said)
         if log.num_errors:
             return "damaged", said
         if code != 0:
             return "damaged", f"ffmpeg ended with status {code}"
         return ("damaged", early) if (early := self._ends_early()) else ("ok", "")
 
-    def _no_frames(self) -> str:
+    def _no_frames(self, said: str) -> str:
         start_s, _ = self._range
         if self._log.duration_s is not None and start_s >= self._log.duration_s:
             return f"the range starts at {start_s:g} s, the file ends at {self._log.duration_s:g} s"
-        return "no frame could be decoded"
+        return said or "no frame could be decoded"
 
     def _ends_early(self) -> str:
         """A container that was cut off without the decoder noticing: its header promises more time than came out."""
