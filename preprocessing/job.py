@@ -100,13 +100,14 @@ def open_job(
         store.write(json.dumps(told).encode(), PLAN)
     else:
         told = json.loads(store.read(PLAN))
-        _compare(store, told, identity, clips, sizes)
+        _compare_settings(store, told["identity"], identity)
+        _compare_sources(store, told, clips, sizes, _failed(store, clips) if INDEX in listing else set())
     plans = _plans(told, clips, clips_per_shard)
     finished = _finished(store, plans, listing)
     if retry_failed:
         if INDEX not in listing or len(finished) != len(plans):
             raise UserError(f"{store.url} is not finished; run without --retry-failed first")
-        failed = _retryable(store, clips, sizes)
+        failed = [row for row in sorted(_failed(store, clips)) if sizes[row] >= 0]
         if failed:
             told["retries"].append({"clips": failed, "source_bytes": [sizes[row] for row in failed]})
             store.write(json.dumps(told).encode(), PLAN)
@@ -114,25 +115,28 @@ def open_job(
     return Job(info, tuple(clips), root, spec, tuple(plans), tuple(finished), drop_damaged)
 
 
-def _compare(
-    store: Store, told: dict[str, Any], identity: dict[str, Any], clips: Sequence[Clip], sizes: Sequence[int]
-) -> None:
-    before = told["identity"]
-    for name, value in identity.items():
+def _compare_settings(store: Store, before: dict[str, Any], now: dict[str, Any]) -> None:
+    for name, value in now.items():
         if before.get(name) != value:
             raise UserError(
                 f"{store.url} was started with {name} = {before.get(name)}, now it is {value}; "
                 "choose another --out (or remove that folder)"
             )
-    changed = [
-        clip.source
-        for clip, was, size in zip(clips, told["source_bytes"], sizes, strict=True)
-        if was >= 0 and size >= 0 and was != size
-    ]
+
+
+def _compare_sources(
+    store: Store, told: dict[str, Any], clips: Sequence[Clip], sizes: Sequence[int], failed: set[int]
+) -> None:
+    """Refuse sources of another size than when they were packed. Those that failed may be mended, others may be gone."""
+    before = dict(enumerate(told["source_bytes"]))
+    for retry in told["retries"]:
+        before |= dict(zip(retry["clips"], retry["source_bytes"], strict=True))
+    changed = [row for row, size in enumerate(sizes) if row not in failed and min(before[row], size) >= 0]
+    changed = [row for row in changed if before[row] != sizes[row]]
     if changed:
         raise UserError(
-            f"{len(changed)} source files have changed since {store.url} was started (first: {changed[0]}); "
-            "choose another --out (or remove that folder)"
+            f"{len(changed)} source files have changed since {store.url} was started "
+            f"(first: {clips[changed[0]].source}); choose another --out (or remove that folder)"
         )
 
 
@@ -153,10 +157,11 @@ def _finished(store: Store, plans: Sequence[ShardPlan], listing: dict[str, int])
     return [record for record in whole if listing.get(f"{record.name}.tar") == record.num_bytes]
 
 
-def _retryable(store: Store, clips: Sequence[Clip], sizes: Sequence[int]) -> list[int]:
+def _failed(store: Store, clips: Sequence[Clip]) -> set[int]:
+    """Positions of the clips that have no frames in a finished data set."""
     table = read_index(store, columns=["clip_id", "status"]).table
     status = dict(zip(table["clip_id"].to_pylist(), table["status"].to_pylist(), strict=True))
-    return [row for row, clip in enumerate(clips) if status[clip.clip_id] not in USABLE and sizes[row] >= 0]
+    return {row for row, clip in enumerate(clips) if status.get(clip.clip_id) not in USABLE}
 
 
 def reusable(store: Store, plan: ShardPlan, spec: ExtractionSpec) -> ShardRecord | None:
