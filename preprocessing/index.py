@@ -103,12 +103,10 @@ def mapped_index(store: Store) -> tuple[Index, Path]:
     places = [] if store.local is None else [store.local / MAPPED]
     places.append(Path(tempfile.gettempdir()) / f"adafocus-{os.getuid()}-{digest}.arrow")
     for path in places:
-        if path.exists() and (index := _open_if(path, told_bytes)) is not None:
+        if (index := _open_if(path, told_bytes)) is not None:
             return index, path
-    table = read_index(store).table
-    for path in places:
         try:
-            _write_mapped(table, path)
+            _write_mapped(read_index(store).table, path)
         except OSError:
             if path is places[-1]:
                 raise
@@ -132,7 +130,10 @@ def _open_index(store: Store) -> pa.NativeFile:
 
 
 def _open_if(path: Path, told: bytes) -> Index | None:
+    """The mapped index if it is ours and of these rows."""
     try:
+        if path.stat().st_uid != os.getuid() and path.parent == Path(tempfile.gettempdir()):
+            return None  # anybody may put a file of that name there
         index = open_mapped(path)
     except (pa.ArrowInvalid, OSError, KeyError, ValueError):
         return None

@@ -127,7 +127,7 @@ def _compare_settings(store: Store, before: dict[str, Any], now: dict[str, Any])
 def _compare_sources(
     store: Store, told: dict[str, Any], clips: Sequence[Clip], sizes: Sequence[int], failed: set[int]
 ) -> None:
-    """Refuse sources of another size than when they were packed. Those that failed may be mended, others may be gone."""
+    """Refuse sources of another size than when they were packed. Those that failed may be mended, any may be gone."""
     before = dict(enumerate(told["source_bytes"]))
     for retry in told["retries"]:
         before |= dict(zip(retry["clips"], retry["source_bytes"], strict=True))
