@@ -1,0 +1,85 @@
+import pytest
+import torch
+from torch import nn
+
+from adafocus.config import Config, override
+from adafocus.infer import accelerate, fold_batch_norms
+from adafocus.models.adafocus import AdaFocus, build_model
+from adafocus.models.backbones import build_backbone
+
+SMALLEST = ("tiny", "resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "regnet_x_400mf")
+"""One of each kind of block."""
+
+
+def settle(module: nn.Module) -> nn.Module:
+    """Batch norms with statistics and factors that matter."""
+    torch.manual_seed(0)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.running_mean, -0.2, 0.2)  # type: ignore[arg-type]
+            nn.init.uniform_(part.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+            nn.init.uniform_(part.weight, 0.7, 1.3)
+            nn.init.uniform_(part.bias, -0.2, 0.2)
+    return module.eval()
+
+
+@pytest.mark.parametrize("shift", [None, 2])
+@pytest.mark.parametrize("name", SMALLEST)
+@torch.no_grad()
+def test_folding_changes_nothing_in_any_kind_of_backbone(name: str, shift: int | None) -> None:
+    body = settle(build_backbone(name, 2, shift_frames=shift)).get_submodule("body")
+    folded = fold_batch_norms(body)
+    used = {str(node.target) for node in folded.graph.nodes if node.op == "call_module"}
+    assert not any(isinstance(folded.get_submodule(target), nn.BatchNorm2d) for target in used)
+    images = torch.randn(2, 3, 64, 64)
+    wanted = body(images)
+    torch.testing.assert_close(folded(images), wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
+    assert any(isinstance(part, nn.BatchNorm2d) for part in body.modules())  # the original is untouched
+
+
+def make(family: str) -> AdaFocus:
+    torch.manual_seed(0)
+    changes = {
+        "model.family": family,
+        "data.num_frames": 2,
+        "data.num_focus_frames": 2,
+        "data.crop": 48,
+        "model.glancer": "resnet18",
+        "model.focuser": "mobilenet_v2",
+        "model.glancer_weights": "none",
+        "model.focuser_weights": "none",
+        "model.glance_size": 48,
+        "model.patch_size": 32,
+        "model.policy_hidden": 16,
+        "model.classifier_hidden": 16,
+    }
+    model = build_model(override(Config(), changes), 4)
+    settle(model)
+    return model
+
+
+@pytest.mark.parametrize("family", ["untrimmed", "trimmed"])
+@torch.no_grad()
+def test_the_whole_model_computes_the_same(family: str) -> None:
+    model = make(family)
+    frames = torch.randint(256, (2, 2, 3, 48, 48), dtype=torch.uint8)
+    wanted = model(frames, frames)
+    fast = accelerate(model)(frames, frames)
+    assert torch.equal(fast.corners_BT2, wanted.corners_BT2)
+    torch.testing.assert_close(fast.logits_BTK, wanted.logits_BTK, rtol=1e-3, atol=1e-4)
+    half = accelerate(model, precision="bf16")(frames, frames)
+    assert half.logits_BTK.dtype == torch.float32
+    torch.testing.assert_close(half.logits_BTK, wanted.logits_BTK, rtol=0, atol=0.1 * wanted.logits_BTK.std().item())
+
+
+def test_what_trains_is_shared_and_what_is_fast_is_frozen() -> None:
+    model = make("untrimmed")
+    names = list(model.state_dict())
+    fast = accelerate(model)
+    assert (
+        fast.policy is model.policy and fast.classifier is model.classifier and fast.focuser.last is model.focuser.last
+    )
+    assert not any(parameter.requires_grad for parameter in fast.focuser.body.parameters())
+    assert list(model.state_dict()) == names and model.focuser is not fast.focuser
+    only = accelerate(model, parts=("glancer",))
+    assert only.focuser is model.focuser and only.glancer is not model.glancer
