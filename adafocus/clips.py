@@ -48,7 +48,8 @@ class ClipTable:
     def _open(self, index: Index) -> None:
         self.info, self.digest = index.info, index.digest
         columns = {name: index.table[name].chunk(0) for name in index.table.column_names}
-        self._shard, self._labels, self._boxes = columns["shard"], columns["labels"], columns["boxes"]
+        self._shard, self._key = columns["shard"], columns["key"]
+        self._labels, self._boxes = columns["labels"], columns["boxes"]
         self._first_offset = columns["first_offset"].fill_null(-1).to_numpy()
         self._size_bounds = columns["frame_sizes"].offsets.to_numpy()
         self._sizes = columns["frame_sizes"].values.to_numpy()
@@ -69,6 +70,11 @@ class ClipTable:
     def max_labels(self) -> int:
         """The most labels that any clip of the data set has."""
         return int(np.diff(self._labels.offsets.to_numpy()).max())
+
+    def places(self) -> tuple[list[str], list[str]]:
+        """Shard and key of every clip."""
+        rows = pa.array(self.rows)
+        return self._shard.take(rows).to_pylist(), self._key.take(rows).to_pylist()
 
     def num_frames(self, number: int) -> int:
         row = self.rows[number]

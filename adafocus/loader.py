@@ -8,58 +8,21 @@ global batch size: not on the number of workers, nor on how many ranks share a g
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.io import ImageReadMode, decode_jpeg
 
+from adafocus.batches import Batch, ClipMaker, decode, evaluation_clip
 from adafocus.clips import ClipTable
 from adafocus.config import DataConfig
-from adafocus.sampling import Pad, evaluation_frames, training_frames
-from adafocus.transforms import evaluation_view, training_view, view_frames
 from preprocessing.index import read_index
 from preprocessing.schema import DatasetInfo, UserError
 from preprocessing.storage import Store
 
-
-@dataclass(frozen=True)
-class Batch:
-    """Clips as the networks get them."""
-
-    glance_BTCHW: Tensor
-    """uint8, what the glancer sees."""
-    focus_BTCHW: Tensor
-    """uint8, what patches are cut from: the same tensor as `glance_BTCHW` where both networks see the same frames."""
-    labels_BL: Tensor
-    """int64 class indices, padded with -1."""
-    clip_ids: list[str]
-    boxes_BT4: Tensor | None = None
-    """float32 pixels (top, left, bottom, right) in the focus frames, where every clip of the batch has boxes."""
-
-    def to(self, device: torch.device | str) -> Batch:
-        """A copy on `device`; without waiting for it where memory is pinned."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> Batch:
-        """A copy in page-locked memory (the data loader calls this)."""
-        return self._map(lambda tensor: tensor.pin_memory())
-
-    def _map(self, change: Any) -> Batch:
-        glance = change(self.glance_BTCHW)
-        same = self.focus_BTCHW is self.glance_BTCHW
-        return replace(
-            self,
-            glance_BTCHW=glance,
-            focus_BTCHW=glance if same else change(self.focus_BTCHW),
-            labels_BL=change(self.labels_BL),
-            boxes_BT4=None if self.boxes_BT4 is None else change(self.boxes_BT4),
-        )
+__all__ = ["Batch", "ClipLoader", "decode", "evaluation_clip"]
 
 
 class ClipLoader:
@@ -106,7 +69,7 @@ class ClipLoader:
         self.rank, self.world_size = rank, world_size
         self._epoch, self._start, self._next = 0, 0, 0
         self._loader: DataLoader[Batch] = DataLoader(
-            _Clips(table, data, seed, train, independent_focus),
+            _Batches(ClipMaker(table, data, seed, train, independent_focus)),
             batch_size=None,
             sampler=_Sampler(self),
             num_workers=num_workers,
@@ -187,75 +150,16 @@ class _Sampler:
         return len(self._owner) - self._owner._start
 
 
-class _Clips(Dataset[Batch]):
+class _Batches(Dataset[Batch]):
     """The work of one worker: read, decode, crop."""
 
-    def __init__(self, table: ClipTable, data: DataConfig, seed: int, train: bool, independent_focus: bool) -> None:
-        self._table, self._data, self._seed, self._train = table, data, seed, train
-        self._independent = independent_focus
-        self._max_labels = table.max_labels
+    def __init__(self, maker: ClipMaker) -> None:
+        self._maker = maker
 
     def __getitem__(self, request: tuple[int, np.ndarray]) -> Batch:
         epoch, numbers = request
-        clips = [self._clip(epoch, int(number)) for number in numbers]
-        glance = torch.stack([clip[0] for clip in clips])
-        focus = torch.stack([clip[1] for clip in clips]) if self._independent else glance
-        labels = torch.full((len(clips), self._max_labels), -1, dtype=torch.int64)
-        for row, number in zip(labels, numbers, strict=True):
-            found = self._table.labels(int(number))
-            row[: len(found)] = torch.tensor(found)
-        boxes = [clip[2] for clip in clips if clip[2] is not None]
-        return Batch(
-            glance_BTCHW=glance,
-            focus_BTCHW=focus,
-            labels_BL=labels,
-            clip_ids=[self._table.clip_ids[number] for number in numbers],
-            boxes_BT4=torch.from_numpy(np.stack(boxes)) if len(boxes) == len(clips) else None,
-        )
-
-    def _clip(self, epoch: int, number: int) -> tuple[Tensor, Tensor, np.ndarray | None]:
-        table, data = self._table, self._data
-        count, pad = table.num_frames(number), table.info.pad
-        rng = np.random.default_rng((self._seed, epoch, number))
-        glance = _pick(rng if self._train else None, count, data.num_frames, pad)
-        focus = _pick(rng if self._train else None, count, data.num_focus_frames, pad) if self._independent else glance
-        needed, place = np.unique(np.concatenate([glance, focus]), return_inverse=True)
-        frames = [decode(jpeg) for jpeg in table.read(number, needed)]
-        height, width = frames[0].shape[1:]
-        if self._train:
-            view = training_view(rng, height, width, data.crop, data.crop_scales, flip=table.info.flip)
-        else:
-            view = evaluation_view(height, width, data.resize, data.crop)
-        seen = view_frames(frames, view)
-        boxes = table.boxes(number)
-        placed = None if boxes is None else view.place_boxes(boxes[focus], height, width)
-        return seen[place[: len(glance)]], seen[place[len(glance) :]], placed
-
-
-def _pick(rng: np.random.Generator | None, num_frames: int, count: int, pad: Pad) -> np.ndarray:
-    return evaluation_frames(num_frames, count, pad) if rng is None else training_frames(rng, num_frames, count, pad)
-
-
-def decode(jpeg: Tensor) -> Tensor:
-    """RGB frame uint8 (C, H, W) of JPEG bytes uint8 (n,). Raises RuntimeError if they are none."""
-    frame: Tensor = decode_jpeg(jpeg, mode=ImageReadMode.RGB)
-    return frame
-
-
-def evaluation_clip(
-    jpegs: Sequence[bytes], data: DataConfig, pad: Pad = "last", *, independent_focus: bool = False
-) -> tuple[Tensor, Tensor]:
-    """(glance, focus) frames uint8 (T, C, H, W) of a clip given as all its JPEGs: the pixels that an evaluation loader
-    gives for the same clip out of a shard."""
-    glance = evaluation_frames(len(jpegs), data.num_frames, pad)
-    focus = evaluation_frames(len(jpegs), data.num_focus_frames, pad) if independent_focus else glance
-    frames = {
-        index: decode(torch.frombuffer(bytearray(jpegs[index]), dtype=torch.uint8))
-        for index in np.union1d(glance, focus).tolist()
-    }
-    first = next(iter(frames.values()))
-    view = evaluation_view(first.shape[1], first.shape[2], data.resize, data.crop)
-    glance_TCHW = view_frames([frames[index] for index in glance.tolist()], view)
-    return glance_TCHW, view_frames(
-        [frames[index] for index in focus.tolist()], view
-    ) if independent_focus else glance_TCHW
+        maker = self._maker
+        clips = []
+        for number in map(int, numbers):
+            clips.append(maker.make(epoch, number, maker.table.read(number, maker.frames(epoch, number))))
+        return maker.stack(clips)

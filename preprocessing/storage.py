@@ -81,6 +81,10 @@ class Store:
         """A seekable file to read. Raises FileNotFoundError."""
         return self.fs.open_input_file(self.path(name))
 
+    def open_stream(self, name: str) -> pa.NativeFile:
+        """A file to read from front to back. Raises FileNotFoundError."""
+        return self.fs.open_input_stream(self.path(name), buffer_size=4 << 20)
+
     def read(self, name: str) -> bytes:
         with self.open(name) as file:
             return bytes(file.read())
