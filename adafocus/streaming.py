@@ -8,6 +8,7 @@ the same as ClipLoader makes it in the same epoch.
 from __future__ import annotations
 
 import random
+import tarfile
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -129,11 +130,14 @@ class _Shards(IterableDataset[Batch]):
             stages.append(wds.shuffle(self._buffer, initial=self._buffer, rng=rng))
         while True:
             count = 0
-            for sample in wds.DataPipeline(*stages):
-                count += 1
-                number = self._number[sample["__key__"]]
-                jpegs = [sample[f"{frame + 1:06d}.jpg"] for frame in chosen[number]]
-                yield number, [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
+            try:
+                for sample in wds.DataPipeline(*stages):
+                    number = self._number[sample["__key__"]]
+                    jpegs = [sample[f"{frame + 1:06d}.jpg"] for frame in chosen[number]]
+                    yield number, [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
+                    count += 1
+            except (tarfile.TarError, KeyError) as error:
+                raise OSError(f"{', '.join(own)} cannot be read: run `adafocus verify` ({error})") from error
             if count != len(chosen):  # a tar cut at a member's end reads like a shorter one
                 raise OSError(f"{len(chosen) - count} clips are missing in {', '.join(own)}: run `adafocus verify`")
             if not self._train:
