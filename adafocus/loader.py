@@ -9,6 +9,7 @@ global batch size: not on the number of workers, nor on how many ranks share a g
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -65,13 +66,12 @@ class ClipLoader:
         self.digest: str = table.digest
         self.clip_ids: list[str] = table.clip_ids
         """Of all ranks, in the order of the index."""
-        self.batch_size, self.train, self.seed = batch_size, train, seed
-        self.rank, self.world_size = rank, world_size
-        self._epoch, self._start, self._next = 0, 0, 0
+        self._order = _Order(len(table), batch_size, train, seed, rank, world_size)
+        self._next = 0
         self._loader: DataLoader[Batch] = DataLoader(
             _Batches(ClipMaker(table, data, seed, train, independent_focus)),
             batch_size=None,
-            sampler=_Sampler(self),
+            sampler=self._order,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -90,24 +90,21 @@ class ClipLoader:
 
     def __len__(self) -> int:
         """Batches of a whole epoch, of this rank."""
-        if self.train:
-            return max(len(self.clip_ids) // (self.batch_size * self.world_size), 1)
-        share = len(range(self.rank, len(self.clip_ids), self.world_size))
-        return -(-share // self.batch_size)
+        return len(self._order)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches the next iteration yields, from its first batch on."""
-        self._epoch, self._start = epoch, 0
+        self._order.epoch, self._order.start = epoch, 0
 
     def skip(self, num_batches: int) -> None:
         """Let the next iteration begin after so many batches, without reading them: to go on inside an epoch."""
         if not 0 <= num_batches <= len(self):
             raise ValueError(f"cannot skip {num_batches} of {len(self)} batches")
-        self._start = num_batches
+        self._order.start = num_batches
 
     def state_dict(self) -> dict[str, int]:
         """Where the iteration stands: the epoch and the number of batches that have been yielded."""
-        return {"epoch": self._epoch, "batch": self._next}
+        return {"epoch": self._order.epoch, "batch": self._next}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on where `state_dict` was taken."""
@@ -115,39 +112,51 @@ class ClipLoader:
         self.skip(state["batch"])
 
     def __iter__(self) -> Iterator[Batch]:
-        self._next = self._start
+        self._next = self._order.start
         for batch in self._loader:
             self._next += 1
             yield batch
-        self._start = 0
+        self._order.start = 0
 
-    def batches(self, epoch: int) -> list[np.ndarray]:
+
+@dataclass
+class _Order:
+    """Which clips make which batch; iterated over, the (epoch, clip numbers) of each batch still to come.
+
+    A thing of its own, for a loader that its sampler knew would be part of a cycle, and workers that are stopped by
+    the garbage collector take ten seconds to stop.
+    """
+
+    num_clips: int
+    batch_size: int
+    train: bool
+    seed: int
+    rank: int
+    world_size: int
+    epoch: int = 0
+    start: int = 0
+
+    def __len__(self) -> int:
+        if self.train:
+            return max(self.num_clips // (self.batch_size * self.world_size), 1)
+        return -(-len(range(self.rank, self.num_clips, self.world_size)) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        for batch in self.batches()[self.start :]:
+            yield self.epoch, batch
+
+    def batches(self) -> list[np.ndarray]:
         """Numbers of the clips in each of this rank's batches, in order."""
-        count, size = len(self.clip_ids), self.batch_size
+        count, size = self.num_clips, self.batch_size
         if not self.train:
             share = np.arange(self.rank, count, self.world_size)
             return [share[start : start + size] for start in range(0, len(share), size)]
-        order = np.random.default_rng((self.seed, epoch)).permutation(count)
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(count)
         whole = size * self.world_size
         if count < whole:
             return [np.array_split(order, self.world_size)[self.rank]]
         starts = range(self.rank * size, count // whole * whole, whole)
         return [order[start : start + size] for start in starts]
-
-
-class _Sampler:
-    """What the workers are asked for: (epoch, clip numbers) of each batch still to come."""
-
-    def __init__(self, loader: ClipLoader) -> None:
-        self._owner = loader
-
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        owner = self._owner
-        for batch in owner.batches(owner._epoch)[owner._start :]:
-            yield owner._epoch, batch
-
-    def __len__(self) -> int:
-        return len(self._owner) - self._owner._start
 
 
 class _Batches(Dataset[Batch]):

@@ -1,8 +1,8 @@
 """Batches of clips from shards read from front to back, for storage without cheap random access (objects, disks).
 
 Goes in: the same data set as ClipLoader's; comes out: the same clips in batches, in another order. Shards are read
-with stock `webdataset`; of each clip only the sampled frames are kept, and decoded after the shuffle buffer. A clip looks
-the same as ClipLoader makes it in the same epoch.
+with stock `webdataset`; of each clip only the sampled frames are kept, and decoded after the shuffle buffer. A clip
+looks the same as ClipLoader makes it in the same epoch.
 """
 
 from __future__ import annotations

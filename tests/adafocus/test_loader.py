@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -94,6 +96,15 @@ def test_workers_change_nothing(shards: Path) -> None:
         alone, helped = load(shards, split), load(shards, split, num_workers=2)
         assert all(same(one, other) for one, other in zip(alone, helped, strict=True))
         assert helped[0].focus_BTCHW is helped[0].glance_BTCHW
+
+
+def test_workers_stop_at_once_with_their_loader(shards: Path) -> None:
+    loader = ClipLoader(shards, "val", DATA, batch_size=4, train=False, num_workers=2)
+    assert len(list(loader)) == 3
+    started = time.monotonic()
+    del loader
+    assert time.monotonic() - started < 2
+    assert not [child for child in psutil.Process().children() if "pt_data_worker" in child.name()]
 
 
 def test_an_epoch_is_a_new_order_and_new_crops_but_the_same_each_time(shards: Path) -> None:
