@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from preprocessing.index import Index, mapped_index, open_mapped
+from preprocessing.index import Index, mapped_index, open_mapped, read_index
 from preprocessing.schema import USABLE, UserError
 from preprocessing.storage import Store
 
@@ -53,7 +53,6 @@ class ClipTable:
         self._first_offset = columns["first_offset"].fill_null(-1).to_numpy()
         self._size_bounds = columns["frame_sizes"].offsets.to_numpy()
         self._sizes = columns["frame_sizes"].values.to_numpy()
-        self._height, self._width = (columns[name].fill_null(0).to_numpy() for name in ("height", "width"))
         self._files: OrderedDict[str, Any] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -80,10 +79,10 @@ class ClipTable:
         row = self.rows[number]
         return int(self._size_bounds[row + 1] - self._size_bounds[row])
 
-    def size(self, number: int) -> tuple[int, int]:
-        """(height, width) in pixels of the clip's frames, as the index says."""
+    def frame_sizes(self, number: int) -> np.ndarray:
+        """Bytes of each of the clip's JPEGs, int32 (N,), a view of the mapped index."""
         row = self.rows[number]
-        return int(self._height[row]), int(self._width[row])
+        return self._sizes[self._size_bounds[row] : self._size_bounds[row + 1]]
 
     def labels(self, number: int) -> list[int]:
         found: list[int] = self._labels[int(self.rows[number])].as_py()
@@ -98,8 +97,7 @@ class ClipTable:
 
     def read(self, number: int, frames: np.ndarray) -> list[Tensor]:
         """JPEG bytes, uint8 (n,), of the frames with these indices (T,). Raises OSError if a shard is cut short."""
-        row = self.rows[number]
-        sizes = self._sizes[self._size_bounds[row] : self._size_bounds[row + 1]]
+        row, sizes = self.rows[number], self.frame_sizes(number)
         # A frame's data is padded to whole blocks and followed by the next member's header.
         ends = np.cumsum((sizes[: int(frames.max()) + 1].astype(np.int64) + _BLOCK - 1) // _BLOCK * _BLOCK + _BLOCK)
         shard = self._shard[int(row)].as_py()
@@ -135,3 +133,12 @@ def _read_at(file: Any, offset: int, size: int, shard: str) -> Tensor:
     if count != size:
         raise OSError(f"{shard} ends before byte {offset + size}: run `adafocus verify`")
     return data
+
+
+def evaluation_split(shards: str | Path) -> str:
+    """The split that a data set is evaluated on: `val`, else `test`. Raises UserError if it has neither."""
+    splits = set(read_index(Store(shards), columns=["split"]).table["split"].unique().to_pylist())
+    for split in ("val", "test"):
+        if split in splits:
+            return split
+    raise UserError(f"{shards} has no split val or test to evaluate on; its splits are {', '.join(sorted(splits))}")

@@ -1,7 +1,7 @@
 """The shape of an experiment: frozen dataclasses, one per part, and the one function that changes them.
 
-Values of published runs live in `pipelines/recipes.py`; facts of a data set (classes, flip, padding, metric) travel with
-its shards; places (folders, URLs, addresses) belong to the command line and are never part of an identity. The one
+Values of published runs live in `pipelines/recipes.py`; facts of a data set (classes, flip, padding, metric) travel
+with its shards; places (folders, URLs, addresses) belong to the command line and are never part of an identity. The one
 exception is a file of initial weights, which enters an identity by its content (`stage_key`).
 """
 
@@ -101,6 +101,14 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PretrainConfig(OptimConfig):
+    """The networks as classifiers of whole frames."""
+
+    loss: Literal["video", "frame"] = "video"
+    """Cross-entropy of the mean over a clip's frames (the reference), or of every frame."""
+
+
+@dataclass(frozen=True, slots=True)
 class PPOConfig:
     """The policy's stage: Adam at a constant rate, all other networks frozen (paper, section 3.3)."""
 
@@ -110,8 +118,8 @@ class PPOConfig:
     gamma: float = 0.7
     """Discount of later frames' rewards."""
     reward: Literal["random", "previous", "confidence", "padding"] = "random"
-    """Confidence of the true class minus: that with a random patch; that of the previous step; nothing; that with a black
-    patch."""
+    """Confidence of the true class minus: that with a random patch; that of the previous step; nothing; that with a
+    black patch."""
     update_epochs: int = 1
     """Passes over one rollout. At 1 the ratio is 1 and clipping has no effect, as in the reference."""
     clip: float = 0.2
@@ -128,7 +136,7 @@ class Config:
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    pretrain: OptimConfig = field(default_factory=OptimConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     warmup: OptimConfig = field(default_factory=OptimConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     finetune: OptimConfig = field(default_factory=OptimConfig)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from adafocus.config import Precision
 from adafocus.models.adafocus import AdaFocus
 from adafocus.models.backbones import Backbone
 from adafocus.models.shift import Shifted
 
-Speed = Literal["float32", "bf16"]
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class _Tracer(fx.Tracer):
@@ -54,39 +55,50 @@ def fold_batch_norms(body: nn.Module) -> fx.GraphModule:
     return fx.GraphModule(body, graph)
 
 
+CACHED_PIXELS = 2**18
+"""On a CPU, images go through a network in portions of about so many pixels, whose maps then stay in its cache: 1.2 to
+1.3 times faster than all at once, measured on 64 patches of 128 pixels and on 32 frames of 224."""
+
+
 class FastBody(nn.Module):
     """A folded image network in its own precision; maps come out in float32."""
 
-    def __init__(self, body: nn.Module, precision: Speed, *, compile: bool) -> None:
+    def __init__(self, body: nn.Module, precision: Precision, *, compile: bool) -> None:
         super().__init__()
-        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.dtype = DTYPES[precision]
         folded = fold_batch_norms(body).to(dtype=self.dtype).to(memory_format=torch.channels_last)
         self.body = torch.compile(folded) if compile else folded
+        self.compiled = compile
+        self.clip = max([module.num_frames for module in body.modules() if isinstance(module, Shifted)], default=1)
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Normalised images -> map_NDhw."""
         images_NCHW = images_NCHW.to(self.dtype, memory_format=torch.channels_last)
         with torch.autocast(images_NCHW.device.type, enabled=False):
-            return self.body(images_NCHW).float()
+            if images_NCHW.device.type != "cpu" or self.compiled:
+                return self.body(images_NCHW).float()
+            clips = CACHED_PIXELS // (images_NCHW.shape[-2] * images_NCHW.shape[-1] * self.clip)
+            portions = images_NCHW.split(max(1, clips) * self.clip)  # whole clips, where features shift in time
+            return torch.cat([self.body(portion) for portion in portions]).float()
 
 
 def accelerate(
     model: AdaFocus,
     *,
     parts: Sequence[str] = ("glancer", "focuser"),
-    precision: Speed = "float32",
+    precision: Precision = "float32",
     compile: bool = False,
 ) -> AdaFocus:
     """A model that computes the same with faster, frozen image networks.
 
     The bodies of `parts` are copies of their present state; all else is shared with `model`, so that what trains there
-    is seen here. In bf16 only the bodies lose precision. Compiling takes about a minute at the first call, and again
-    for batches of another size.
+    is seen here. In bf16 or fp16 only the bodies lose precision. Compiling takes about a minute at the first call, and
+    again for batches of another size.
     """
     fast = copy.copy(model)
     fast._modules = dict(model._modules)
     for name in parts:
         slow = cast(Backbone, model.get_submodule(name))
         body = FastBody(slow.body, precision, compile=compile)
-        fast._modules[name] = Backbone(cast(nn.Sequential, body), slow.last, slow.num_features)
+        fast._modules[name] = Backbone(cast(nn.Sequential, body), slow.last, slow.num_features, slow.max_pool)
     return fast

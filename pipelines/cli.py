@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from pipelines import cli_data
+from pipelines import cli_data, cli_train
 from preprocessing.schema import UserError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli_data.register(app)
+cli_train.register(app)
 
 
 def main() -> None:

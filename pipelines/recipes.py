@@ -7,8 +7,9 @@ the authors' commands; where they published none, the docstring says what stands
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
 
-from adafocus.config import Config, DataConfig, ModelConfig, OptimConfig, PPOConfig
+from adafocus.config import Config, DataConfig, ModelConfig, OptimConfig, PPOConfig, PretrainConfig
 
 Recipe = Callable[[], Config]
 
@@ -34,7 +35,7 @@ def _untrimmed(patch_size: int) -> Config:
             classifier_hidden=1024,
             dropout=0.8,
         ),
-        pretrain=OptimConfig(epochs=15, batch_size=64, backbone_lr=0.01, head_lr=0.01, precision="fp16"),
+        pretrain=PretrainConfig(epochs=15, batch_size=64, backbone_lr=0.01, head_lr=0.01, precision="fp16"),
         warmup=OptimConfig(epochs=50, batch_size=64, backbone_lr=5e-4, head_lr=0.05, precision="fp16"),
         ppo=PPOConfig(epochs=50, batch_size=64, lr=3e-4, gamma=0.7, reward="random"),
         finetune=OptimConfig(epochs=10, batch_size=64, backbone_lr=0.0, head_lr=0.005, precision="fp16"),
@@ -95,7 +96,7 @@ def _trimmed(patch_size: int) -> Config:
             dropout=0.5,
             finetune_dropout=0.0,
         ),
-        pretrain=OptimConfig(
+        pretrain=PretrainConfig(
             epochs=50, batch_size=64, backbone_lr=0.01, head_lr=0.01, weight_decay=decay, clip_grad_norm=20.0
         ),
         warmup=OptimConfig(
@@ -136,6 +137,36 @@ def ssv2_176() -> Config:
     return _trimmed(176)
 
 
+def demo() -> Config:
+    """The synthetic data set on two CPU cores: tiny networks from scratch, a glance at 18 pixels.
+
+    The classifier sees the focuser's features alone: with so few clips the glancer's memorise backgrounds.
+    """
+    supervised = OptimConfig(optimizer="adamw", batch_size=32, weight_decay=0.01, schedule="cosine_step")
+    return Config(
+        data=DataConfig(num_frames=6, num_focus_frames=6, resize=112, crop=112, crop_scales=(1.0,)),
+        model=ModelConfig(
+            glancer="tiny_glance",
+            glancer_weights="none",
+            glance_size=18,
+            focuser="tiny",
+            focuser_weights="none",
+            patch_size=44,
+            grid_size=5,
+            policy_hidden=128,
+            classifier_hidden=128,
+            dropout=0.2,
+            reuse_glance=False,
+        ),
+        pretrain=PretrainConfig(
+            **{**asdict(supervised), "epochs": 4, "backbone_lr": 3e-3, "head_lr": 3e-3}, loss="frame"
+        ),
+        warmup=replace(supervised, epochs=6, backbone_lr=2e-3, head_lr=2e-3),
+        ppo=PPOConfig(epochs=10, batch_size=32, lr=1e-3),
+        finetune=replace(supervised, epochs=3, backbone_lr=0.0, head_lr=1e-3),
+    )
+
+
 RECIPES: dict[str, Recipe] = {
     "activitynet-96": activitynet_96,
     "activitynet-128": activitynet_128,
@@ -149,4 +180,5 @@ RECIPES: dict[str, Recipe] = {
     "ssv2-144": ssv2_144,
     "ssv2-160": ssv2_160,
     "ssv2-176": ssv2_176,
+    "demo": demo,
 }

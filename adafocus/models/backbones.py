@@ -31,8 +31,9 @@ class Backbone(nn.Module):
     `num_features` is D of map and pooled vector. The last layers serve pretraining and the glancer's own prediction.
     """
 
-    def __init__(self, body: nn.Sequential, last: nn.Sequential, num_features: int) -> None:
+    def __init__(self, body: nn.Sequential, last: nn.Sequential, num_features: int, max_pool: bool = False) -> None:
         super().__init__()
+        self.max_pool = max_pool
         self.body = body
         self.last = last
         self.num_features = num_features
@@ -42,8 +43,8 @@ class Backbone(nn.Module):
         return self.body(images_NCHW)
 
     def pool(self, map_NDhw: Tensor) -> Tensor:
-        """map -> feature_ND, the mean over its cells."""
-        return map_NDhw.mean((-2, -1))
+        """map -> feature_ND: over its cells the mean, as torchvision's networks, or the maximum."""
+        return map_NDhw.amax((-2, -1)) if self.max_pool else map_NDhw.mean((-2, -1))
 
     def head(self, feature_ND: Tensor) -> Tensor:
         """Pooled vector -> logits_NK of the network's own last layers."""
@@ -65,16 +66,20 @@ Builder = Callable[[int], nn.Module]
 
 
 class Tiny(nn.Module):
-    """Four 3x3 convolutions with batch norm: a quarter of the input's side, 128 channels, 23 pixels of context."""
+    """Four 3x3 convolutions with batch norm, pooled by maximum: what it looks for is small beside its input."""
 
-    def __init__(self, num_classes: int, channels: tuple[int, ...] = (32, 64, 128, 128)) -> None:
+    max_pool = True
+
+    channels = (24, 48, 96, 96)
+
+    def __init__(self, num_classes: int, strides: tuple[int, ...]) -> None:
         super().__init__()
         layers = [
             TinyBlock(before, after, stride)
-            for before, after, stride in zip((3, *channels), channels, (2, 2, 1, 1), strict=False)
+            for before, after, stride in zip((3, *self.channels), self.channels, strides, strict=False)
         ]
         self.features = nn.Sequential(*layers)
-        self.classifier = nn.Sequential(nn.Dropout(0.0), nn.Linear(channels[-1], num_classes))
+        self.classifier = nn.Sequential(nn.Dropout(0.0), nn.Linear(self.channels[-1], num_classes))
 
 
 class TinyBlock(nn.Module):
@@ -105,7 +110,12 @@ TORCHVISION = (
     *(f"efficientnet_b{size}" for size in range(4)),
     *(f"regnet_{size}" for size in ("x_400mf", "x_800mf", "y_400mf", "y_800mf", "y_1_6gf", "y_3_2gf")),
 )
-BACKBONES: dict[str, Builder] = {"tiny": Tiny, **{name: partial(_torchvision, name) for name in TORCHVISION}}
+BACKBONES: dict[str, Builder] = {
+    "tiny": partial(Tiny, strides=(2, 2, 2, 1)),
+    "tiny_glance": partial(Tiny, strides=(2, 2, 1, 1)),
+    **{name: partial(_torchvision, name) for name in TORCHVISION},
+}
+"""The tiny ones, from scratch, make the demo on a CPU: one for patches, one that keeps a map of a small glance."""
 
 
 def _split(net: nn.Module) -> Backbone:
@@ -117,7 +127,7 @@ def _split(net: nn.Module) -> Backbone:
         last = nn.Sequential(nn.Dropout(0.0), last)
     body = cast(nn.Sequential, parts["features"]) if "features" in parts else nn.Sequential(parts)
     width = next(module.in_features for module in last.modules() if isinstance(module, nn.Linear))
-    return Backbone(body, cast(nn.Sequential, last), width)
+    return Backbone(body, cast(nn.Sequential, last), width, getattr(net, "max_pool", False))
 
 
 def build_backbone(

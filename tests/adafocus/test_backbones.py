@@ -71,8 +71,8 @@ def test_shift_keeps_channels_last_and_passes_gradients() -> None:
 
 @pytest.mark.parametrize(("side", "cells"), [(18, 5), (20, 5), (28, 7), (44, 11)])
 def test_tiny_keeps_a_map(side: int, cells: int) -> None:
-    network = build_backbone("tiny", 10)
-    assert network.features(torch.zeros(2, 3, side, side)).shape == (2, 128, cells, cells)
+    network = build_backbone("tiny_glance", 10)
+    assert network.features(torch.zeros(2, 3, side, side)).shape == (2, 96, cells, cells)
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors", "wrapped.pth"])

@@ -1,0 +1,73 @@
+# AdaFocus: `make` prints this file's targets. Everything runs in .venv, which the first target that needs it makes.
+
+PYTHON    ?= python3
+VENV      ?= .venv
+BIN       := $(VENV)/bin
+DATASET   ?= synthetic
+DATA_ROOT ?= data/$(DATASET)
+SHARDS    ?= shards/$(DATASET)
+RUNS      ?= runs
+RECIPE    ?= demo
+ARGS      ?=
+
+export ADAFOCUS_RUNS := $(RUNS)
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo preprocess train tune benchmark report mlflow bench test test-slow lint format clean
+
+help: ## Print the targets
+	@echo "Usage: make TARGET [DATASET=...] [DATA_ROOT=...] [SHARDS=...] [RUNS=...] [RECIPE=...] [ARGS='...']"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(VENV)/.ready ## Make the environment: .venv with the pinned packages
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	@echo "Making $(VENV) (once; a few minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: env ## Make a data set, train with two trials, print the result table (about 10 minutes on 2 cores)
+	$(BIN)/adafocus preprocess --dataset synthetic --data-root data/synthetic --out shards/synthetic --height 112
+	$(BIN)/adafocus tune --recipe demo --shards shards/synthetic --runs $(RUNS) --name demo --grid ppo.gamma=0.5,0.7 $(ARGS)
+	$(BIN)/adafocus benchmark --sweep demo --shards shards/synthetic --runs $(RUNS)
+	$(BIN)/adafocus report --name demo --runs $(RUNS)
+
+preprocess: env ## Cut DATASET's videos below DATA_ROOT into shards at SHARDS
+	$(BIN)/adafocus preprocess --dataset $(DATASET) --data-root $(DATA_ROOT) --out $(SHARDS) $(ARGS)
+
+train: env ## Train RECIPE on SHARDS through its stages
+	$(BIN)/adafocus train --recipe $(RECIPE) --shards $(SHARDS) --runs $(RUNS) $(ARGS)
+
+tune: env ## Sweep over RECIPE on SHARDS: ARGS='--grid ppo.gamma=0.5,0.7'
+	$(BIN)/adafocus tune --recipe $(RECIPE) --shards $(SHARDS) --runs $(RUNS) $(ARGS)
+
+benchmark: env ## Measure a finished run: ARGS='--run NAME'
+	$(BIN)/adafocus benchmark --shards $(SHARDS) --runs $(RUNS) $(ARGS)
+
+report: env ## Print and write the result table from MLflow
+	$(BIN)/adafocus report --runs $(RUNS) $(ARGS)
+
+mlflow: env ## Open the MLflow dashboard on 127.0.0.1:5000
+	$(BIN)/adafocus dashboard --runs $(RUNS) $(ARGS)
+
+bench: env ## Measure speed as ratios against plain alternatives
+	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+lint: env ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint ## Run linters and tests
+	$(BIN)/pytest $(ARGS)
+
+test-slow: env ## Run the tests that take minutes
+	$(BIN)/pytest -m slow $(ARGS)
+
+format: env ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove the environment and caches; data, shards and runs stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

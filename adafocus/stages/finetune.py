@@ -1,0 +1,19 @@
+"""Stage III: the classifier learns on the patches that the finished policy picks (paper, section 3.3)."""
+
+from __future__ import annotations
+
+from adafocus.config import Config
+from adafocus.models.adafocus import AdaFocus
+from adafocus.stages.warmup import Warmup
+
+
+class Finetune(Warmup):
+    """As the warm-up, with the policy's most probable patches. Published recipes freeze the focuser (backbone_lr 0)."""
+
+    name = "finetune"
+    patches = "policy"
+
+    def __init__(self, model: AdaFocus, config: Config) -> None:
+        super().__init__(model, config)
+        if config.model.finetune_dropout is not None:
+            model.classifier.dropout.p = config.model.finetune_dropout

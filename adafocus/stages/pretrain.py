@@ -1,0 +1,34 @@
+"""Stage 0: glancer and focuser learn to classify whole frames, each through its own last layer.
+
+The two share no parameter, so one pass over the data with the sum of their losses trains both as two runs would.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from adafocus.config import PretrainConfig
+from adafocus.stages.stage import Collected, Logs, Stage, prefix_loss
+
+
+class Pretrain(Stage):
+    """A video's logits are the mean of its frames'."""
+
+    name = "pretrain"
+    patches = None
+
+    def forward(self, collected: Collected) -> tuple[Tensor, Logs]:
+        """Sum of both networks' cross-entropies."""
+        settings = self.settings
+        assert isinstance(settings, PretrainConfig)
+        target = collected["target"]
+        losses, logs = [], {}
+        for part, logits_BTK in (
+            ("glancer", self.model.glance(collected["glance"]).logits_BTK),
+            ("focuser", self.model.focuser.head(self.model.focus(collected["focus"]))),
+        ):
+            judged_BTK = logits_BTK.mean(1, keepdim=True) if settings.loss == "video" else logits_BTK
+            losses.append(prefix_loss(judged_BTK, target, settings.label_smoothing))
+            logs[f"{part}_loss"] = losses[-1]
+            logs[f"{part}_accuracy"] = (logits_BTK.mean(1).argmax(1) == target).float().mean() * 100
+        return losses[0] + losses[1], logs

@@ -1,0 +1,128 @@
+"""What the stages have in common: which parts learn, at which rate, and the shape of one step."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adafocus.config import Config, OptimConfig, PPOConfig
+from adafocus.infer import accelerate
+from adafocus.loader import Batch
+from adafocus.models.adafocus import AdaFocus, Patches
+
+TRAINABLE: dict[str, tuple[str, ...]] = {
+    "pretrain": ("glancer", "focuser"),
+    "warmup": ("focuser", "classifier"),
+    "ppo": ("policy",),
+    "finetune": ("focuser", "classifier"),
+}
+"""Parts that learn and are in training mode; the others are frozen and in evaluation mode. A backbone_lr of 0 freezes
+the networks too, as in the reference's last stage."""
+
+Collected = dict[str, Any]
+"""What a batch's updates read: tensors, and the glancer's outputs."""
+Logs = dict[str, Tensor]
+"""What an update says of itself: scalars, left on the device."""
+
+
+class Stage(nn.Module):
+    """One stage's arithmetic. `collect` is done once a batch, without gradients; `forward` makes the loss of an update.
+
+    A subclass is what DistributedDataParallel wraps, so everything that needs a gradient happens in `forward`.
+    """
+
+    name: ClassVar[str]
+    patches: ClassVar[Patches | None]
+    """Where the stage looks; None: at whole frames."""
+
+    def __init__(self, model: AdaFocus, config: Config) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        learning = self.learning_parts()
+        for part, module in model.named_children():
+            module.requires_grad_(part in learning)
+        if "classifier" in learning:  # which stands in for the networks' own last layers
+            model.focuser.last.requires_grad_(False)
+        frozen = [part for part in ("glancer", "focuser") if part not in learning]
+        fast = accelerate(model, parts=frozen, precision=self.settings.precision) if frozen else model
+        self._frozen = (fast,)  # in a tuple, so that it does not become a submodule
+
+    @property
+    def fast(self) -> AdaFocus:
+        """The model with its frozen networks folded and in this stage's precision; it shares all parts that learn."""
+        return self._frozen[0]
+
+    @property
+    def settings(self) -> OptimConfig | PPOConfig:
+        """This stage's part of the configuration."""
+        settings: OptimConfig | PPOConfig = getattr(self.config, self.name)
+        return settings
+
+    @property
+    def updates_per_batch(self) -> int:
+        """Passes over what `collect` returned."""
+        return 1
+
+    def learning_parts(self) -> tuple[str, ...]:
+        """Names of the model's parts that this stage trains."""
+        parts = TRAINABLE[self.name]
+        if getattr(self.settings, "backbone_lr", 1.0) == 0:
+            parts = tuple(part for part in parts if part not in ("glancer", "focuser"))
+        return parts
+
+    def train(self, mode: bool = True) -> Stage:
+        """Training mode for the parts that learn, evaluation mode for the frozen ones."""
+        super().train(mode)
+        learning = self.learning_parts()
+        for part, module in self.model.named_children():
+            module.train(mode and part in learning)
+        return self
+
+    def collect(self, batch: Batch) -> Collected:
+        """What all updates of this batch read; called under no_grad."""
+        return {
+            "glance": batch.glance_BTCHW,
+            "focus": batch.focus_BTCHW,
+            "target": draw_labels(batch.labels_BL),
+        }
+
+    @abstractmethod
+    def forward(self, collected: Collected) -> tuple[Tensor, Logs]:
+        """The loss of one update, a scalar, and what to log of it."""
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """A supervised stage's optimizer: heads and classifier at head_lr, networks at backbone_lr."""
+        settings = self.settings
+        assert isinstance(settings, OptimConfig)
+        groups: dict[float, list[nn.Parameter]] = {}  # by learning rate
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                is_body = name.startswith(("model.glancer.body.", "model.focuser.body."))
+                lr = settings.backbone_lr if is_body else settings.head_lr
+                groups.setdefault(lr, []).append(parameter)
+        rows = [{"params": parameters, "lr": lr} for lr, parameters in groups.items()]
+        if settings.optimizer == "adamw":
+            return torch.optim.AdamW(rows, weight_decay=settings.weight_decay)
+        return torch.optim.SGD(rows, momentum=settings.momentum, weight_decay=settings.weight_decay)
+
+
+def draw_labels(labels_BL: Tensor) -> Tensor:
+    """One class (B,) per clip: a random one of its labels, as the reference does for FCVID (one label draws nothing).
+
+    `labels_BL` is padded with -1.
+    """
+    if labels_BL.shape[1] == 1:
+        return labels_BL[:, 0]
+    valid = (labels_BL >= 0).float()
+    return labels_BL.gather(1, torch.multinomial(valid, 1))[:, 0]
+
+
+def prefix_loss(logits_BTK: Tensor, target_B: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of every prefix's prediction with the clip's class, averaged over clips and prefixes."""
+    repeated_BT = target_B[:, None].expand(logits_BTK.shape[:2])
+    return F.cross_entropy(logits_BTK.flatten(0, 1), repeated_BT.flatten(), label_smoothing=label_smoothing)

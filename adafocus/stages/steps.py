@@ -1,0 +1,55 @@
+"""What every training step needs: its seed, its learning rate, and a look at its loss."""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import torch
+from torch import Tensor
+
+from adafocus import distributed
+from adafocus.config import OptimConfig
+
+CHECK_EVERY = 20
+"""Steps between looks at the losses: one host synchronisation for so many steps."""
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss was NaN or infinite; names the clips."""
+
+
+class LossWatch:
+    """Collects losses on the device and looks at them now and then, so that a step needs no synchronisation."""
+
+    def __init__(self) -> None:
+        self.pending: list[tuple[Tensor, list[str]]] = []
+
+    def add(self, loss: Tensor, clip_ids: list[str]) -> None:
+        """Remember a loss. Raises NonFiniteLossError at every CHECK_EVERY-th call if one was not finite."""
+        self.pending.append((loss, clip_ids))
+        if len(self.pending) >= CHECK_EVERY:
+            self.check()
+
+    def check(self) -> None:
+        """Raise NonFiniteLossError if a remembered loss is NaN or infinite."""
+        if not self.pending:
+            return
+        for value, (_, clip_ids) in zip(torch.stack([x for x, _ in self.pending]).tolist(), self.pending, strict=True):
+            if not math.isfinite(value):
+                raise NonFiniteLossError(f"the loss is {value} on the batch of clips {', '.join(clip_ids)}")
+        self.pending.clear()
+
+
+def seed_step(seed: int, stage: str, epoch: int, step: int) -> None:
+    """Seed torch's generators for one step on this rank."""
+    name = f"{seed}/{stage}/{epoch}/{step}/{distributed.rank()}"
+    torch.manual_seed(zlib.crc32(name.encode()))
+
+
+def lr_factor(settings: OptimConfig, epoch: int, fraction: float) -> float:
+    """Learning rate relative to its base. `cosine` changes once an epoch, as the reference."""
+    now = epoch + (0.0 if settings.schedule == "cosine" else fraction)
+    if now < settings.warmup_epochs:
+        return max(epoch + fraction, 1e-3) / settings.warmup_epochs
+    return 1.0 if settings.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * now / settings.epochs))

@@ -1,0 +1,291 @@
+"""The state of one stage's training: model, optimizer, where it stands, and a copy of them on disk.
+
+Randomness is reseeded for every step from (seed, stage, epoch, step), so that a run which was killed and started again
+ends with the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adafocus import checkpoint, distributed
+from adafocus.clips import evaluation_split
+from adafocus.config import STAGES as STAGE_NAMES
+from adafocus.config import Config, OptimConfig, stage_key
+from adafocus.evaluate import Look, evaluate
+from adafocus.loader import ClipLoader
+from adafocus.models.adafocus import build_model
+from adafocus.stages import STAGES, Stage
+from adafocus.stages.steps import LossWatch, lr_factor, seed_step
+from preprocessing.schema import UserError
+
+log = logging.getLogger(__name__)
+
+WHOLE_FRAMES: dict[str, Look] = {"val_glancer": "glancer", "val_focuser": "whole"}
+"""What pretraining evaluates: both networks on their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochReport:
+    """What one epoch brought."""
+
+    stage: str
+    clock: int
+    """Epochs since the start of the first stage, from 1: one monotone clock through all stages."""
+    metrics: dict[str, float]
+    """Named `<stage>/<metric>`."""
+    time_ms: int
+    """When, in milliseconds since 1970."""
+
+
+Report = Callable[[EpochReport], None]
+"""Called by rank 0 after every epoch, and for every epoch of a stage that was found finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Where and how a stage runs; nothing here changes its result's name."""
+
+    device: str = "auto"
+    num_workers: int = 0
+    compile: bool = False
+    eval_every: int = 1
+    """Epochs between evaluations on the validation split; the last epoch is always evaluated."""
+    save_every_s: float = 300.0
+    """Seconds between states saved inside an epoch. One is saved after every epoch too."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands; what is saved beside weights and optimizer."""
+
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def stage_folder(name: str, config: Config, runs: Path, digest: str) -> Path:
+    """Where the result of a stage is or will be."""
+    return runs / f"{name}-{stage_key(config, name, digest)}"
+
+
+def first_epoch(name: str, config: Config) -> int:
+    """Epochs of the stages before `name`: the clock that every report carries runs through all stages."""
+    before = STAGE_NAMES[: STAGE_NAMES.index(name)]
+    return sum(getattr(config, stage).epochs for stage in before)
+
+
+class StageTrainer:
+    """The state of one stage's training."""
+
+    def __init__(
+        self,
+        name: str,
+        config: Config,
+        shards: str,
+        runs: Path,
+        folder: Path,
+        digest: str,
+        options: Options,
+        report: Report,
+    ) -> None:
+        self.name, self.config, self.options, self.report = name, config, options, report
+        self.folder, self.partial, self.digest = folder, folder.with_suffix(".partial"), digest
+        self.device = distributed.pick_device(options.device)
+        self.settings = getattr(config, name)
+        workers = distributed.world_size() * self.settings.accumulate
+        if self.settings.batch_size % workers:
+            raise UserError(
+                f"{name}.batch_size is {self.settings.batch_size}, which {distributed.world_size()} workers with "
+                f"{name}.accumulate={self.settings.accumulate} cannot share evenly"
+            )
+        share = dict(seed=config.seed, rank=distributed.rank(), world_size=distributed.world_size())
+        independent = config.model.family == "trimmed"
+        self.loader, self.val_loader = (
+            ClipLoader(
+                shards,
+                split,
+                config.data,
+                batch_size=self.settings.batch_size // workers,
+                train=split == "train",
+                num_workers=options.num_workers,
+                independent_focus=independent,
+                **share,
+            )
+            for split in ("train", evaluation_split(shards))
+        )
+        self.info = self.loader.info
+        seed_step(config.seed, name, 0, 0)
+        model = build_model(config, self.info.num_classes, pretrained=name == "pretrain")
+        if name != "pretrain":
+            before = stage_folder(STAGE_NAMES[STAGE_NAMES.index(name) - 1], config, runs, digest)
+            if not (before / checkpoint.META).exists():
+                raise UserError(f"{before} is missing: stage {name} starts from it")
+            checkpoint.load_weights(model, before)
+        model = model.to(self.device).to(memory_format=torch.channels_last)
+        self.stage: Stage = STAGES[name](model, config)
+        self.optimizer = self.stage.optimizer()
+        self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.settings.precision == "fp16")
+        self.progress = Progress()
+        self._resume()
+        self.wrapped = distributed.wrap(self.stage)
+        if options.compile:
+            self.wrapped = torch.compile(self.wrapped)  # type: ignore[assignment]
+
+    def train(self) -> None:
+        """Run the remaining epochs and commit the result."""
+        if distributed.rank() == 0:
+            for past in self.progress.history:
+                self.report(EpochReport(**past))
+        while self.progress.epoch < self.settings.epochs:
+            metrics = self._train_epoch()
+            epoch = self.progress.epoch = self.progress.epoch + 1
+            self.progress.step, self.progress.sums = 0, {}
+            if epoch % self.options.eval_every == 0 or epoch == self.settings.epochs:
+                metrics |= self._evaluate()
+            row = EpochReport(
+                stage=self.name,
+                clock=first_epoch(self.name, self.config) + epoch,
+                metrics={f"{self.name}/{key}": value for key, value in metrics.items()},
+                time_ms=int(time.time() * 1000),
+            )
+            self.progress.history.append(asdict(row))
+            self._save()
+            if distributed.rank() == 0:
+                self.report(row)
+        if distributed.rank() == 0:
+            self._commit()
+        distributed.barrier()
+
+    def _train_epoch(self) -> dict[str, float]:
+        progress, started = self.progress, time.monotonic()
+        accumulate = self.settings.accumulate
+        self.loader.set_epoch(progress.epoch)
+        self.loader.skip(progress.step * accumulate)
+        steps = len(self.loader) // accumulate
+        if steps == 0:
+            raise UserError(
+                f"{self.name}.batch_size={self.settings.batch_size} is more than the training split has clips"
+            )
+        watch, saved_at = LossWatch(), time.monotonic()
+        sums = {key: torch.tensor(value, device=self.device) for key, value in progress.sums.items()}
+        self.stage.train()
+        batches = iter(self.loader)
+        for step in range(progress.step, steps):
+            seed_step(self.config.seed, self.name, progress.epoch, step)
+            self._set_lr(progress.epoch, step / steps)
+            logs = self._step(batches, watch)
+            for key, value in logs.items():
+                sums[key] = sums[key] + value if key in sums else value
+            progress.step = step + 1
+            if time.monotonic() - saved_at > self.options.save_every_s:
+                watch.check()
+                progress.sums = {key: value.item() for key, value in sums.items()}
+                self._save()
+                saved_at = time.monotonic()
+        watch.check()
+        progress.seconds += time.monotonic() - started
+        share = steps * distributed.world_size()
+        return {key: (distributed.total(value) / share).item() for key, value in sums.items()} | {
+            "seconds": time.monotonic() - started,
+            "lr": self.optimizer.param_groups[0]["lr"],
+        }
+
+    def _step(self, batches: Iterator[Any], watch: LossWatch) -> dict[str, Tensor]:
+        """One batch: collect once, then one optimizer step per update. Returns the last update's logs."""
+        settings = self.settings
+        logs: dict[str, Tensor] = {}
+        collected = []
+        for _ in range(settings.accumulate):
+            batch = next(batches).to(self.device)
+            with torch.no_grad(), self._autocast():
+                collected.append((batch.clip_ids, self.stage.collect(batch)))
+        for _ in range(self.stage.updates_per_batch):
+            logs = {}
+            for number, (clip_ids, tensors) in enumerate(collected):
+                last = number == settings.accumulate - 1
+                sync = contextlib.nullcontext() if last else getattr(self.wrapped, "no_sync", contextlib.nullcontext)()
+                with sync:
+                    with self._autocast():
+                        loss, parts = self.wrapped(tensors)
+                    self.scaler.scale(loss / settings.accumulate).backward()
+                watch.add(loss.detach(), clip_ids)
+                for key, value in {"loss": loss, **parts}.items():
+                    share = value.detach() / settings.accumulate
+                    logs[key] = logs[key] + share if key in logs else share
+            if settings.clip_grad_norm:
+                self.scaler.unscale_(self.optimizer)
+                parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+                logs["grad_norm"] = torch.nn.utils.clip_grad_norm_(parameters, settings.clip_grad_norm)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
+        return logs
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        dtype = kinds.get(self.settings.precision)
+        return torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
+
+    def _set_lr(self, epoch: int, fraction: float) -> None:
+        if isinstance(self.settings, OptimConfig):
+            factor = lr_factor(self.settings, epoch, fraction)
+            for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+                group["lr"] = base * factor
+
+    def _evaluate(self) -> dict[str, float]:
+        seed_step(self.config.seed, self.name, self.progress.epoch, -1)
+        with self._autocast():
+            metrics: dict[str, float] = {}
+            looks: dict[str, Look] = {"val": self.stage.patches} if self.stage.patches else WHOLE_FRAMES
+            for prefix, look in looks.items():
+                result = evaluate(self.stage.model, self.val_loader, patches=look, seed=self.config.seed)
+                metrics |= {f"{prefix}_{key}": value for key, value in result.metrics().items()}
+        return metrics
+
+    def _save(self) -> None:
+        if distributed.rank() == 0:
+            checkpoint.save_state(
+                self.partial,
+                {
+                    "model": self.stage.model.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "scaler": self.scaler.state_dict(),
+                    "progress": asdict(self.progress),
+                },
+            )
+
+    def _resume(self) -> None:
+        state = checkpoint.load_state(self.partial, self.device)
+        if state:
+            self.stage.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.progress = Progress(**state["progress"])
+            log.info("%s goes on from epoch %d, step %d", self.name, self.progress.epoch, self.progress.step)
+
+    def _commit(self) -> None:
+        meta = checkpoint.Meta.describe(
+            self.config,
+            stage=self.name,
+            key=self.folder.name.removeprefix(f"{self.name}-"),
+            digest=self.digest,
+            info=self.info,
+            history=self.progress.history,
+            seconds=self.progress.seconds,
+        )
+        checkpoint.save(self.folder, self.stage.model, meta)
+        shutil.rmtree(self.partial, ignore_errors=True)

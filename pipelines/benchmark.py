@@ -1,0 +1,238 @@
+"""A finished model measured: accuracy by where it looks, compute, speed; one MLflow run of its own."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+
+from adafocus import checkpoint, flops
+from adafocus.clips import evaluation_split
+from adafocus.config import Config, from_flat
+from adafocus.evaluate import Look, Predictions, evaluate
+from adafocus.infer import accelerate
+from adafocus.loader import Batch, ClipLoader
+from adafocus.models.adafocus import AdaFocus
+from adafocus.stages.trainer import Options, stage_folder
+from pipelines.figures import patch_strips
+from pipelines.tracking import Run
+from pipelines.train import Places
+from preprocessing.schema import DatasetInfo, UserError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the result table. Percentages, GFLOPs (multiply-adds) per video, videos per second."""
+
+    method: str
+    patches: str
+    top1: float
+    top5: float
+    map: float
+    hit_rate: float | None
+    gflops: float
+    videos_per_s: float
+    latency_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """What was measured, on what."""
+
+    rows: list[Row]
+    predictions: dict[str, Predictions]
+    facts: dict[str, Any]
+
+    def table(self) -> list[dict[str, Any]]:
+        """The rows as plain values."""
+        return [asdict(row) for row in self.rows]
+
+
+METHODS: tuple[tuple[str, str, Look], ...] = (
+    ("AdaFocus", "finetune", "policy"),
+    ("random patches, same weights", "finetune", "random"),
+    ("centre patch, same weights", "finetune", "centre"),
+    ("random patches, warm-up's weights", "warmup", "random"),
+    ("glancer alone", "finetune", "glancer"),
+)
+"""Name, stage whose weights are used, where the focuser looks."""
+
+
+def find_checkpoint(
+    places: Places, *, run: str | None, sweep: str | None, folder: Path | None
+) -> tuple[Path, str, str]:
+    """(folder, MLflow run id, name) of the trial to measure: by run (id or name), best of a sweep, or by folder.
+
+    Raises UserError if there is none.
+    """
+    if folder:
+        return folder, "", folder.name
+    tracker = places.tracker()
+    trials = tracker.find("trial", **({"sweep": sweep} if sweep else {}))
+    if run:
+        trials = [trial for trial in trials if run in (trial.info.run_id, trial.info.run_name)]
+    trials = [trial for trial in trials if "adafocus.checkpoint" in trial.data.tags]
+    if not trials:
+        what = f"run {run!r}" if run else f"finished trial in sweep {sweep!r}"
+        raise UserError(f"there is no {what} in {places.tracking_uri}; `adafocus train` or `adafocus tune` makes one")
+    best = max(trials, key=lambda trial: trial.data.metrics.get(f"finetune/val_{_metric(trial)}", 0.0))
+    return places.runs / best.data.tags["adafocus.checkpoint"], best.info.run_id, str(best.info.run_name)
+
+
+def _metric(trial: Any) -> str:
+    return trial.data.tags.get("adafocus.metric", "top1")
+
+
+def benchmark(folder: Path, places: Places, options: Options, batch_size: int = 32) -> Benchmark:
+    """Measure a finished trial on its evaluation split. Raises UserError for shards that it was not trained on."""
+    model, meta = checkpoint.load_model(folder)
+    config = from_flat(meta.config)
+    info, digest = ClipLoader.describe(places.shards)
+    if meta.info["class_names"] != list(info.class_names):
+        raise UserError(f"{folder} knows other classes than {places.shards}: it was trained on {meta.info['name']}")
+    split = evaluation_split(places.shards)
+    loader = ClipLoader(
+        places.shards,
+        split,
+        config.data,
+        batch_size=batch_size,
+        train=False,
+        num_workers=options.num_workers,
+        independent_focus=config.model.family == "trimmed",
+    )
+    models = {"finetune": model}
+    warmup = stage_folder("warmup", config, places.runs, meta.digest)
+    if (warmup / checkpoint.META).exists():
+        models["warmup"] = checkpoint.load_model(warmup)[0]
+    else:
+        log.info("%s is gone: its row is left out", warmup)
+    device = torch.device("cpu") if options.device == "auto" and not torch.cuda.is_available() else _device(options)
+    fast = {name: accelerate(each.to(device)) for name, each in models.items()}
+    rows, predictions = [], {}
+    sample = next(iter(loader)).to(device)
+    for name, stage, patches in METHODS:
+        if stage not in fast:
+            continue
+        predicted = evaluate(fast[stage], loader, patches=patches, seed=config.seed)
+        predictions[f"{stage}-{patches}"] = predicted
+        rows.append(_row(name, patches, predicted, config, info, fast[stage], sample))
+        log.info("%s: top-1 %.1f %%", name, rows[-1].top1)
+    facts = {
+        "dataset": info.name,
+        "digest": digest,
+        "split": split,
+        "clips": len(loader.clip_ids),
+        "metric": info.metric,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "batch_size": len(sample.clip_ids),
+        "checkpoint": folder.name,
+        "patch_size": config.model.patch_size,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    return Benchmark(rows, predictions, facts)
+
+
+def _device(options: Options) -> torch.device:
+    from adafocus.distributed import pick_device
+
+    return pick_device(options.device)
+
+
+def _row(
+    name: str,
+    patches: Look,
+    predicted: Predictions,
+    config: Config,
+    info: DatasetInfo,
+    model: AdaFocus,
+    sample: Batch,
+) -> Row:
+    scores = predicted.metrics()
+    looks = None if patches == "glancer" else patches
+    return Row(
+        method=name,
+        patches=patches,
+        top1=scores["top1"],
+        top5=scores["top5"],
+        map=scores["map"],
+        hit_rate=scores.get("hit_rate"),
+        gflops=flops.count(config, info.num_classes, patches=looks)["total"],  # type: ignore[arg-type]
+        videos_per_s=len(sample.clip_ids) / _seconds(model, sample, patches),
+        latency_ms=1000 * _seconds(model, _first(sample), patches),
+    )
+
+
+def _first(batch: Batch) -> Batch:
+    boxes = None if batch.boxes_BT4 is None else batch.boxes_BT4[:1]
+    return replace(
+        batch,
+        glance_BTCHW=batch.glance_BTCHW[:1],
+        focus_BTCHW=batch.focus_BTCHW[:1],
+        labels_BL=batch.labels_BL[:1],
+        clip_ids=batch.clip_ids[:1],
+        boxes_BT4=boxes,
+    )
+
+
+@torch.inference_mode()
+def _seconds(model: AdaFocus, batch: Batch, patches: Look, repeats: int = 5) -> float:
+    """Median time of a batch that is in memory already: frames in, prediction out."""
+    times = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        if patches == "glancer":
+            result = model.glance(batch.glance_BTCHW).logits_BTK
+        else:
+            result = model(batch.glance_BTCHW, batch.focus_BTCHW, patches).prediction_BK
+        result.sum().item()  # waits for the device
+        times.append(time.perf_counter() - started)
+    return sorted(times[1:])[repeats // 2]
+
+
+def track(result: Benchmark, folder: Path, places: Places, trial: str, name: str) -> Run:
+    """Log a benchmark as an MLflow run of its own, beside the trial that it measured."""
+    info, digest = ClipLoader.describe(places.shards)
+    tracker = places.tracker()
+    run = tracker.run(info, "benchmark", f"benchmark {name}", trial=trial or folder.name, checkpoint=folder.name)
+    run.params(result.facts)
+    run.dataset(info, digest, places.shards)
+    for row in result.rows:
+        prefix = f"bench/{row.patches}" if "warm-up" not in row.method else "bench/warmup_random"
+        values = {key: value for key, value in asdict(row).items() if isinstance(value, float)}
+        run.metrics({f"{prefix}/{key}": value for key, value in values.items()})
+    run.json("table.json", {"facts": result.facts, "rows": result.table()})
+    with tempfile.TemporaryDirectory() as temporary:
+        for key, predicted in result.predictions.items():
+            path = Path(temporary) / f"{key}.parquet"
+            pq.write_table(predicted.table(), path)
+            run.artifact(path, "predictions")
+        strips = Path(temporary) / "patches.png"
+        draw_strips(folder, places, strips)
+        run.artifact(strips)
+    run.finish()
+    return run
+
+
+def draw_strips(folder: Path, places: Places, path: Path, clips: int = 6) -> None:
+    """Draw where a finished model looks in clips spread over the evaluation split."""
+    model, meta = checkpoint.load_model(folder)
+    config = from_flat(meta.config)
+    loader = ClipLoader(
+        places.shards,
+        evaluation_split(places.shards),
+        config.data,
+        batch_size=clips,
+        train=False,
+        limit=clips,
+        independent_focus=config.model.family == "trimmed",
+    )
+    patch_strips(model, next(iter(loader)), meta.class_names, path, clips)

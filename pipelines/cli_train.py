@@ -1,0 +1,199 @@
+"""Verbs of the training half: train, tune, benchmark, report, recipes, dashboard."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.cli_data import Json
+from preprocessing.schema import UserError
+
+if TYPE_CHECKING:
+    from adafocus.stages.trainer import Options
+
+    from adafocus.config import Config
+    from pipelines.train import Places
+
+RunsDir = Annotated[Path, typer.Option(envvar="ADAFOCUS_RUNS", help="Folder of stage results and the MLflow store.")]
+Shards = Annotated[str, typer.Option(help="Folder or URL of a preprocessed data set.")]
+RecipeName = Annotated[str, typer.Option(help="Name of a recipe; `adafocus recipes` lists them.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: --set ppo.lr=1e-4.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Workers = Annotated[int, typer.Option(help="Processes that load clips, per training worker.")]
+RUNS = Path("runs")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's verbs to the command line."""
+    for verb in (train, tune, benchmark, report, recipes, dashboard):
+        app.command()(verb)
+
+
+def train(
+    recipe: RecipeName,
+    shards: Shards,
+    runs: RunsDir = RUNS,
+    name: Annotated[str | None, typer.Option(help="Name of the run in MLflow [the recipe's].")] = None,
+    changes: Changes = None,
+    device: Device = "auto",
+    num_workers: Workers = 0,
+) -> None:
+    """Train one configuration through all stages. Start it again to go on after a stop."""
+    from pipelines.train import train as run
+
+    config, places = _config(recipe, changes), _places(shards, runs)
+    folder = run(config, recipe, places, _options(device, num_workers), name or recipe)
+    typer.echo(f"finished: {folder}")
+
+
+def tune(
+    recipe: RecipeName,
+    shards: Shards,
+    name: Annotated[str, typer.Option(help="Name of the sweep.")],
+    runs: RunsDir = RUNS,
+    grid: Annotated[list[str] | None, typer.Option(help="Try every value: --grid ppo.gamma=0.5,0.7.")] = None,
+    sample: Annotated[list[str] | None, typer.Option(help="Draw: --sample ppo.lr=loguniform:1e-5:1e-3.")] = None,
+    space: Annotated[Path | None, typer.Option(help="YAML file with maps grid and sample.")] = None,
+    num_samples: Annotated[int, typer.Option(help="Draws, or repeats of the grid.")] = 1,
+    max_concurrent: Annotated[int, typer.Option(help="Trials at once; 0: as many as fit.")] = 0,
+    cpus_per_trial: Annotated[float, typer.Option(help="CPUs of a trial; 0: shared evenly.")] = 0,
+    gpus_per_trial: Annotated[float, typer.Option(help="GPUs of a trial.")] = 0,
+    changes: Changes = None,
+    device: Device = "auto",
+    num_workers: Workers = 0,
+    ray_address: Annotated[str | None, typer.Option(help="Ray cluster to use, e.g. auto [start one here].")] = None,
+) -> None:
+    """Run a sweep with Ray Tune; stages that all trials share are trained once."""
+    from pipelines.space import parse
+    from pipelines.tune import SweepOptions, run_sweep
+
+    config, places = _config(recipe, changes), _places(shards, runs)
+    results = run_sweep(
+        name,
+        config,
+        recipe,
+        parse(grid or [], sample or [], space),
+        places,
+        _options(device, num_workers),
+        SweepOptions(
+            num_samples=num_samples,
+            cpus_per_trial=cpus_per_trial,
+            gpus_per_trial=gpus_per_trial,
+            max_concurrent=max_concurrent,
+            ray_address=ray_address,
+        ),
+    )
+    failed = [result for result in results if result.error]
+    for result in results:
+        typer.echo(f"{result.name}: " + (f"FAILED: {result.error}" if result.error else f"score {result.score:.1f}"))
+    if failed:
+        typer.echo(f"{len(failed)} of {len(results)} trials failed", err=True)
+        raise typer.Exit(1)
+
+
+def benchmark(
+    shards: Shards,
+    runs: RunsDir = RUNS,
+    run: Annotated[str | None, typer.Option(help="MLflow run to measure, by id or name.")] = None,
+    sweep: Annotated[str | None, typer.Option(help="Measure the best trial of this sweep.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Measure the model in this folder.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Clips per batch.")] = 32,
+    device: Device = "auto",
+    num_workers: Workers = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure accuracy, compute and speed of a finished run, and log them to MLflow."""
+    from rich.console import Console
+
+    from pipelines import benchmark as bench
+    from pipelines import report as reports
+
+    if sum(given is not None for given in (run, sweep, checkpoint)) != 1:
+        raise UserError("give exactly one of --run, --sweep and --checkpoint")
+    places = _places(shards, runs)
+    folder, trial, name = bench.find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
+    result = bench.benchmark(folder, places, _options(device, num_workers), batch_size)
+    bench.track(result, folder, places, trial, name)
+    table = [{"name": name, "facts": result.facts, "rows": result.table()}]
+    typer.echo(reports.as_json(table)) if as_json else reports.show(table, Console())
+
+
+def report(
+    runs: RunsDir = RUNS,
+    name: Annotated[str | None, typer.Option(help="Only this sweep's trials.")] = None,
+    out: Annotated[Path, typer.Option(help="Markdown file to write.")] = Path("results/RESULTS.md"),
+    as_json: Json = False,
+) -> None:
+    """Print the benchmarks in MLflow as tables and write them to a Markdown file."""
+    from rich.console import Console
+
+    from pipelines import report as reports
+
+    results = reports.collect(_places("", runs), name)
+    reports.write(results, out)
+    typer.echo(reports.as_json(results)) if as_json else reports.show(results, Console())
+
+
+def recipes(as_json: Json = False) -> None:
+    """List the recipes."""
+    import json
+
+    from pipelines.recipes import RECIPES
+
+    lines = {name: (recipe.__doc__ or "").splitlines()[0] for name, recipe in RECIPES.items()}
+    if as_json:
+        typer.echo(json.dumps([{"recipe": name, "about": about} for name, about in lines.items()]))
+    else:
+        typer.echo("\n".join(f"{name:18} {about}" for name, about in lines.items()))
+
+
+def dashboard(
+    runs: RunsDir = RUNS,
+    host: Annotated[str, typer.Option(help="Address to listen on; anything but 127.0.0.1 opens it to others.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
+) -> None:
+    """Serve the MLflow dashboard."""
+    places = _places("", runs)
+    places.tracker()  # so that a fresh store is complete before the server opens it
+    if places.tracking_uri.startswith("http"):
+        raise UserError(f"MLFLOW_TRACKING_URI is {places.tracking_uri}: that server has the dashboard already")
+    typer.echo(f"MLflow: http://{host}:{port}  (Ctrl-C stops it)")
+    sys.stdout.flush()
+    arguments = ["server", "--backend-store-uri", places.tracking_uri, "--host", host, "--port", str(port)]
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments, "--workers", "1"])
+
+
+def _config(recipe: str, changes: list[str] | None) -> Config:
+    import difflib
+
+    from adafocus.config import override
+    from pipelines.recipes import RECIPES
+
+    if recipe not in RECIPES:
+        near = difflib.get_close_matches(recipe, RECIPES, n=1, cutoff=0.0)[0]
+        raise UserError(f"unknown recipe {recipe!r}; the nearest known one is {near!r} (`adafocus recipes` lists all)")
+    pairs = {}
+    for change in changes or []:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise UserError(f"--set {change!r} is not of the form key=value")
+        pairs[key] = value
+    return override(RECIPES[recipe](), pairs)
+
+
+def _places(shards: str, runs: Path) -> Places:
+    from pipelines.train import Places
+
+    return Places.of(shards, runs)
+
+
+def _options(device: str, num_workers: int) -> Options:
+    from adafocus.stages.trainer import Options
+
+    return Options(device=device, num_workers=num_workers)

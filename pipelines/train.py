@@ -1,0 +1,93 @@
+"""One trial: all stages in order, each found finished or trained, every epoch logged to MLflow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from adafocus.stages.trainer import EpochReport, Options
+
+from adafocus import checkpoint
+from adafocus.config import STAGES, Config, flatten
+from adafocus.loader import ClipLoader
+from adafocus.stages.loop import run_stage
+from pipelines.tracking import Run, Tracker
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things are: never part of an identity."""
+
+    shards: str
+    runs: Path
+    tracking_uri: str
+
+    @classmethod
+    def of(cls, shards: str, runs: Path, tracking_uri: str | None = None) -> Places:
+        """Absolute places, for workers have working directories of their own."""
+        from pipelines.tracking import default_uri
+
+        local = "://" not in shards
+        return cls(
+            str(Path(shards).absolute()) if local else shards, runs.absolute(), tracking_uri or default_uri(runs)
+        )
+
+    def tracker(self) -> Tracker:
+        """The MLflow store of these places."""
+        return Tracker(self.runs, self.tracking_uri)
+
+
+def train_stages(
+    config: Config,
+    places: Places,
+    options: Options,
+    report: Callable[[EpochReport], None],
+    stages: tuple[str, ...] = STAGES,
+) -> Path:
+    """Bring `stages` to their end, in order. Returns the last one's folder."""
+    folder = places.runs
+    for stage in stages:
+        folder = run_stage(stage, config, shards=places.shards, runs=places.runs, options=options, report=report)
+    return folder
+
+
+def describe(run: Run, config: Config, places: Places, recipe: str) -> None:
+    """Log what a trial is before it starts: configuration and data set."""
+    info, digest = ClipLoader.describe(places.shards)
+    run.params({**flatten(config), "recipe": recipe})
+    run.dataset(info, digest, places.shards)
+
+
+def complete(run: Run, folder: Path) -> None:
+    """Log what a trial made: weights, meta.json and where its patches lie."""
+    run.artifact(folder, "model")
+    meta = checkpoint.read_meta(folder)
+    run.tags({"checkpoint": folder.name, "digest": meta.digest})
+
+
+def train(config: Config, recipe: str, places: Places, options: Options, name: str) -> Path:
+    """One trial without Tune. Killed and started again under the same name, it goes on in the same MLflow run."""
+    info, _ = ClipLoader.describe(places.shards)
+    run = places.tracker().run(info, "trial", name, sweep="", trial=name)
+    describe(run, config, places, recipe)
+
+    def report(row: EpochReport) -> None:
+        run.metrics(row.metrics, row.clock, row.time_ms)
+        shown = {key: value for key, value in row.metrics.items() if "reward_t" not in key}
+        log.info("epoch %d  %s", row.clock, "  ".join(f"{key} {value:.4g}" for key, value in shown.items()))
+
+    try:
+        folder = train_stages(config, places, options, report)
+    except KeyboardInterrupt:
+        run.finish("KILLED", "interrupted")
+        raise
+    except Exception as error:
+        run.finish("FAILED", f"{type(error).__name__}: {error}")
+        raise
+    complete(run, folder)
+    run.finish()
+    return folder

@@ -1,0 +1,211 @@
+"""A sweep: stages that all trials share are trained once, then Ray Tune runs the trials, each in its own MLflow run."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from adafocus.stages.trainer import EpochReport, Options
+from ray import tune
+
+from adafocus.config import STAGES, Config, flatten, from_flat, override, stage_reads
+from adafocus.loader import ClipLoader
+from pipelines.space import Space
+from pipelines.tracking import Run
+from pipelines.train import Places, complete, describe, train_stages
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepOptions:
+    """How a sweep uses the machines; nothing here changes a result."""
+
+    num_samples: int = 1
+    cpus_per_trial: float = 0
+    """0: the cluster's CPUs shared by the trials that run at once."""
+    gpus_per_trial: float = 0
+    max_concurrent: int = 0
+    """Trials at once; 0: as many as fit."""
+    max_failures: int = 3
+    """Times that a trial whose worker died is started again, from its last state."""
+    ray_address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """How a trial ended."""
+
+    name: str
+    params: dict[str, Any]
+    metrics: dict[str, float]
+    checkpoint: Path | None
+    error: str = ""
+
+    @property
+    def score(self) -> float:
+        """The data set's metric on the evaluation split, in percent."""
+        return self.metrics.get("score", 0.0)
+
+
+def shared_stages(keys: set[str]) -> tuple[str, ...]:
+    """Stages whose result no key of the space changes: the same for all trials."""
+    return tuple(stage for stage in STAGES if not keys.intersection(stage_reads(stage)))
+
+
+def start_ray(address: str | None) -> None:
+    """Join the cluster at `address`, or start a local one that listens on 127.0.0.1 only."""
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    if address:
+        ray.init(address=address, log_to_driver=False)
+    else:
+        ray.init(include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False, logging_level=logging.WARNING)
+
+
+def run_sweep(
+    name: str,
+    config: Config,
+    recipe: str,
+    space: Space,
+    places: Places,
+    options: Options,
+    sweep: SweepOptions,
+) -> list[TrialResult]:
+    """Run every trial of `space` and return how each ended; a failed trial does not stop the others."""
+    space.check(config)
+    info, digest = ClipLoader.describe(places.shards)
+    tracker = places.tracker()
+    start_ray(sweep.ray_address)
+    parent = tracker.run(info, "sweep", name, sweep=name)
+    parent.params({"recipe": recipe, **{f"space.{key}": str(value) for key, value in _shown(space).items()}})
+    parent.dataset(info, digest, places.shards)
+    cpus, gpus = _per_trial(space, sweep)
+    shared = shared_stages(space.keys)
+    if shared:
+        log.info("stages that all trials share: %s", ", ".join(shared))
+        total = int(ray.cluster_resources().get("CPU", 1))
+        task = ray.remote(num_cpus=total if not gpus else cpus, num_gpus=gpus, max_retries=sweep.max_failures)(
+            _train_shared
+        )
+        ray.get(task.remote(config, places, options, shared, parent.run_id))
+    trainable = tune.with_parameters(
+        _trial,
+        base=flatten(config),
+        recipe=recipe,
+        places=places,
+        options=options,
+        sweep=name,
+        parent=parent.run_id,
+    )
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"cpu": cpus, "gpu": gpus}),
+        param_space=_param_space(space),
+        tune_config=tune.TuneConfig(
+            metric="score",
+            mode="max",
+            num_samples=sweep.num_samples,
+            max_concurrent_trials=sweep.max_concurrent or None,
+        ),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=str(places.runs / "tune"),
+            failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
+            verbose=1,
+        ),
+    )
+    grid = tuner.fit()
+    results = [_result(row) for row in grid]
+    failed = [result for result in results if result.error]
+    parent.metrics({"trials": len(results), "trials_failed": len(failed)})
+    parent.finish("FAILED" if failed else "FINISHED")
+    return results
+
+
+def _train_shared(config: Config, places: Places, options: Options, stages: tuple[str, ...], parent: str) -> None:
+    """The stages that all trials share, in one Ray task with all its resources."""
+    _use_cpus()
+    run = Run.open(places.tracker(), parent)
+
+    def report(row: EpochReport) -> None:
+        run.metrics(row.metrics, row.clock, row.time_ms)
+
+    train_stages(config, places, options, report, stages)
+
+
+def _trial(
+    params: dict[str, Any],
+    *,
+    base: dict[str, Any],
+    recipe: str,
+    places: Places,
+    options: Options,
+    sweep: str,
+    parent: str,
+) -> None:
+    """One trial, in a worker of Ray Tune."""
+    _use_cpus()
+    config = override(from_flat(base), params)
+    info, _ = ClipLoader.describe(places.shards)
+    trial = tune.get_context().get_trial_id()
+    shown = " ".join(f"{key.split('.')[-1]}={value}" for key, value in params.items()) or "single"
+    run = places.tracker().run(info, "trial", shown, parent=parent, sweep=sweep, trial=trial)
+    describe(run, config, places, recipe)
+    score = {"score": 0.0}
+
+    def report(row: EpochReport) -> None:
+        run.metrics(row.metrics, row.clock, row.time_ms)
+        score["score"] = row.metrics.get(f"{row.stage}/val_{info.metric}", score["score"])
+        tune.report({**row.metrics, **score, "clock": row.clock})
+
+    try:
+        folder = train_stages(config, places, options, report)
+    except Exception as error:
+        run.finish("FAILED", f"{type(error).__name__}: {error}")
+        raise
+    complete(run, folder)
+    run.finish()
+    tune.report({**score, "clock": sum(getattr(config, stage).epochs for stage in STAGES), "folder": str(folder)})
+
+
+def _use_cpus() -> None:
+    """As many torch threads as Ray gave this worker CPUs; Ray's own OMP_NUM_THREADS only counts before torch starts."""
+    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
+    torch.set_num_threads(max(1, int(cpus)))
+
+
+def _per_trial(space: Space, sweep: SweepOptions) -> tuple[float, float]:
+    total = int(ray.cluster_resources().get("CPU", 1))
+    if sweep.cpus_per_trial:
+        return sweep.cpus_per_trial, sweep.gpus_per_trial
+    trials = sweep.num_samples
+    for values in space.grid.values():
+        trials *= len(values)
+    at_once = min(trials, sweep.max_concurrent or trials, total)
+    return max(1, total // at_once), sweep.gpus_per_trial
+
+
+def _param_space(space: Space) -> dict[str, Any]:
+    samplers: dict[str, Any] = {key: tune.grid_search(values) for key, values in space.grid.items()}
+    for key, (sampler, arguments) in space.sample.items():
+        samplers[key] = tune.choice(arguments) if sampler == "choice" else getattr(tune, sampler)(*arguments)
+    return samplers
+
+
+def _shown(space: Space) -> dict[str, Any]:
+    return {**space.grid, **{key: f"{name}({', '.join(map(str, a))})" for key, (name, a) in space.sample.items()}}
+
+
+def _result(row: Any) -> TrialResult:
+    metrics = {key: value for key, value in (row.metrics or {}).items() if isinstance(value, int | float)}
+    folder = (row.metrics or {}).get("folder")
+    name = " ".join(f"{key}={value}" for key, value in row.config.items()) or "single"
+    error = str(row.error).strip().splitlines()[-1] if row.error else ""
+    return TrialResult(name, row.config, metrics, Path(folder) if folder else None, error)
