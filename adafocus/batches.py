@@ -7,8 +7,11 @@ What a clip looks like in an epoch depends on (seed, epoch, clip) alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +21,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from adafocus.clips import ClipTable
 from adafocus.config import DataConfig
 from adafocus.sampling import Pad, evaluation_frames, training_frames
-from adafocus.transforms import evaluation_view, training_view, view_frames
+from adafocus.transforms import View, evaluation_view, training_view, view_frames
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,6 @@ class Batch:
         )
 
 
-@dataclass(frozen=True)
-class MadeClip:
-    """One clip of a batch, still without its fellows."""
-
-    number: int
-    glance_TCHW: Tensor
-    focus_TCHW: Tensor
-    boxes_T4: np.ndarray | None
-
-
 class ClipMaker:
     """Chooses a clip's frames, decodes and crops them, and stacks clips to batches. Picklable."""
 
@@ -72,43 +65,73 @@ class ClipMaker:
         self.table, self._data, self._seed, self._train = table, data, seed, train
         self._independent = independent_focus
         self._max_labels = table.max_labels
+        self._threads: ThreadPoolExecutor | None = None
 
     def frames(self, epoch: int, number: int) -> np.ndarray:
         """Indices of the frames that the clip needs in this epoch, ascending, each once."""
         _, glance, focus = self._choose(epoch, number)
         return np.union1d(glance, focus)
 
-    def make(self, epoch: int, number: int, jpegs: Sequence[Tensor]) -> MadeClip:
-        """The clip from the JPEG bytes of `frames(epoch, number)`."""
-        rng, glance, focus = self._choose(epoch, number)
-        place = np.unique(np.concatenate([glance, focus]), return_inverse=True)[1]
-        frames = [decode(jpeg) for jpeg in jpegs]
-        height, width = frames[0].shape[1:]
-        data, info = self._data, self.table.info
-        if self._train:
-            view = training_view(rng, height, width, data.crop, data.crop_scales, flip=info.flip)
-        else:
-            view = evaluation_view(height, width, data.resize, data.crop)
-        seen = view_frames(frames, view)
-        boxes = self.table.boxes(number)
-        placed = None if boxes is None else view.place_boxes(boxes[focus], height, width)
-        return MadeClip(number, seen[place[: len(glance)]], seen[place[len(glance) :]], placed)
-
-    def stack(self, clips: Sequence[MadeClip]) -> Batch:
-        """A batch of these clips, in their order."""
-        glance = torch.stack([clip.glance_TCHW for clip in clips])
+    def make(self, epoch: int, clips: Sequence[tuple[int, Sequence[Tensor]]]) -> Batch:
+        """A batch of clips, given as their numbers and the JPEG bytes of `frames(epoch, number)`."""
+        data = self._data
+        glance = _empty(len(clips), data.num_frames, data.crop)
+        focus = _empty(len(clips), data.num_focus_frames, data.crop) if self._independent else glance
         labels = torch.full((len(clips), self._max_labels), -1, dtype=torch.int64)
-        for row, clip in zip(labels, clips, strict=True):
-            found = self.table.labels(clip.number)
-            row[: len(found)] = torch.tensor(found)
-        boxes = [clip.boxes_T4 for clip in clips if clip.boxes_T4 is not None]
+        for row, (number, _) in enumerate(clips):
+            found = self.table.labels(number)
+            labels[row, : len(found)] = torch.tensor(found)
+        fill = partial(self._fill, epoch)
+        boxes = self._map(fill, *zip(*clips, strict=True), glance, focus)
+        placed = [box for box in boxes if box is not None]
         return Batch(
             glance_BTCHW=glance,
-            focus_BTCHW=torch.stack([clip.focus_TCHW for clip in clips]) if self._independent else glance,
+            focus_BTCHW=focus,
             labels_BL=labels,
-            clip_ids=[self.table.clip_ids[clip.number] for clip in clips],
-            boxes_BT4=torch.from_numpy(np.stack(boxes)) if len(boxes) == len(clips) else None,
+            clip_ids=[self.table.clip_ids[number] for number, _ in clips],
+            boxes_BT4=torch.from_numpy(np.stack(placed)) if len(placed) == len(clips) else None,
         )
+
+    def _map(self, work: Callable[..., Any], *columns: Iterable[Any]) -> Iterable[Any]:
+        """`work` on each clip, in as many threads as torch may use here: decoders let go of the interpreter's lock.
+
+        In a data loader's worker that is one, in the training process all cores.
+        """
+        if torch.get_num_threads() == 1:
+            return map(work, *columns)
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(torch.get_num_threads(), initializer=_one_thread)
+        return self._threads.map(work, *columns)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_threads": None}
+
+    def _fill(
+        self, epoch: int, number: int, jpegs: Sequence[Tensor], glance_TCHW: Tensor, focus_TCHW: Tensor
+    ) -> np.ndarray | None:
+        """Decode and crop a clip's frames to where they belong. Returns its boxes in the focus frames, or None."""
+        rng, glance, focus = self._choose(epoch, number)
+        view: View | None = None
+        height = width = 0
+        for frame, jpeg in zip(np.union1d(glance, focus), jpegs, strict=True):
+            decoded = decode(jpeg)
+            if view is None:
+                height, width = decoded.shape[1:]
+                view = self._view(rng, height, width)
+            seen = view.apply(decoded)
+            for place in np.flatnonzero(glance == frame):
+                glance_TCHW[place].copy_(seen)
+            if self._independent:
+                for place in np.flatnonzero(focus == frame):
+                    focus_TCHW[place].copy_(seen)
+        boxes = self.table.boxes(number)
+        return None if boxes is None or view is None else view.place_boxes(boxes[focus], height, width)
+
+    def _view(self, rng: np.random.Generator, height: int, width: int) -> View:
+        data = self._data
+        if self._train:
+            return training_view(rng, height, width, data.crop, data.crop_scales, flip=self.table.info.flip)
+        return evaluation_view(height, width, data.resize, data.crop)
 
     def _choose(self, epoch: int, number: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
         """The clip's own random numbers, and the frames (T,) that glancer and focuser see."""
@@ -118,6 +141,15 @@ class ClipMaker:
         glance = _pick(drawn, count, self._data.num_frames, pad)
         focus = _pick(drawn, count, self._data.num_focus_frames, pad) if self._independent else glance
         return rng, glance, focus
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # of this thread: work is split by clip, not within a frame
+
+
+def _empty(clips: int, frames: int, side: int) -> Tensor:
+    """uint8 (B, T, C, H, W) with colours last in memory, as JPEG decoders write them and convolutions like them."""
+    return torch.empty((clips, frames, side, side, 3), dtype=torch.uint8).permute(0, 1, 4, 2, 3)
 
 
 def _pick(rng: np.random.Generator | None, num_frames: int, count: int, pad: Pad) -> np.ndarray:

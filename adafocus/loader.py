@@ -167,8 +167,7 @@ class _Batches(Dataset[Batch]):
 
     def __getitem__(self, request: tuple[int, np.ndarray]) -> Batch:
         epoch, numbers = request
-        maker = self._maker
-        clips = []
-        for number in map(int, numbers):
-            clips.append(maker.make(epoch, number, maker.table.read(number, maker.frames(epoch, number))))
-        return maker.stack(clips)
+        maker, table = self._maker, self._maker.table
+        return maker.make(
+            epoch, [(number, table.read(number, maker.frames(epoch, number))) for number in map(int, numbers)]
+        )

@@ -106,7 +106,7 @@ class _Shards(IterableDataset[Batch]):
         rng = random.Random(repr((self._seed, self.epoch, reader)))
         clips = self._clips(reader, readers, rng)
         while batch := list(islice(clips, self._batch_size)):
-            yield self._maker.stack([self._maker.make(self.epoch, number, jpegs) for number, jpegs in batch])
+            yield self._maker.make(self.epoch, batch)
 
     def _clips(self, reader: int, readers: int, rng: random.Random) -> Iterator[tuple[int, list[torch.Tensor]]]:
         shards = sorted(self._members)

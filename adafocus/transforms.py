@@ -5,6 +5,7 @@ Letters: T frames, C colours, H W pixels of the source, S side of the square tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,9 +33,15 @@ class View:
     def apply(self, frame_CHW: Tensor) -> Tensor:
         """The view of one frame, uint8 (C, S, S). No resampling where the size does not change."""
         part = frame_CHW[:, self.top : self.top + self.height, self.left : self.left + self.width]
-        if (self.height, self.width) != self.scaled:
-            part = F.interpolate(part[None], size=self.scaled, mode="bilinear", antialias=True)[0]
         top, left = self.window
+        if (self.height, self.width) != self.scaled:
+            rows, cols = (
+                _needed(*axis, self.side)
+                for axis in ((self.height, self.scaled[0], top), (self.width, self.scaled[1], left))
+            )
+            part = part[:, rows.source, cols.source][None].contiguous(memory_format=torch.channels_last)
+            part = F.interpolate(part, size=(rows.length, cols.length), mode="bilinear", antialias=True)[0]
+            top, left = top - rows.start, left - cols.start
         part = part[:, top : top + self.side, left : left + self.side]
         return part.flip(-1) if self.flip else part
 
@@ -47,6 +54,28 @@ class View:
         if self.flip:
             placed = np.stack([placed[:, 0], self.side - placed[:, 3], placed[:, 2], self.side - placed[:, 1]], axis=1)
         return placed.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Needed:
+    """One axis of a picture: the source pixels to scale, and where they come to lie in the scaled picture."""
+
+    source: slice
+    start: int
+    length: int
+
+
+def _needed(size: int, scaled: int, window: int, side: int) -> _Needed:
+    """The part of an axis that has to be scaled so that `side` pixels from `window` on come out as from all of it.
+
+    Source and result have common edges every size / gcd and scaled / gcd pixels; a cut at such edges, some pixels away
+    from the window, does not move the sampling grid.
+    """
+    step = math.gcd(size, scaled)
+    tile, margin = scaled // step, 2 + 2 * scaled // size
+    first = max((window - margin) // tile, 0)
+    last = min(-(-(window + side + margin) // tile), step)
+    return _Needed(slice(first * (size // step), last * (size // step)), first * tile, (last - first) * tile)
 
 
 def evaluation_view(height: int, width: int, resize: int, crop: int) -> View:
@@ -81,8 +110,9 @@ def _places(down: int, right: int) -> list[tuple[int, int]]:
 
 
 def view_frames(frames: Sequence[Tensor], view: View) -> Tensor:
-    """The same view of each frame, uint8 (T, C, S, S)."""
-    out_TCSS = torch.empty((len(frames), 3, view.side, view.side), dtype=torch.uint8)
+    """The same view of each frame, uint8 (T, C, S, S), with colours last in memory, as JPEG decoders write them and
+    convolutions like them."""
+    out_TCSS = torch.empty((len(frames), view.side, view.side, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     for place_CSS, frame_CHW in zip(out_TCSS, frames, strict=True):
         place_CSS.copy_(view.apply(frame_CHW))
     return out_TCSS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -90,6 +91,16 @@ def test_boxes_follow_the_pixels(seed: int, train: bool) -> None:
     if len(bright):
         found = np.array([*bright.min(0), *(bright.max(0) + 1)])
         assert np.abs(found - placed.clip(0, 96)).max() <= 1.0
+
+
+@given(st.integers(100, 400), st.integers(100, 400), st.sampled_from([1, 0.875, 0.5]))
+def test_scaling_only_what_is_needed_changes_nothing(height: int, width: int, share: float) -> None:
+    for high, wide in ((height, width), (8 * (height // 8), 16 * (width // 16)), (360, 640)):
+        view = evaluation_view(high, wide, 96, int(96 * share))
+        frame = picture(high, wide)
+        whole = F.interpolate(frame[None], size=view.scaled, mode="bilinear", antialias=True)[0]
+        top, left = view.window
+        assert torch.equal(view.apply(frame), whole[:, top : top + view.side, left : left + view.side])
 
 
 def test_one_view_for_all_frames() -> None:
