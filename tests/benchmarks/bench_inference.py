@@ -1,0 +1,72 @@
+"""Offline inference of activitynet-128, two clips of 16 frames: ours against one call per frame, as ratios in one run.
+
+`--compile` adds torch.compile (minutes), `--rounds` repeats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import torch
+from ratios import CLIPS, race, report, settled_model, video
+from torch import Tensor
+
+from adafocus.infer import accelerate
+from adafocus.models.adafocus import AdaFocus
+
+TARGETS = {"float32": 2.2, "bf16": 5.0}
+
+
+def per_frame(model: AdaFocus, frames_BTCHW: Tensor) -> Tensor:
+    """The plain formulation: frame after frame, image after image, contiguous float32."""
+    images = ((frames_BTCHW - model.mean) / model.std).contiguous()
+    policy_state = classifier_state = None
+    side, logits = model.config.model.patch_size, []
+    for step in range(images.shape[1]):
+        frame = images[:, step].contiguous()
+        map_NDhw = model.glancer.features(frame)
+        output, policy_state = model.policy.step(map_NDhw, policy_state)
+        corners = model.policy.corners(output.actions.mode(), frame.shape[-1])[:, 0]
+        patches = torch.stack(
+            [image[:, r : r + side, c : c + side] for image, (r, c) in zip(frame, corners.tolist(), strict=True)]
+        )
+        feature = torch.cat([model.glancer.pool(map_NDhw), model.focuser(patches)], 1)
+        step_logits, classifier_state = model.classifier.step(feature, classifier_state)
+        logits.append(step_logits)
+    return torch.stack(logits, 1)
+
+
+@torch.inference_mode()
+def main() -> bool:
+    """Returns whether outputs agree and targets are reached."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    model = settled_model("activitynet-128")
+    frames = video(1, CLIPS, 16)
+    models = {"vectorised": model, "float32": accelerate(model), "bf16": accelerate(model, precision="bf16")}
+    if options.compile:
+        models["float32, compiled"] = accelerate(model, compile=True)
+        models["bf16, compiled"] = accelerate(model, precision="bf16", compile=True)
+    runs = {"per frame": lambda: per_frame(model, frames)}
+    runs |= {name: lambda fast=fast: fast(frames, frames) for name, fast in models.items()}  # type: ignore[misc]
+    ok = report(f"inference, {CLIPS} clips, {torch.get_num_threads()} threads", race(runs, options.rounds), TARGETS)
+    many = video(2, 8, 16)
+    wanted = torch.cat([per_frame(model, clips) for clips in many.split(CLIPS)])
+    for name, fast in models.items():
+        found = torch.cat([fast(clips, clips).logits_BTK for clips in many.split(CLIPS)])
+        error = (found - wanted).abs().max().item()
+        agree = (found.argmax(-1) == wanted.argmax(-1)).float()
+        print(
+            f"{name:28}largest error {error:.1e} of logits up to {wanted.abs().max():.2f}; "
+            f"top-1 agreement {agree[:, -1].mean():.0%} of clips, {agree.mean():.0%} of prefixes"
+        )
+        ok &= "bf16" in name or error < 1e-3
+    return ok
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    sys.exit(0 if main() else 1)
