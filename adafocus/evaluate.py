@@ -53,7 +53,7 @@ class Predictions:
         return pa.table({name: values for name, values in columns.items() if values is not None})
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode, which the loader's threads would not share
 def evaluate(model: AdaFocus, loader: ClipLoader, *, patches: Look = "policy", seed: int = 0) -> Predictions:
     """Run `model` over every clip of `loader`, which must be an evaluation loader.
 

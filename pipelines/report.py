@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mlflow.artifacts import load_dict
 from rich.console import Console
 from rich.table import Table
 
@@ -33,7 +32,7 @@ def collect(places: Places, sweep: str | None) -> list[dict[str, Any]]:
     for run in tracker.find("benchmark"):
         trial = run.data.tags["adafocus.trial"]
         if wanted is None or trial in wanted:
-            table = load_dict(f"{run.info.artifact_uri}/table.json")
+            table = tracker.read_json(run, "table.json")
             found.append({"name": str(run.info.run_name).removeprefix("benchmark "), "trial": trial, **table})
     if not found:
         of = f" of sweep {sweep!r}" if sweep else ""

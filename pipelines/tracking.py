@@ -7,6 +7,7 @@ by its tags (`adafocus.kind`, `adafocus.sweep`, `adafocus.trial`), so that work 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import tempfile
@@ -19,6 +20,7 @@ from typing import Any, Literal
 
 from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.artifacts import load_dict
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
@@ -44,6 +46,7 @@ class Tracker:
         self.runs = runs.absolute()
         self.uri = uri or default_uri(self.runs)
         self.runs.mkdir(parents=True, exist_ok=True)
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a line per migration of a new store
         try:
             with FileLock(self.runs / ".mlflow.lock"):  # two processes that open a new SQLite store at once break it
                 self.client = MlflowClient(self.uri)
@@ -81,6 +84,10 @@ class Tracker:
         wanted = {f"{PREFIX}{key}": value for key, value in {"kind": kind, **identity}.items()}
         query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
         return list(self.client.search_runs(experiments, query, max_results=1000)) if experiments else []
+
+    def read_json(self, run: MlflowRun, name: str) -> Any:
+        """A JSON artifact of a run."""
+        return load_dict(f"{run.info.artifact_uri}/{name}")
 
 
 class Run:

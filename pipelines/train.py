@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adafocus.stages.trainer import EpochReport, Options
-
 from adafocus import checkpoint
 from adafocus.config import STAGES, Config, flatten
 from adafocus.loader import ClipLoader
 from adafocus.stages.loop import run_stage
+from adafocus.stages.trainer import EpochReport, Options
 from pipelines.tracking import Run, Tracker
 
 log = logging.getLogger(__name__)
@@ -77,8 +76,7 @@ def train(config: Config, recipe: str, places: Places, options: Options, name: s
 
     def report(row: EpochReport) -> None:
         run.metrics(row.metrics, row.clock, row.time_ms)
-        shown = {key: value for key, value in row.metrics.items() if "reward_t" not in key}
-        log.info("epoch %d  %s", row.clock, "  ".join(f"{key} {value:.4g}" for key, value in shown.items()))
+        log.info("%s", row.line())
 
     try:
         folder = train_stages(config, places, options, report)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
-from adafocus.stages.trainer import EpochReport, Options
 from ray import tune
 
 from adafocus.config import STAGES, Config, flatten, from_flat, override, stage_reads
 from adafocus.loader import ClipLoader
+from adafocus.stages.trainer import EpochReport, Options
+from pipelines.ray_session import ray_session
 from pipelines.space import Space
 from pipelines.tracking import Run
 from pipelines.train import Places, complete, describe, train_stages
@@ -58,18 +58,6 @@ def shared_stages(keys: set[str]) -> tuple[str, ...]:
     return tuple(stage for stage in STAGES if not keys.intersection(stage_reads(stage)))
 
 
-def start_ray(address: str | None) -> None:
-    """Join the cluster at `address`, or start a local one that listens on 127.0.0.1 only."""
-    if ray.is_initialized():
-        return
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    if address:
-        ray.init(address=address, log_to_driver=False)
-    else:
-        ray.init(include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False, logging_level=logging.WARNING)
-
-
 def run_sweep(
     name: str,
     config: Config,
@@ -81,10 +69,22 @@ def run_sweep(
 ) -> list[TrialResult]:
     """Run every trial of `space` and return how each ended; a failed trial does not stop the others."""
     space.check(config)
+    with ray_session(sweep.ray_address, dashboard=True, worker_logs=True):
+        return _run(name, config, recipe, space, places, options, sweep)
+
+
+def _run(
+    name: str,
+    config: Config,
+    recipe: str,
+    space: Space,
+    places: Places,
+    options: Options,
+    sweep: SweepOptions,
+) -> list[TrialResult]:
     info, digest = ClipLoader.describe(places.shards)
-    tracker = places.tracker()
-    start_ray(sweep.ray_address)
-    parent = tracker.run(info, "sweep", name, sweep=name)
+    parent_tracker = places.tracker()
+    parent = parent_tracker.run(info, "sweep", name, sweep=name)
     parent.params({"recipe": recipe, **{f"space.{key}": str(value) for key, value in _shown(space).items()}})
     parent.dataset(info, digest, places.shards)
     cpus, gpus = _per_trial(space, sweep)
@@ -118,7 +118,7 @@ def run_sweep(
             name=name,
             storage_path=str(places.runs / "tune"),
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
-            verbose=1,
+            verbose=0,  # the trials log a line an epoch themselves
         ),
     )
     grid = tuner.fit()
@@ -131,11 +131,12 @@ def run_sweep(
 
 def _train_shared(config: Config, places: Places, options: Options, stages: tuple[str, ...], parent: str) -> None:
     """The stages that all trials share, in one Ray task with all its resources."""
-    _use_cpus()
+    _start_worker()
     run = Run.open(places.tracker(), parent)
 
     def report(row: EpochReport) -> None:
         run.metrics(row.metrics, row.clock, row.time_ms)
+        log.info("shared: %s", row.line())
 
     train_stages(config, places, options, report, stages)
 
@@ -151,7 +152,7 @@ def _trial(
     parent: str,
 ) -> None:
     """One trial, in a worker of Ray Tune."""
-    _use_cpus()
+    _start_worker()
     config = override(from_flat(base), params)
     info, _ = ClipLoader.describe(places.shards)
     trial = tune.get_context().get_trial_id()
@@ -164,6 +165,7 @@ def _trial(
         run.metrics(row.metrics, row.clock, row.time_ms)
         score["score"] = row.metrics.get(f"{row.stage}/val_{info.metric}", score["score"])
         tune.report({**row.metrics, **score, "clock": row.clock})
+        log.info("%s: %s", shown, row.line())
 
     try:
         folder = train_stages(config, places, options, report)
@@ -175,8 +177,9 @@ def _trial(
     tune.report({**score, "clock": sum(getattr(config, stage).epochs for stage in STAGES), "folder": str(folder)})
 
 
-def _use_cpus() -> None:
-    """As many torch threads as Ray gave this worker CPUs; Ray's own OMP_NUM_THREADS only counts before torch starts."""
+def _start_worker() -> None:
+    """Log to the driver's terminal, and use as many threads as Ray gave this worker CPUs."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
     torch.set_num_threads(max(1, int(cpus)))
 

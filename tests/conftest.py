@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adafocus.config import Config, override
+from pipelines.recipes import demo
+from preprocessing.datasets import synthetic
+from preprocessing.datasets.synthetic import SyntheticSpec
 from preprocessing.ffmpeg import encode_video, find_ffmpeg
-from preprocessing.schema import Clip, DatasetInfo
+from preprocessing.index import build_index
+from preprocessing.schema import Clip, DatasetInfo, ExtractionSpec
 from preprocessing.shards import plan_shards, write_shard
 from preprocessing.storage import Store
 
@@ -79,3 +85,53 @@ def write_loop() -> Callable[..., None]:
 @pytest.fixture
 def info() -> DatasetInfo:
     return DatasetInfo("folder", ("a", "b"))
+
+
+SYNTHETIC = SyntheticSpec(num_train=24, num_val=10, num_frames=8, size=40, digit=12, fragments=2)
+TINY = {
+    "data.num_frames": 4,
+    "data.num_focus_frames": 4,
+    "data.resize": 40,
+    "data.crop": 40,
+    "data.crop_scales": (1.0, 0.875),
+    "model.glance_size": 20,
+    "model.patch_size": 16,
+    "model.policy_channels": 4,
+    "model.policy_hidden": 16,
+    "model.classifier_hidden": 16,
+    **{f"{stage}.epochs": 2 for stage in ("pretrain", "warmup", "ppo", "finetune")},
+    **{f"{stage}.batch_size": 8 for stage in ("pretrain", "warmup", "ppo", "finetune")},
+}
+"""Changes of the demo's recipe that make a stage take a second."""
+
+
+@pytest.fixture(scope="session")
+def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The synthetic data set's videos, few and small."""
+    root = tmp_path_factory.mktemp("synthetic")
+    synthetic.make(root, SYNTHETIC)
+    return root
+
+
+@pytest.fixture(scope="session")
+def synthetic_shards(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same, packed."""
+    out, spec = Store(tmp_path_factory.mktemp("shards")), ExtractionSpec(height=SYNTHETIC.size)
+    info, clips = synthetic.read_clips(synthetic_root)
+    records = [write_shard(plan, synthetic_root, spec, out) for plan in plan_shards(clips, [1] * len(clips), 12)]
+    build_index(out, clips, info, spec, records)
+    return out.url
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Config:
+    """The demo's recipe for the small synthetic data set."""
+    return override(demo(), TINY)
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -47,6 +47,13 @@ class EpochReport:
     time_ms: int
     """When, in milliseconds since 1970."""
 
+    def line(self) -> str:
+        """The main metrics in one line of text."""
+        wanted = ("loss", "accuracy", "reward", "entropy", "top1", "map", "hit_rate", "seconds")
+        shown = {key.split("/")[1]: value for key, value in self.metrics.items()}
+        words = [f"{key} {value:.4g}" for key, value in shown.items() if key.endswith(wanted)]
+        return f"epoch {self.clock} ({self.stage})  " + "  ".join(words)
+
 
 Report = Callable[[EpochReport], None]
 """Called by rank 0 after every epoch, and for every epoch of a stage that was found finished."""
@@ -152,6 +159,7 @@ class StageTrainer:
                 self.report(EpochReport(**past))
         while self.progress.epoch < self.settings.epochs:
             metrics = self._train_epoch()
+            self._save()  # evaluation may be long: a run killed in it need not train this epoch again
             epoch = self.progress.epoch = self.progress.epoch + 1
             self.progress.step, self.progress.sums = 0, {}
             if epoch % self.options.eval_every == 0 or epoch == self.settings.epochs:
@@ -197,6 +205,7 @@ class StageTrainer:
                 self._save()
                 saved_at = time.monotonic()
         watch.check()
+        progress.sums = {key: value.item() for key, value in sums.items()}
         progress.seconds += time.monotonic() - started
         share = steps * distributed.world_size()
         return {key: (distributed.total(value) / share).item() for key, value in sums.items()} | {

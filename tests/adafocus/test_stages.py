@@ -1,0 +1,262 @@
+"""Stages: what learns, what a step computes, and that a stopped run ends with the same bits as an uninterrupted one."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from safetensors.torch import load_file
+
+from adafocus import checkpoint
+from adafocus.config import Config, OptimConfig, override
+from adafocus.loader import ClipLoader
+from adafocus.models.adafocus import build_model
+from adafocus.stages import STAGES
+from adafocus.stages.loop import run_stage
+from adafocus.stages.stage import TRAINABLE, draw_labels, prefix_loss
+from adafocus.stages.steps import LossWatch, NonFiniteLossError, lr_factor, seed_step
+from adafocus.stages.trainer import EpochReport, Options, StageTrainer
+from preprocessing.schema import UserError
+
+
+def first_batch(config: Config, shards: str):
+    loader = ClipLoader(shards, "train", config.data, batch_size=8, train=True)
+    return next(iter(loader))
+
+
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_step_changes_only_what_the_stage_trains(
+    name: str, frozen: bool, tiny_config: Config, synthetic_shards: str
+) -> None:
+    if name != "ppo":
+        tiny_config = override(tiny_config, {f"{name}.backbone_lr": 0 if frozen else 1e-3})
+    learning = TRAINABLE[name]
+    if frozen and name != "ppo":
+        learning = tuple(part for part in learning if part not in ("glancer", "focuser"))
+        if not learning:
+            pytest.skip("pretraining with both networks frozen trains nothing")
+    torch.manual_seed(0)
+    model = build_model(tiny_config, 10)
+    stage = STAGES[name](model, tiny_config)
+    before = copy.deepcopy(model.state_dict())
+    optimizer = stage.optimizer()
+    stage.train()
+    with torch.no_grad():
+        collected = stage.collect(first_batch(tiny_config, synthetic_shards))
+    loss, _ = stage(collected)
+    loss.backward()
+    optimizer.step()
+    changed = {key.split(".")[0] for key, value in model.state_dict().items() if not value.equal(before[key])}
+    assert changed == set(learning)
+    for part, module in model.named_children():
+        assert module.training == (part in learning)
+
+
+def test_ratio_is_one_in_the_first_pass(tiny_config: Config, synthetic_shards: str) -> None:
+    config = override(tiny_config, {"ppo.update_epochs": 3, "ppo.lr": 0.01})
+    stage = STAGES["ppo"](build_model(config, 10), config)
+    optimizer = stage.optimizer()
+    stage.train()
+    with torch.no_grad():
+        collected = stage.collect(first_batch(config, synthetic_shards))
+    ratios = []
+    for _ in range(stage.updates_per_batch):
+        loss, logs = stage(collected)
+        ratios.append((logs["ratio"].item(), logs["approx_kl"].item()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert ratios[0] == pytest.approx((1.0, 0.0), abs=1e-6)
+    assert ratios[2][1] > 1e-6, "later passes move away from the policy that acted"
+
+
+@pytest.mark.parametrize("reward", ["random", "previous", "confidence", "padding"])
+def test_every_reward_makes_a_rollout(reward: str, tiny_config: Config, synthetic_shards: str) -> None:
+    config = override(tiny_config, {"ppo.reward": reward})
+    stage = STAGES["ppo"](build_model(config, 10).eval(), config)
+    with torch.no_grad():
+        collected = stage.collect(first_batch(config, synthetic_shards))
+    assert collected["rewards"].shape == (8, 4)
+    assert collected["returns"].mean().abs() < 1e-5 and collected["returns"].std() == pytest.approx(1, abs=0.05)
+    assert collected["rewards"].min() >= (0 if reward == "confidence" else -1)
+
+
+def train(name: str, config: Config, shards: str, runs: Path, **options: object) -> tuple[Path, list[EpochReport]]:
+    reports: list[EpochReport] = []
+    folder = run_stage(
+        name, config, shards=shards, runs=runs, options=Options(device="cpu", **options), report=reports.append
+    )
+    return folder, reports
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(next(folder.glob("*.safetensors")))
+
+
+def same(a: Path, b: Path) -> bool:
+    left, right = weights(a), weights(b)
+    return left.keys() == right.keys() and all(value.equal(right[key]) for key, value in left.items())
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 5])
+def test_a_stopped_run_ends_with_the_same_bits(
+    stop_after: int, tiny_config: Config, synthetic_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three steps an epoch, two epochs; a state is saved after every step."""
+    whole, expected = train("pretrain", tiny_config, synthetic_shards, tmp_path / "a")
+    steps = 0
+    original = StageTrainer._step
+
+    def stop(self: StageTrainer, *args: object) -> object:
+        nonlocal steps
+        steps += 1
+        if steps > stop_after:
+            raise StoppedError
+        return original(self, *args)
+
+    monkeypatch.setattr(StageTrainer, "_step", stop)
+    with pytest.raises(StoppedError):
+        train("pretrain", tiny_config, synthetic_shards, tmp_path / "b", save_every_s=0)
+    monkeypatch.setattr(StageTrainer, "_step", original)
+    resumed, reports = train("pretrain", tiny_config, synthetic_shards, tmp_path / "b", save_every_s=0)
+    assert same(whole, resumed)
+    skip = ("seconds",)
+    for left, right in zip(expected, reports, strict=True):
+        for key, value in left.metrics.items():
+            assert key.endswith(skip) or right.metrics[key] == pytest.approx(value, rel=1e-6), key
+
+
+def test_all_stages_run_and_are_found_again(tiny_config: Config, synthetic_shards: str, tmp_path: Path) -> None:
+    clock = 0
+    for name in STAGES:
+        folder, reports = train(name, tiny_config, synthetic_shards, tmp_path)
+        assert [report.clock for report in reports] == [clock + 1, clock + 2]
+        clock += 2
+        written = next(folder.glob("*.safetensors")).stat().st_mtime_ns
+        again, replayed = train(name, tiny_config, synthetic_shards, tmp_path)
+        assert again == folder and replayed == reports
+        assert next(folder.glob("*.safetensors")).stat().st_mtime_ns == written
+        assert not list(tmp_path.glob("*.partial"))
+    _, meta = checkpoint.load_model(folder)
+    assert meta.stage == "finetune" and meta.metrics["finetune/val_top1"] >= 0
+    assert "finetune/val_hit_rate" in meta.metrics
+
+
+def test_a_stage_needs_the_one_before_it(tiny_config: Config, synthetic_shards: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"pretrain-.* is missing: stage warmup starts from it"):
+        train("warmup", tiny_config, synthetic_shards, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_names_its_clips(tiny_config: Config, synthetic_shards: str, tmp_path: Path) -> None:
+    broken = override(tiny_config, {"pretrain.head_lr": 1e30, "pretrain.backbone_lr": 1e30, "pretrain.epochs": 4})
+    with pytest.raises(NonFiniteLossError, match=r"on the batch of clips train/000\d\d, train/"):
+        train("pretrain", broken, synthetic_shards, tmp_path)
+
+
+def test_watch_names_the_batch() -> None:
+    watch = LossWatch()
+    watch.add(torch.tensor(1.0), ["fine"])
+    watch.add(torch.tensor(math.inf), ["bad", "worse"])
+    with pytest.raises(NonFiniteLossError, match="the loss is inf on the batch of clips bad, worse"):
+        watch.check()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_trains(precision: str, tiny_config: Config, synthetic_shards: str, tmp_path: Path) -> None:
+    config = override(tiny_config, {f"{name}.precision": precision for name in STAGES})
+    for name in STAGES:
+        _, reports = train(name, config, synthetic_shards, tmp_path)
+        assert math.isfinite(reports[-1].metrics[f"{name}/loss"])
+
+
+def test_accumulated_steps_equal_one_large_step(tiny_config: Config, synthetic_shards: str, tmp_path: Path) -> None:
+    """Of the classifier on frozen networks: batch norm in training sees micro-batches, and dropout draws anew."""
+    config = override(tiny_config, {"warmup.backbone_lr": 0, "model.dropout": 0, "warmup.optimizer": "sgd"})
+    train("pretrain", config, synthetic_shards, tmp_path)
+    whole, _ = train("warmup", override(config, {"seed": 0}), synthetic_shards, tmp_path)
+    before = weights(whole)
+    assert any(key.startswith("classifier") for key in before)
+    uneven = override(config, {"warmup.accumulate": 3})
+    with pytest.raises(UserError, match="cannot share evenly"):
+        train("warmup", uneven, synthetic_shards, tmp_path)
+
+
+def ddp_worker(rank: int, world: int, config: Config, shards: str, runs: Path, port: int) -> None:
+    torch.set_num_threads(1)
+    if world > 1:
+        torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    for name in STAGES:
+        train(name, config, shards, runs)
+    if world > 1:
+        torch.distributed.destroy_process_group()
+
+
+def run_workers(world: int, target: Callable[..., None], *args: object) -> None:
+    mp.spawn(target, (world, *args), nprocs=world)
+
+
+def test_two_workers_train_every_stage(
+    tiny_config: Config, synthetic_shards: str, tmp_path: Path, free_port: int
+) -> None:
+    """With batch norm's statistics per worker and draws per rank the bits differ; what was seen does not."""
+    run_workers(2, ddp_worker, tiny_config, synthetic_shards, tmp_path, free_port)
+    folders = {folder.name.split("-")[0]: folder for folder in tmp_path.glob("*-*")}
+    assert set(folders) == set(STAGES)
+    rows = checkpoint.read_meta(folders["finetune"]).history
+    assert len(rows) == 2 and "finetune/val_top1" in rows[-1]["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epoch", "fraction", "factor"),
+    [
+        ("constant", 3, 0.5, 1.0),
+        ("cosine", 0, 0.9, 1.0),
+        ("cosine", 5, 0.9, 0.5),
+        ("cosine_step", 5, 0.0, 0.5),
+        ("cosine_step", 9, 1.0, 0.0),
+    ],
+)
+def test_learning_rate(schedule: str, epoch: int, fraction: float, factor: float) -> None:
+    settings = OptimConfig(epochs=10, schedule=schedule)
+    assert lr_factor(settings, epoch, fraction) == pytest.approx(factor, abs=1e-9)
+
+
+def test_learning_rate_rises_linearly_at_the_start() -> None:
+    settings = OptimConfig(epochs=10, warmup_epochs=2, schedule="constant")
+    assert [lr_factor(settings, epoch, half) for epoch, half in ((0, 0.5), (1, 0), (1, 0.5), (2, 0))] == [
+        0.25,
+        0.5,
+        0.75,
+        1.0,
+    ]
+
+
+def test_prefix_loss_is_the_mean_over_clips_and_prefixes() -> None:
+    logits = torch.log(torch.tensor([[[0.5, 0.5], [0.25, 0.75]], [[0.1, 0.9], [0.8, 0.2]]]))
+    expected = -sum(math.log(p) for p in (0.5, 0.75, 0.1, 0.8)) / 4
+    assert prefix_loss(logits, torch.tensor([1, 0])).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_one_of_several_labels_is_drawn() -> None:
+    labels = torch.tensor([[3, -1, -1], [1, 2, -1]])
+    drawn = torch.stack([draw_labels(labels) for _ in range(200)])
+    assert drawn[:, 0].unique().tolist() == [3]
+    assert drawn[:, 1].unique().tolist() == [1, 2] and 60 < (drawn[:, 1] == 1).sum() < 140
+
+
+def test_seeds_differ_by_step_stage_and_epoch() -> None:
+    draws = set()
+    for step in ((0, "ppo", 0, 0), (0, "ppo", 0, 1), (0, "ppo", 1, 0), (0, "warmup", 0, 0), (1, "ppo", 0, 0)):
+        seed_step(*step)
+        draws.add(torch.rand(1).item())
+    assert len(draws) == 5

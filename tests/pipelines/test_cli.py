@@ -1,0 +1,81 @@
+"""The command line as a user meets it: help, and one clear line for what cannot work."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import main
+
+VERBS = ("preprocess", "verify", "inspect", "train", "tune", "benchmark", "report", "recipes", "dashboard")
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    """cli("verb", ...) -> exit status, standard output, standard error; works in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("ADAFOCUS_RUNS", raising=False)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["adafocus", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_defaults(verb: str, cli: Cli) -> None:
+    status, out, _ = cli(verb, "--help")
+    assert status == 0 and "Usage:" in out
+    assert verb in ("verify", "inspect", "recipes", "dashboard") or "default" in out or "[" in out
+
+
+TRAIN = ("--recipe", "demo", "--shards", "none")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("preprocess", "--dataset", "fcvdi", "--out", "o"), "fcvid"),
+        (("preprocess", "--dataset", "folder", "--data-root", "none", "--out", "o"), "none"),
+        (("train", "--recipe", "dmeo", "--shards", "s"), "unknown recipe 'dmeo'; the nearest known one is 'demo'"),
+        (("train", *TRAIN, "--set", "ppo.lrr=1"), "unknown setting 'ppo.lrr'; the nearest known one is 'ppo.lr'"),
+        (("train", *TRAIN, "--set", "ppo.lr"), "--set 'ppo.lr' is not of the form key=value"),
+        (("train", *TRAIN), "none"),
+        (("tune", *TRAIN, "--name", "s", "--grid", "ppo.gama=1"), "unknown setting 'ppo.gama'"),
+        (("tune", *TRAIN, "--name", "s", "--sample", "ppo.lr=lognormal:1:2"), "unknown distribution 'lognormal'"),
+        (("tune", *TRAIN, "--name", "s", "--sample", "ppo.lr=loguniform:1"), "loguniform takes 2 numbers, not 1"),
+        (("tune", *TRAIN, "--name", "s", "--space", "none.yaml"), "the space file none.yaml cannot be read"),
+        (("benchmark", "--shards", "s"), "give exactly one of --run, --sweep and --checkpoint"),
+        (("benchmark", "--shards", "s", "--run", "nobody"), "there is no run 'nobody'"),
+        (("report",), "holds no benchmark; `adafocus benchmark` makes one"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(arguments: tuple[str, ...], message: str, cli: Cli) -> None:
+    status, _, err = cli(*arguments)
+    assert status == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1 and "Traceback" not in err
+
+
+def test_recipes_are_listed_for_programs_too(cli: Cli) -> None:
+    status, out, _ = cli("recipes", "--json")
+    names = [row["recipe"] for row in json.loads(out)]
+    assert status == 0 and "demo" in names and "activitynet-128" in names
+    assert all(name in cli("recipes")[1] for name in names)
+
+
+def test_training_on_shards_of_no_frames_says_so(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    status, _, err = cli("preprocess", "--dataset", "folder", "--data-root", tmp_path / "empty", "--out", "o")
+    assert status == 2 and str(tmp_path / "empty") in err
