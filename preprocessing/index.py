@@ -69,7 +69,8 @@ def build_index(
         store.commit(staged, INDEX)
     finally:
         staged.unlink(missing_ok=True)
-    store.delete(MAPPED)
+    if store.local is not None:
+        _write_mapped(rows, store.local / MAPPED)
     return _index(rows, told)
 
 
