@@ -1,4 +1,4 @@
-"""The same model, faster where nothing learns: batch norms folded into convolutions, channels last, bf16, compiled.
+"""The same model, faster where nothing learns: batch norms folded into convolutions, channels last, 16 bits, compiled.
 
 `accelerate` is for inference and for the frozen networks of training stages. It needs evaluation mode: folded batch
 norms use their running statistics.

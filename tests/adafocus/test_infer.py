@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from adafocus import infer
 from adafocus.config import Config, override
-from adafocus.infer import accelerate, fold_batch_norms
+from adafocus.infer import FastBody, accelerate, fold_batch_norms
 from adafocus.models.adafocus import AdaFocus, build_model
 from adafocus.models.backbones import build_backbone
 
@@ -67,9 +68,23 @@ def test_the_whole_model_computes_the_same(family: str) -> None:
     fast = accelerate(model)(frames, frames)
     assert torch.equal(fast.corners_BT2, wanted.corners_BT2)
     torch.testing.assert_close(fast.logits_BTK, wanted.logits_BTK, rtol=1e-3, atol=1e-4)
-    half = accelerate(model, precision="bf16")(frames, frames)
-    assert half.logits_BTK.dtype == torch.float32
-    torch.testing.assert_close(half.logits_BTK, wanted.logits_BTK, rtol=0, atol=0.1 * wanted.logits_BTK.std().item())
+    for precision in ("bf16", "fp16"):
+        half = accelerate(model, precision=precision)(frames, frames)  # type: ignore[arg-type]
+        assert half.logits_BTK.dtype == torch.float32
+        slack = 0.1 * wanted.logits_BTK.std().item()
+        torch.testing.assert_close(half.logits_BTK, wanted.logits_BTK, rtol=0, atol=slack)
+        assert not torch.equal(half.logits_BTK, wanted.logits_BTK)
+
+
+@pytest.mark.parametrize("shift", [None, 2])
+@torch.no_grad()
+def test_portions_hold_whole_clips_and_change_nothing(shift: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = settle(build_backbone("resnet18", 2, shift_frames=shift)).get_submodule("body")
+    images, whole = torch.randn(6, 3, 32, 32), FastBody(body, "float32", compile=False)
+    wanted = whole(images)
+    for portion in (1, 3, 4):
+        monkeypatch.setattr(infer, "CACHED_PIXELS", portion * 32 * 32)
+        torch.testing.assert_close(whole(images), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_what_trains_is_shared_and_what_is_fast_is_frozen() -> None:
