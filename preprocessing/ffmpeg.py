@@ -177,6 +177,8 @@ class _Log:
             return
         level, text = match.groups()
         if level in ("panic", "fatal", "error") or any(word in text for word in _CORRUPT):
+            if self.errors and text.startswith("Error opening input"):
+                return  # says no more than the line before it, and where the data root is
             self.num_errors += 1
             if len(self.errors) < 3:
                 self.errors.append(_ADDRESS.sub("", text))
