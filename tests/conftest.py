@@ -124,8 +124,14 @@ def synthetic_shards(synthetic_root: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
+def tiny_changes() -> dict[str, object]:
+    """Changes of the demo's recipe for the small synthetic data set."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
 def tiny_config() -> Config:
-    """The demo's recipe for the small synthetic data set."""
+    """The demo's recipe with these changes."""
     return override(demo(), TINY)
 
 

@@ -1,0 +1,64 @@
+"""Training as a process: killed with -9 and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from pipelines.tracking import Tracker
+
+
+def start(shards: str, runs: Path, changes: dict[str, object]) -> subprocess.Popen[bytes]:
+    settings = [word for key, value in changes.items() for word in ("--set", f"{key}={text(value)}")]
+    argv = [sys.executable, "-m", "pipelines.cli", "train", "--recipe", "demo", "--shards", shards, "--runs", str(runs)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    return subprocess.Popen([*argv, *settings], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def finished(runs: Path) -> list[str]:
+    return sorted(path.parent.name for path in runs.glob("*/meta.json"))
+
+
+@pytest.mark.timeout(600)
+def test_killed_in_every_stage_it_ends_with_the_same_bits(
+    synthetic_shards: str, tmp_path: Path, tiny_changes: dict[str, object]
+) -> None:
+    assert start(synthetic_shards, tmp_path / "whole", tiny_changes).wait() == 0
+    runs, kills = tmp_path / "killed", set()
+    for stage in ("pretrain", "warmup", "ppo", "finetune"):
+        process = start(synthetic_shards, runs, tiny_changes)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if list(runs.glob(f"{stage}-*.partial/state.pt")):  # it is in the middle of this stage
+                process.send_signal(signal.SIGKILL)
+                kills.add(stage)
+                break
+            time.sleep(0.005)
+        process.wait()
+    assert len(kills) >= 3, f"killed only in {kills}"
+    assert start(synthetic_shards, runs, tiny_changes).wait() == 0
+    assert finished(runs) == finished(tmp_path / "whole")
+    for name in finished(runs):
+        left, right = (load_file(next(path.glob("*.safetensors"))) for path in (runs / name, tmp_path / "whole" / name))
+        assert left.keys() == right.keys() and all(left[key].equal(right[key]) for key in left), name
+    assert not list(runs.glob("*.partial"))
+    # All went into one MLflow run, each epoch once.
+    tracker = Tracker(runs, f"sqlite:///{runs}/mlflow.db")
+    (trial,) = tracker.find("trial")
+    assert trial.info.status == "FINISHED"
+    steps = [entry.step for entry in tracker.client.get_metric_history(trial.info.run_id, "ppo/loss")]
+    assert steps == [5, 6]
+    assert json.loads((runs / finished(runs)[0] / "meta.json").read_text())["versions"]["torch"]
