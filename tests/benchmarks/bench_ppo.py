@@ -1,4 +1,7 @@
-"""One ppo step of activitynet-128 on two clips: ours against one call per frame, as ratios in one run."""
+"""One ppo step of activitynet-128 on two clips: ours against one call per frame, as ratios in one run.
+
+Options as in bench_inference.py; the plain one takes the frames of both clips at a time, as the reference does.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import sys
 from collections.abc import Callable
 
 import torch
-from ratios import CLASSES, CLIPS, race, report, settled_model, video
+from ratios import CLASSES, CLIPS, options_of, race, report, settled_model, video
 from torch import Tensor
 
 from adafocus import reinforce
@@ -91,8 +94,7 @@ def _loss(log_prob: Tensor, behaviour: Tensor, value: Tensor, returns: Tensor, e
 def main() -> bool:
     """Returns whether losses agree and targets are reached."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    options = options_of(parser)
     model = settled_model("activitynet-128").requires_grad_(False)
     frames, generator = video(1, CLIPS, 16), torch.Generator().manual_seed(3)
     actions = torch.randint(49, (CLIPS, 16), generator=generator)
@@ -120,12 +122,11 @@ def main() -> bool:
     networks["per frame"][0]._modules = dict(model._modules)
     losses: dict[str, list[float]] = {name: [] for name in networks}
     runs = {name: stepper(*pair, losses[name]) for name, pair in networks.items()}
-    ok = report(f"ppo step, {CLIPS} clips, {torch.get_num_threads()} threads", race(runs, options.rounds), TARGETS)
+    ok = report(f"ppo step, {CLIPS} clips, {torch.get_num_threads()} threads", race(runs, options), TARGETS)
     for name, values in losses.items():
         print(f"{name:28}losses {', '.join(f'{value:.4f}' for value in values[:4])}")
     return ok and abs(losses["per frame"][0] - losses["float32"][0]) < 1e-3
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(2)
     sys.exit(0 if main() else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from typing import Any
@@ -40,15 +41,25 @@ def settled_model(recipe: str) -> AdaFocus:
     return model.eval()
 
 
-def race(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def options_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The options that both benchmarks have; sets the number of threads."""
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cpu-time", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1 if options.cpu_time else 2)
+    return options
+
+
+def race(runs: dict[str, Callable[[], Any]], options: argparse.Namespace) -> dict[str, float]:
     """Best time in seconds of each, taking turns: a busy moment of the machine then meets all of them alike."""
+    clock = time.process_time if options.cpu_time else time.perf_counter
     best = dict.fromkeys(runs, float("inf"))
-    for number in range(rounds + 1):
+    for number in range(options.rounds + 1):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = clock()
             run()
             if number > 0:  # the first round warms up
-                best[name] = min(best[name], time.perf_counter() - start)
+                best[name] = min(best[name], clock() - start)
     return best
 
 
