@@ -20,7 +20,7 @@ from adafocus.infer import accelerate
 from adafocus.loader import Batch, ClipLoader
 from adafocus.models.adafocus import AdaFocus
 from adafocus.stages.trainer import Options, stage_folder
-from pipelines.figures import patch_strips
+from pipelines.figures import draw_strips
 from pipelines.tracking import Run
 from pipelines.train import Places
 from preprocessing.schema import DatasetInfo, UserError
@@ -57,11 +57,11 @@ class Benchmark:
 
 
 METHODS: tuple[tuple[str, str, Look], ...] = (
-    ("AdaFocus", "finetune", "policy"),
-    ("random patches, same weights", "finetune", "random"),
-    ("centre patch, same weights", "finetune", "centre"),
-    ("random patches, warm-up's weights", "warmup", "random"),
-    ("glancer alone", "finetune", "glancer"),
+    ("policy (AdaFocus)", "finetune", "policy"),
+    ("random, same weights", "finetune", "random"),
+    ("centre, same weights", "finetune", "centre"),
+    ("random, warm-up weights", "warmup", "random"),
+    ("none: glancer alone", "finetune", "glancer"),
 )
 """Name, stage whose weights are used, where the focuser looks."""
 
@@ -202,37 +202,24 @@ def track(result: Benchmark, folder: Path, places: Places, trial: str, name: str
     """Log a benchmark as an MLflow run of its own, beside the trial that it measured."""
     info, digest = ClipLoader.describe(places.shards)
     tracker = places.tracker()
-    run = tracker.run(info, "benchmark", f"benchmark {name}", trial=trial or folder.name, checkpoint=folder.name)
+    run = tracker.run(info.name, "benchmark", f"benchmark {name}", trial=trial or folder.name, checkpoint=folder.name)
     run.params(result.facts)
     run.dataset(info, digest, places.shards)
     for row in result.rows:
         prefix = f"bench/{row.patches}" if "warm-up" not in row.method else "bench/warmup_random"
         values = {key: value for key, value in asdict(row).items() if isinstance(value, float)}
         run.metrics({f"{prefix}/{key}": value for key, value in values.items()})
-    run.json("table.json", {"facts": result.facts, "rows": result.table()})
+    table = {"facts": result.facts, "rows": result.table()}
+    run.json("table.json", table)
     with tempfile.TemporaryDirectory() as temporary:
         for key, predicted in result.predictions.items():
             path = Path(temporary) / f"{key}.parquet"
             pq.write_table(predicted.table(), path)
             run.artifact(path, "predictions")
         strips = Path(temporary) / "patches.png"
-        draw_strips(folder, places, strips)
+        draw_strips(folder, places.shards, strips)
         run.artifact(strips)
+    if trial:
+        Run.open(tracker, trial).json("table.json", table)
     run.finish()
     return run
-
-
-def draw_strips(folder: Path, places: Places, path: Path, clips: int = 6) -> None:
-    """Draw where a finished model looks in clips spread over the evaluation split."""
-    model, meta = checkpoint.load_model(folder)
-    config = from_flat(meta.config)
-    loader = ClipLoader(
-        places.shards,
-        evaluation_split(places.shards),
-        config.data,
-        batch_size=clips,
-        train=False,
-        limit=clips,
-        independent_focus=config.model.family == "trimmed",
-    )
-    patch_strips(model, next(iter(loader)), meta.class_names, path, clips)

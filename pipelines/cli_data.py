@@ -12,6 +12,8 @@ import typer
 from preprocessing.schema import MIN_FRAMES, ExtractionSpec, UserError
 
 Json = Annotated[bool, typer.Option("--json", help="Print rows for programs instead of a table.")]
+RunsDir = Annotated[Path, typer.Option(envvar="ADAFOCUS_RUNS", help="Folder of stage results and the MLflow store.")]
+RUNS = Path("runs")
 OutDir = Annotated[str, typer.Argument(metavar="DIR", help="Folder or URL of a preprocessed data set.")]
 
 
@@ -40,11 +42,13 @@ def preprocess(
     max_failures: Annotated[str, typer.Option(help="More failed clips than this (5% or 20): exit status 1.")] = "5%",
     dry_run: Annotated[bool, typer.Option(help="Only estimate clips, bytes and time, from a sample.")] = False,
     ray_address: Annotated[str | None, typer.Option(help="Ray cluster to use, e.g. auto [start one here].")] = None,
+    runs: RunsDir = RUNS,
     as_json: Json = False,
 ) -> None:
     """Cut videos into frames and pack them into shards with an index. Start it again to go on after a stop."""
-    from pipelines.extract import estimate
+    from pipelines.extract import describe, estimate
     from pipelines.extract import preprocess as run
+    from pipelines.tracking import Tracker
     from preprocessing.ffmpeg import Limits
 
     spec = _spec(height, fps, quality, max_frames, profile)
@@ -70,7 +74,9 @@ def preprocess(
         retry_failed=retry_failed,
         ray_address=ray_address,
     )
-    # The one place where a tracker takes the summary: pipelines.extract.describe(summary) makes it flat.
+    tracked = Tracker(runs).run(summary["dataset"], "preprocess", "preprocess", digest=summary["digest"])
+    tracked.summary("preprocess", describe(summary))
+    tracked.finish()
     typer.echo(json.dumps(summary) if as_json else _summary_text(summary))
     if allowed(summary["failed"], summary["clips"]):
         typer.echo(

@@ -9,22 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli_data import Json
+from pipelines.cli_data import RUNS, Json, RunsDir
 from preprocessing.schema import UserError
 
 if TYPE_CHECKING:
-    from adafocus.stages.trainer import Options
-
     from adafocus.config import Config
+    from adafocus.stages.trainer import Options
     from pipelines.train import Places
 
-RunsDir = Annotated[Path, typer.Option(envvar="ADAFOCUS_RUNS", help="Folder of stage results and the MLflow store.")]
 Shards = Annotated[str, typer.Option(help="Folder or URL of a preprocessed data set.")]
 RecipeName = Annotated[str, typer.Option(help="Name of a recipe; `adafocus recipes` lists them.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: --set ppo.lr=1e-4.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Workers = Annotated[int, typer.Option(help="Processes that load clips, per training worker.")]
-RUNS = Path("runs")
 
 
 def register(app: typer.Typer) -> None:

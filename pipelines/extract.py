@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -116,12 +117,12 @@ def extract(
     plans = job.open_plans
     if not plans:
         return []
-    with _cluster(ray_address):
+    with _cluster(ray_address) as ours:
         task = ray.remote(num_cpus=1, max_retries=LOST_NODE_RETRIES)(_shard_task)
         common = ray.put((job.root, job.spec, store, limits, job.drop_damaged))
         # Asked again and again, for nodes come and go.
         width = lambda: max(1, int(TASKS_PER_CPU * ray.cluster_resources().get("CPU", 1)))  # noqa: E731
-        return _drive(plans, lambda plan: task.remote(plan, common), width)
+        return _drive(plans, lambda plan: task.remote(plan, common), width, cancel=not ours)
 
 
 def _shard_task(plan: ShardPlan, common: tuple[Path, ExtractionSpec, Store, Limits, bool]) -> ShardRecord | str:
@@ -136,7 +137,9 @@ def _shard_task(plan: ShardPlan, common: tuple[Path, ExtractionSpec, Store, Limi
         return str(error)
 
 
-def _drive(plans: list[ShardPlan], submit: Callable[[ShardPlan], Any], width: Callable[[], int]) -> list[ShardRecord]:
+def _drive(
+    plans: list[ShardPlan], submit: Callable[[ShardPlan], Any], width: Callable[[], int], *, cancel: bool
+) -> list[ShardRecord]:
     waiting = list(reversed(plans))
     running: dict[Any, ShardPlan] = {}
     made: list[ShardRecord] = []
@@ -162,8 +165,10 @@ def _drive(plans: list[ShardPlan], submit: Callable[[ShardPlan], Any], width: Ca
                         made.append(result)
                         report(plan, result)
         except BaseException:
-            for ref in running:
-                ray.cancel(ref, force=True, recursive=True)
+            # A Ray of our own is shut down, which ends its tasks. Never by force: in Ray 2.60 a forced cancel that
+            # meets a task just finishing aborts the driver ("Tried to complete task that was not pending").
+            for ref in running if cancel else ():
+                ray.cancel(ref)
             raise
     if troubles:
         raise UserError(f"{len(troubles)} shards could not be written; {troubles[0]}")
@@ -171,23 +176,25 @@ def _drive(plans: list[ShardPlan], submit: Callable[[ShardPlan], Any], width: Ca
 
 
 @contextlib.contextmanager
-def _cluster(address: str | None) -> Iterator[None]:
-    """A Ray that is there already is used and left; one that is started or joined here is left at the end."""
+def _cluster(address: str | None) -> Iterator[bool]:
+    """A Ray that is there already is used and left alone (False); one that is started or joined here is left at the
+    end (True), which ends this run's tasks. Raises UserError if there is none at `address`."""
     if ray.is_initialized():
-        yield
+        yield False
         return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
         ray.init(
             address=address,
-            include_dashboard=False if address is None else None,
+            include_dashboard=False if address == "local" else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
             configure_logging=False,
         )
-    except ConnectionError as error:
+    except (ConnectionError, ValueError) as error:
         raise UserError(f"no Ray cluster at {address!r}: {error}") from None
     try:
-        yield
+        yield True
     finally:
         ray.shutdown()
 

@@ -8,7 +8,10 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from adafocus.loader import Batch
+from adafocus import checkpoint
+from adafocus.clips import evaluation_split
+from adafocus.config import from_flat
+from adafocus.loader import Batch, ClipLoader
 from adafocus.models.adafocus import AdaFocus
 
 GREEN, RED, WHITE = (60, 220, 60), (255, 80, 80), (235, 235, 235)
@@ -68,3 +71,19 @@ def _draw_frame(
     cut = image.crop((column, row, column + patch, row + patch))
     width = CELL * patch // side
     canvas.paste(cut.resize((width, width)), (left + (CELL - width) // 2, top + CELL))
+
+
+def draw_strips(folder: Path, shards: str, path: Path, clips: int = 6) -> None:
+    """Draw where a finished model looks in clips spread over the evaluation split."""
+    model, meta = checkpoint.load_model(folder)
+    config = from_flat(meta.config)
+    loader = ClipLoader(
+        shards,
+        evaluation_split(shards),
+        config.data,
+        batch_size=clips,
+        train=False,
+        limit=clips,
+        independent_focus=config.model.family == "trimmed",
+    )
+    patch_strips(model, next(iter(loader)), meta.class_names, path, clips)

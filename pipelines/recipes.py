@@ -7,11 +7,13 @@ the authors' commands; where they published none, the docstring says what stands
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
+from typing import TypeVar
 
 from adafocus.config import Config, DataConfig, ModelConfig, OptimConfig, PPOConfig, PretrainConfig
 
 Recipe = Callable[[], Config]
+Supervised = TypeVar("Supervised", bound=OptimConfig)
 
 
 def _untrimmed(patch_size: int) -> Config:
@@ -137,12 +139,16 @@ def ssv2_176() -> Config:
     return _trimmed(176)
 
 
+def _adamw(settings: Supervised) -> Supervised:
+    """What few steps need: AdamW, its rate lowered at every step."""
+    return replace(settings, optimizer="adamw", weight_decay=0.01, schedule="cosine_step")
+
+
 def demo() -> Config:
     """The synthetic data set on two CPU cores: tiny networks from scratch, a glance at 18 pixels.
 
     The classifier sees the focuser's features alone: with so few clips the glancer's memorise backgrounds.
     """
-    supervised = OptimConfig(optimizer="adamw", batch_size=32, weight_decay=0.01, schedule="cosine_step")
     return Config(
         data=DataConfig(num_frames=6, num_focus_frames=6, resize=112, crop=112, crop_scales=(1.0,)),
         model=ModelConfig(
@@ -158,12 +164,34 @@ def demo() -> Config:
             dropout=0.2,
             reuse_glance=False,
         ),
-        pretrain=PretrainConfig(
-            **{**asdict(supervised), "epochs": 4, "backbone_lr": 3e-3, "head_lr": 3e-3}, loss="frame"
-        ),
-        warmup=replace(supervised, epochs=6, backbone_lr=2e-3, head_lr=2e-3),
+        pretrain=_adamw(PretrainConfig(epochs=4, batch_size=32, backbone_lr=3e-3, head_lr=3e-3, loss="frame")),
+        warmup=_adamw(OptimConfig(epochs=6, batch_size=32, backbone_lr=2e-3, head_lr=2e-3)),
         ppo=PPOConfig(epochs=10, batch_size=32, lr=1e-3),
-        finetune=replace(supervised, epochs=3, backbone_lr=0.0, head_lr=1e-3),
+        finetune=_adamw(OptimConfig(epochs=3, batch_size=32, backbone_lr=0.0, head_lr=1e-3)),
+    )
+
+
+def folder() -> Config:
+    """Your own clips on a CPU: MobileNetV2 glances at 96 pixels and looks at patches of 96 out of 144.
+
+    For a hundred clips and more; give initial weights by model.glancer_weights and model.focuser_weights.
+    """
+    return Config(
+        data=DataConfig(num_frames=6, num_focus_frames=6, resize=160, crop=144),
+        model=ModelConfig(
+            glancer="mobilenet_v2",
+            glance_size=96,
+            focuser="mobilenet_v2",
+            patch_size=96,
+            grid_size=5,
+            policy_hidden=256,
+            classifier_hidden=256,
+            dropout=0.5,
+        ),
+        pretrain=_adamw(PretrainConfig(epochs=5, batch_size=10, backbone_lr=1e-4, head_lr=1e-3)),
+        warmup=_adamw(OptimConfig(epochs=6, batch_size=10, backbone_lr=1e-4, head_lr=1e-3)),
+        ppo=PPOConfig(epochs=8, batch_size=10, lr=3e-4, update_epochs=4, precision="bf16"),
+        finetune=_adamw(OptimConfig(epochs=4, batch_size=10, backbone_lr=0.0, head_lr=1e-3, precision="bf16")),
     )
 
 
@@ -181,4 +209,5 @@ RECIPES: dict[str, Recipe] = {
     "ssv2-160": ssv2_160,
     "ssv2-176": ssv2_176,
     "demo": demo,
+    "folder": folder,
 }

@@ -13,15 +13,19 @@ from pipelines.train import Places
 from preprocessing.schema import UserError
 
 COLUMNS = (
-    ("method", "method", "{}"),
-    ("top1", "top-1 %", "{:.1f}"),
-    ("map", "mAP %", "{:.1f}"),
-    ("hit_rate", "patch holds object %", "{:.1f}"),
-    ("gflops", "GFLOPs/video", "{:.3g}"),
+    ("method", "patches", "{}"),
+    ("top1", "top-1", "{:.1f}"),
+    ("map", "mAP", "{:.1f}"),
+    ("hit_rate", "hits", "{:.1f}"),
+    ("gflops", "GFLOPs", "{:.3g}"),
     ("videos_per_s", "videos/s", "{:.0f}"),
-    ("latency_ms", "latency ms", "{:.1f}"),
+    ("latency_ms", "ms", "{:.1f}"),
 )
-"""Field, heading, format. GFLOPs are multiply-adds."""
+"""Field, heading, format."""
+LEGEND = (
+    "top-1, mAP in percent; hits: percent of frames in which the patch holds the whole object; GFLOPs: multiply-adds "
+    "(10^9) per video; ms: one video at a time"
+)
 
 
 def collect(places: Places, sweep: str | None) -> list[dict[str, Any]]:
@@ -43,9 +47,9 @@ def collect(places: Places, sweep: str | None) -> list[dict[str, Any]]:
 def show(results: list[dict[str, Any]], console: Console) -> None:
     """Print one table per measured trial."""
     for result in results:
-        table = Table(title=_title(result), title_justify="left")
+        table = Table(title=_title(result), title_justify="left", caption=LEGEND, caption_justify="left")
         for number, (_, heading, _) in enumerate(COLUMNS):
-            table.add_column(heading, justify="left" if number == 0 else "right")
+            table.add_column(heading, justify="left" if number == 0 else "right", no_wrap=True)
         for row in result["rows"]:
             table.add_row(*_cells(row))
         console.print(table)
@@ -53,7 +57,7 @@ def show(results: list[dict[str, Any]], console: Console) -> None:
 
 def markdown(results: list[dict[str, Any]]) -> str:
     """The same as RESULTS.md."""
-    lines = ["# Results", "", "Written by `adafocus report` from the runs in MLflow. GFLOPs are multiply-adds.", ""]
+    lines = ["# Results", "", "Written by `adafocus report` from the runs in MLflow.", "", f"{LEGEND}.", ""]
     for result in results:
         lines += [f"## {_title(result)}", ""]
         lines.append("| " + " | ".join(heading for _, heading, _ in COLUMNS) + " |")

@@ -46,6 +46,7 @@ class Tracker:
         self.runs = runs.absolute()
         self.uri = uri or default_uri(self.runs)
         self.runs.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a line per migration of a new store
         try:
             with FileLock(self.runs / ".mlflow.lock"):  # two processes that open a new SQLite store at once break it
@@ -64,9 +65,9 @@ class Tracker:
             place = (self.runs / "artifacts" / name).as_uri() if local else None
             return self.client.create_experiment(name, artifact_location=place)
 
-    def run(self, info: DatasetInfo, kind: Kind, name: str, *, parent: str | None = None, **identity: str) -> Run:
+    def run(self, dataset: str, kind: Kind, name: str, *, parent: str | None = None, **identity: str) -> Run:
         """The run with this kind and identity, in the data set's experiment: found again, or made."""
-        experiment = self.experiment(info.name)
+        experiment = self.experiment(dataset)
         tags = {f"{PREFIX}{key}": value for key, value in {"kind": kind, **identity}.items()}
         query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         found = self.client.search_runs([experiment], query, max_results=1)
@@ -113,6 +114,12 @@ class Run:
         """Log metrics in one request. The same values with the same step and time again change nothing."""
         now = time_ms or int(time.time() * 1000)
         self.client.log_batch(self.run_id, metrics=[Metric(key, value, now, step) for key, value in values.items()])
+
+    def summary(self, prefix: str, values: Mapping[str, Any]) -> None:
+        """Log plain values under a prefix: numbers as metrics, the rest as parameters."""
+        numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
+        self.metrics({f"{prefix}/{key}": float(value) for key, value in numbers.items()})
+        self.params({f"{prefix}/{key}": value for key, value in values.items() if key not in numbers})
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags below the project's prefix."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from adafocus.config import STAGES, Config, flatten
 from adafocus.loader import ClipLoader
 from adafocus.stages.loop import run_stage
 from adafocus.stages.trainer import EpochReport, Options
+from pipelines.figures import draw_strips
 from pipelines.tracking import Run, Tracker
 
 log = logging.getLogger(__name__)
@@ -61,9 +63,13 @@ def describe(run: Run, config: Config, places: Places, recipe: str) -> None:
     run.dataset(info, digest, places.shards)
 
 
-def complete(run: Run, folder: Path) -> None:
-    """Log what a trial made: weights, meta.json and where its patches lie."""
+def complete(run: Run, folder: Path, places: Places) -> None:
+    """Log what a trial made: weights, meta.json, and a picture of where it looks."""
     run.artifact(folder, "model")
+    with tempfile.TemporaryDirectory() as temporary:
+        strips = Path(temporary) / "patches.png"
+        draw_strips(folder, places.shards, strips)
+        run.artifact(strips)
     meta = checkpoint.read_meta(folder)
     run.tags({"checkpoint": folder.name, "digest": meta.digest})
 
@@ -71,7 +77,7 @@ def complete(run: Run, folder: Path) -> None:
 def train(config: Config, recipe: str, places: Places, options: Options, name: str) -> Path:
     """One trial without Tune. Killed and started again under the same name, it goes on in the same MLflow run."""
     info, _ = ClipLoader.describe(places.shards)
-    run = places.tracker().run(info, "trial", name, sweep="", trial=name)
+    run = places.tracker().run(info.name, "trial", name, sweep="", trial=name)
     describe(run, config, places, recipe)
 
     def report(row: EpochReport) -> None:
@@ -86,6 +92,6 @@ def train(config: Config, recipe: str, places: Places, options: Options, name: s
     except Exception as error:
         run.finish("FAILED", f"{type(error).__name__}: {error}")
         raise
-    complete(run, folder)
+    complete(run, folder, places)
     run.finish()
     return folder

@@ -84,7 +84,7 @@ def _run(
 ) -> list[TrialResult]:
     info, digest = ClipLoader.describe(places.shards)
     parent_tracker = places.tracker()
-    parent = parent_tracker.run(info, "sweep", name, sweep=name)
+    parent = parent_tracker.run(info.name, "sweep", name, sweep=name)
     parent.params({"recipe": recipe, **{f"space.{key}": str(value) for key, value in _shown(space).items()}})
     parent.dataset(info, digest, places.shards)
     cpus, gpus = _per_trial(space, sweep)
@@ -124,6 +124,8 @@ def _run(
     grid = tuner.fit()
     results = [_result(row) for row in grid]
     failed = [result for result in results if result.error]
+    ranked = sorted(results, key=lambda result: -result.score)
+    parent.json("trials.json", [{"trial": each.name, "score": each.score, "error": each.error} for each in ranked])
     parent.metrics({"trials": len(results), "trials_failed": len(failed)})
     parent.finish("FAILED" if failed else "FINISHED")
     return results
@@ -157,7 +159,7 @@ def _trial(
     info, _ = ClipLoader.describe(places.shards)
     trial = tune.get_context().get_trial_id()
     shown = " ".join(f"{key.split('.')[-1]}={value}" for key, value in params.items()) or "single"
-    run = places.tracker().run(info, "trial", shown, parent=parent, sweep=sweep, trial=trial)
+    run = places.tracker().run(info.name, "trial", shown, parent=parent, sweep=sweep, trial=trial)
     describe(run, config, places, recipe)
     score = {"score": 0.0}
 
@@ -172,7 +174,7 @@ def _trial(
     except Exception as error:
         run.finish("FAILED", f"{type(error).__name__}: {error}")
         raise
-    complete(run, folder)
+    complete(run, folder, places)
     run.finish()
     tune.report({**score, "clock": sum(getattr(config, stage).epochs for stage in STAGES), "folder": str(folder)})
 

@@ -2,7 +2,7 @@
 
 The class is the digit (scikit-learn's bundled scans; training and validation use different scans). At a small glance
 the coloured digit can be found but hardly read; inside a well-placed patch it can be read. Fragments of other digits in
-grey are distractors. The same seed gives the same files, byte for byte, and the place of the digit is known in every frame.
+grey are distractors. The same seed gives the same files, byte for byte, and the digit's place is known in every frame.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def read_clips(root: Path) -> tuple[DatasetInfo, list[Clip]]:
 def _make_clip(root: Path, spec: SyntheticSpec, split: str, number: int) -> dict[str, object]:
     rng = np.random.default_rng([spec.seed, ("train", "val").index(split), number])
     scans, targets = _scans(split)
-    label = number % 10
+    label = int(_labels(spec, split)[number])
     scan = scans[rng.choice(np.flatnonzero(targets == label))]
     path_TX = _drift(rng, spec)
     path = root / split / f"{number:05d}.mp4"
@@ -99,6 +99,12 @@ def _make_clip(root: Path, spec: SyntheticSpec, split: str, number: int) -> dict
         for top, left in path_TX.tolist()
     ]
     return {"split": split, "clip_id": f"{split}/{number:05d}", "label": label, "boxes": boxes}
+
+
+def _labels(spec: SyntheticSpec, split: str) -> np.ndarray:
+    """Digits of a split's clips: all ten equally often, in random order."""
+    count = spec.num_train if split == "train" else spec.num_val
+    return np.random.default_rng([spec.seed, count]).permutation(np.arange(count) % 10)
 
 
 def _scans(split: str) -> tuple[np.ndarray, np.ndarray]:
