@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -183,6 +184,7 @@ def _cluster(address: str | None) -> Iterator[bool]:
         yield False
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_reachable(address)
     try:
         ray.init(
             address=address,
@@ -197,6 +199,17 @@ def _cluster(address: str | None) -> Iterator[bool]:
         yield True
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raises UserError if nobody listens at host:port; Ray itself would go on trying for minutes."""
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(f"no Ray cluster at {address!r}: {error}; start one with `ray start --head`") from None
 
 
 @contextlib.contextmanager

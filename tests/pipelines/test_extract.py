@@ -157,6 +157,9 @@ def test_command_line(folder_root: Path, tmp_path: Path) -> None:
     done = subprocess.run(inspect, capture_output=True, text=True, timeout=60)
     assert [row["status"] for row in json.loads(done.stdout)] == ["probe_failed", "probe_failed", "missing"]
     assert sheet.read_bytes().startswith(b"\x89PNG")
+    nobody = command(folder_root, tmp_path / "p", "--ray-address", "127.0.0.1:1")
+    done = subprocess.run(nobody, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.splitlines()[-1][:43]) == (2, "adafocus: no Ray cluster at '127.0.0.1:1': ")
     (tmp_path / "o" / "val-000004.tar").write_bytes(b"x")
     done = subprocess.run([*verbs, "verify", str(tmp_path / "o"), "--json"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
