@@ -206,8 +206,7 @@ def _estimate_text(told: dict[str, Any]) -> str:
     first = f" (first: {told['first_missing']})" if told["missing"] else ""
     lines = [
         f"{told['dataset']}: {told['clips']} clips from {told['annotations']}",
-        f"  {told['found']} found, {told['missing']} missing"
-        + (f" (first: {told['first_missing']})" * bool(told["missing"])),
+        f"  {told['found']} found, {told['missing']} missing{first}",
         f"  about {told['num_frames']} frames, {told['num_bytes'] / 1e9:.2f} GB{free}, {told['shards']} shards",
         f"  about {told['cpu_hours']:.2f} CPU-hours, from {told['sampled']} sampled clips",
     ]

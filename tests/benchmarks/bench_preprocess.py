@@ -43,7 +43,6 @@ def make(root: Path) -> list[Path]:
             rng = np.random.default_rng(number)
             coarse = Image.fromarray(rng.integers(0, 255, (24, 28, 3), np.uint8))
             smooth = np.asarray(coarse.resize((448, 368), Image.Resampling.BICUBIC))
-            # About 20 KB a frame, what real footage has at this height and quality.
             scene = np.clip(smooth + rng.normal(0, 4, (368, 448, 1)), 0, 255).astype(np.uint8)
             encode_video(path, [scene[t : t + 240, t : t + 320] for t in range(NUM_FRAMES)], 25)
         else:
