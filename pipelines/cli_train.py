@@ -167,21 +167,16 @@ def dashboard(
 
 
 def _config(recipe: str, changes: list[str] | None) -> Config:
-    import difflib
-
     from adafocus.config import override
-    from pipelines.recipes import RECIPES
+    from pipelines.recipes import find_recipe
 
-    if recipe not in RECIPES:
-        near = difflib.get_close_matches(recipe, RECIPES, n=1, cutoff=0.0)[0]
-        raise UserError(f"unknown recipe {recipe!r}; the nearest known one is {near!r} (`adafocus recipes` lists all)")
     pairs = {}
     for change in changes or []:
         key, equals, value = change.partition("=")
         if not equals:
             raise UserError(f"--set {change!r} is not of the form key=value")
         pairs[key] = value
-    return override(RECIPES[recipe](), pairs)
+    return override(find_recipe(recipe), pairs)
 
 
 def _places(shards: str, runs: Path) -> Places:

@@ -6,11 +6,13 @@ the authors' commands; where they published none, the docstring says what stands
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
 from adafocus.config import Config, DataConfig, ModelConfig, OptimConfig, PPOConfig, PretrainConfig
+from preprocessing.schema import UserError
 
 Recipe = Callable[[], Config]
 Supervised = TypeVar("Supervised", bound=OptimConfig)
@@ -211,3 +213,11 @@ RECIPES: dict[str, Recipe] = {
     "demo": demo,
     "folder": folder,
 }
+
+
+def find_recipe(name: str) -> Config:
+    """The configuration of a recipe. Raises UserError for an unknown one, naming the nearest."""
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)[0]
+        raise UserError(f"unknown recipe {name!r}; the nearest known one is {near!r} (`adafocus recipes` lists all)")
+    return RECIPES[name]()
