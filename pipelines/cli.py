@@ -8,6 +8,7 @@ Exit status: 0 done, 1 finished with failures that are listed, 2 the user has to
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import typer
@@ -30,6 +31,8 @@ cli_models.register(app)
 def main() -> None:
     """Run the command line of this process. Turns UserError into one line and exit status 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # lines of different trials look alike to Ray
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     try:
         app()
     except UserError as error:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ from typing import Any
 import ray
 from filelock import FileLock, Timeout
 
+from pipelines.ray_session import ray_session
 from preprocessing.datasets import find_dataset
 from preprocessing.estimate import estimate_cost
 from preprocessing.ffmpeg import DEFAULT_LIMITS, Limits
@@ -118,7 +117,7 @@ def extract(
     plans = job.open_plans
     if not plans:
         return []
-    with _cluster(ray_address) as ours:
+    with ray_session(ray_address) as ours:
         task = ray.remote(num_cpus=1, max_retries=LOST_NODE_RETRIES)(_shard_task)
         common = ray.put((job.root, job.spec, store, limits, job.drop_damaged))
         # Asked again and again, for nodes come and go.
@@ -174,42 +173,6 @@ def _drive(
     if troubles:
         raise UserError(f"{len(troubles)} shards could not be written; {troubles[0]}")
     return made
-
-
-@contextlib.contextmanager
-def _cluster(address: str | None) -> Iterator[bool]:
-    """A Ray that is there already is used and left alone (False); one that is started or joined here is left at the
-    end (True), which ends this run's tasks. Raises UserError if there is none at `address`."""
-    if ray.is_initialized():
-        yield False
-        return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    _check_reachable(address)
-    try:
-        ray.init(
-            address=address,
-            include_dashboard=False if address == "local" else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=False,
-        )
-    except (ConnectionError, ValueError) as error:
-        raise UserError(f"no Ray cluster at {address!r}: {error}") from None
-    try:
-        yield True
-    finally:
-        ray.shutdown()
-
-
-def _check_reachable(address: str) -> None:
-    """Raises UserError if nobody listens at host:port; Ray itself would go on trying for minutes."""
-    if address in ("local", "auto"):
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise UserError(f"no Ray cluster at {address!r}: {error}; start one with `ray start --head`") from None
 
 
 @contextlib.contextmanager

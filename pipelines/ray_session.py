@@ -5,37 +5,49 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
-
-from preprocessing.schema import UserError
-
-os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # lines of different trials look alike
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 
 import ray
 
+from preprocessing.schema import UserError
+
 
 @contextlib.contextmanager
-def ray_session(address: str | None, *, dashboard: bool = False, worker_logs: bool = False) -> Iterator[None]:
-    """A Ray that is there already is used and left; one that is started or joined here is left at the end.
+def ray_session(address: str | None, *, dashboard: bool = False, worker_logs: bool = False) -> Iterator[bool]:
+    """Yields whether this Ray is ours: one that is there already is used and left alone (False); one that is started
+    or joined here is left at the end (True), which ends this run's tasks.
 
     A local one listens on 127.0.0.1. `dashboard` starts Ray's dashboard with it, which releases the workers of stopped
     trials; `worker_logs` shows what workers log. Raises UserError if there is no cluster at `address`.
     """
     if ray.is_initialized():
-        yield
+        yield False
         return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_reachable(address)
     try:
         ray.init(
             address=address,
-            include_dashboard=dashboard if address is None else None,
+            include_dashboard=dashboard if address == "local" else None,
             log_to_driver=worker_logs,
             logging_level=logging.ERROR,
             configure_logging=False,
         )
-    except ConnectionError as error:
+    except (ConnectionError, ValueError) as error:
         raise UserError(f"no Ray cluster at {address!r}: {error}") from None
     try:
-        yield
+        yield True
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raises UserError if nobody listens at host:port; Ray itself would go on trying for minutes."""
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(f"no Ray cluster at {address!r}: {error}; start one with `ray start --head`") from None

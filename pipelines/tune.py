@@ -11,7 +11,7 @@ import ray
 import torch
 from ray import tune
 
-from adafocus.config import STAGES, Config, flatten, from_flat, override, stage_reads
+from adafocus.config import STAGES, Config, flatten, from_flat, override, stage_key, stage_reads
 from adafocus.loader import ClipLoader
 from adafocus.stages.trainer import EpochReport, Options
 from pipelines.ray_session import ray_session
@@ -156,8 +156,8 @@ def _trial(
     """One trial, in a worker of Ray Tune."""
     _start_worker()
     config = override(from_flat(base), params)
-    info, _ = ClipLoader.describe(places.shards)
-    trial = tune.get_context().get_trial_id()
+    info, digest = ClipLoader.describe(places.shards)
+    trial = stage_key(config, STAGES[-1], digest)  # not Tune's id: a sweep that starts again finds its runs
     shown = " ".join(f"{key.split('.')[-1]}={value}" for key, value in params.items()) or "single"
     run = places.tracker().run(info.name, "trial", shown, parent=parent, sweep=sweep, trial=trial)
     describe(run, config, places, recipe)

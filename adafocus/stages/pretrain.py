@@ -24,8 +24,8 @@ class Pretrain(Stage):
         target = collected["target"]
         losses, logs = [], {}
         for part, logits_BTK in (
-            ("glancer", self.model.glance(collected["glance"]).logits_BTK),
-            ("focuser", self.model.focuser.head(self.model.focus(collected["focus"]))),
+            ("glancer", self.fast.glance(collected["glance"]).logits_BTK),
+            ("focuser", self.model.focuser.head(self.fast.focus(collected["focus"]))),
         ):
             judged_BTK = logits_BTK.mean(1, keepdim=True) if settings.loss == "video" else logits_BTK
             losses.append(prefix_loss(judged_BTK, target, settings.label_smoothing))

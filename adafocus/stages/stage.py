@@ -21,8 +21,9 @@ TRAINABLE: dict[str, tuple[str, ...]] = {
     "finetune": ("focuser", "classifier"),
 }
 """Parts that learn and are in training mode; the others are frozen and in evaluation mode. A backbone_lr of 0 freezes
-the networks too, as in the reference's last stage."""
+the networks too, as in the reference's last stage; in pretrain their own last layers still learn (a linear probe)."""
 
+NETWORKS = ("glancer", "focuser")
 Collected = dict[str, Any]
 """What a batch's updates read: tensors, and the glancer's outputs."""
 Logs = dict[str, Tensor]
@@ -43,19 +44,20 @@ class Stage(nn.Module):
         super().__init__()
         self.model = model
         self.config = config
-        learning = self.learning_parts()
+        learning, fixed = self.learning_parts(), self.fixed_bodies()
         for part, module in model.named_children():
             module.requires_grad_(part in learning)
+        for part in fixed:
+            model.get_submodule(f"{part}.body").requires_grad_(False)
         if "classifier" in learning:  # which stands in for the networks' own last layers
             model.focuser.last.requires_grad_(False)
-        frozen = [part for part in ("glancer", "focuser") if part not in learning]
-        fast = accelerate(model, parts=frozen, precision=self.settings.precision) if frozen else model
-        self._frozen = (fast,)  # in a tuple, so that it does not become a submodule
+        fast = accelerate(model, parts=fixed, precision=self.settings.precision) if fixed else model
+        self._fast = (fast,)  # in a tuple, so that it does not become a submodule
 
     @property
     def fast(self) -> AdaFocus:
         """The model with its frozen networks folded and in this stage's precision; it shares all parts that learn."""
-        return self._frozen[0]
+        return self._fast[0]
 
     @property
     def settings(self) -> OptimConfig | PPOConfig:
@@ -71,9 +73,14 @@ class Stage(nn.Module):
     def learning_parts(self) -> tuple[str, ...]:
         """Names of the model's parts that this stage trains."""
         parts = TRAINABLE[self.name]
-        if getattr(self.settings, "backbone_lr", 1.0) == 0:
-            parts = tuple(part for part in parts if part not in ("glancer", "focuser"))
+        if "classifier" in parts and getattr(self.settings, "backbone_lr", 1.0) == 0:
+            parts = tuple(part for part in parts if part not in NETWORKS)
         return parts
+
+    def fixed_bodies(self) -> tuple[str, ...]:
+        """Networks of which this stage trains at most their own last layers."""
+        learning = self.learning_parts() if getattr(self.settings, "backbone_lr", 1.0) else ()
+        return tuple(part for part in NETWORKS if part not in learning)
 
     def train(self, mode: bool = True) -> Stage:
         """Training mode for the parts that learn, evaluation mode for the frozen ones."""
@@ -81,6 +88,8 @@ class Stage(nn.Module):
         learning = self.learning_parts()
         for part, module in self.model.named_children():
             module.train(mode and part in learning)
+        for part in self.fixed_bodies():
+            self.model.get_submodule(f"{part}.body").eval()
         return self
 
     def collect(self, batch: Batch) -> Collected:
