@@ -7,6 +7,7 @@ Exit status: 0 done, 1 finished with failures that are listed, 2 the user has to
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -37,6 +38,11 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"adafocus: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"adafocus: no space left for {error.filename or 'its files'}; what is finished is kept", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("adafocus: interrupted; start the same command again to go on", file=sys.stderr)
