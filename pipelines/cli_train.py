@@ -163,6 +163,7 @@ def dashboard(
     typer.echo(f"MLflow: http://{host}:{port}  (Ctrl-C stops it)")
     sys.stdout.flush()
     arguments = ["server", "--backend-store-uri", places.tracking_uri, "--host", host, "--port", str(port)]
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # nothing here needs it, and it runs code
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments, "--workers", "1"])
 
 

@@ -174,26 +174,28 @@ def demo() -> Config:
 
 
 def folder() -> Config:
-    """Your own clips on a CPU: MobileNetV2 glances at 96 pixels and looks at patches of 96 out of 144.
+    """Your own clips on a CPU: MobileNetV2 glances at 160 pixels and looks at patches of 128 out of 224.
 
-    For a hundred clips and more; give initial weights by model.glancer_weights and model.focuser_weights.
+    For a hundred clips and more: both networks keep their initial weights (model.glancer_weights,
+    model.focuser_weights) and only what stands on them learns; with more clips set `warmup.backbone_lr` above 0.
     """
+    probe = _adamw(OptimConfig(batch_size=10, backbone_lr=0.0, head_lr=3e-3, label_smoothing=0.1))
     return Config(
-        data=DataConfig(num_frames=6, num_focus_frames=6, resize=160, crop=144),
+        data=DataConfig(num_frames=8, num_focus_frames=8),
         model=ModelConfig(
             glancer="mobilenet_v2",
-            glance_size=96,
+            glance_size=160,
             focuser="mobilenet_v2",
-            patch_size=96,
+            patch_size=128,
             grid_size=5,
             policy_hidden=256,
-            classifier_hidden=256,
+            classifier="linear",
             dropout=0.5,
         ),
-        pretrain=_adamw(PretrainConfig(epochs=5, batch_size=10, backbone_lr=1e-4, head_lr=1e-3)),
-        warmup=_adamw(OptimConfig(epochs=6, batch_size=10, backbone_lr=1e-4, head_lr=1e-3)),
-        ppo=PPOConfig(epochs=8, batch_size=10, lr=3e-4, update_epochs=4, precision="bf16"),
-        finetune=_adamw(OptimConfig(epochs=4, batch_size=10, backbone_lr=0.0, head_lr=1e-3, precision="bf16")),
+        pretrain=_adamw(PretrainConfig(epochs=8, batch_size=10, backbone_lr=0.0, head_lr=3e-3, label_smoothing=0.1)),
+        warmup=replace(probe, epochs=12),
+        ppo=PPOConfig(epochs=8, batch_size=10, lr=3e-4, update_epochs=2),
+        finetune=replace(probe, epochs=5, head_lr=1e-3),
     )
 
 
