@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 from collections.abc import Callable
@@ -141,3 +142,10 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_store(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test, and no process that one starts, writes into the user's MLflow store."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    os.environ["ADAFOCUS_RUNS"] = str(tmp_path_factory.mktemp("own-runs"))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import main
+from pipelines.tracking import Tracker
 
 VERBS = ("preprocess", "verify", "inspect", "train", "tune", "benchmark", "report", "recipes", "dashboard")
 
@@ -79,3 +80,18 @@ def test_training_on_shards_of_no_frames_says_so(cli: Cli, tmp_path: Path) -> No
     (tmp_path / "empty").mkdir()
     status, _, err = cli("preprocess", "--dataset", "folder", "--data-root", tmp_path / "empty", "--out", "o")
     assert status == 2 and str(tmp_path / "empty") in err
+
+
+def test_preprocess_names_failures_and_is_tracked(cli: Cli, folder_root: Path, tmp_path: Path) -> None:
+    arguments = ("preprocess", "--dataset", "folder", "--data-root", folder_root, "--out", "o", "--height", 48)
+    status, out, err = cli(*arguments, "--runs", tmp_path / "runs")
+    assert status == 1 and "more than 5% of the clips failed: `adafocus inspect o --failed` lists them" in err
+    assert "12 clips" in out and "1 missing" in out
+    status, out, _ = cli("inspect", "o", "--failed")
+    assert status == 0 and all(f"clip {number}" in out for number in (3, 5, 9))
+    status, out, _ = cli(*arguments, "--runs", tmp_path / "runs", "--max-failures", "3", "--json")
+    assert status == 0 and json.loads(out)["failed"] == 3
+    (run,) = Tracker(tmp_path / "runs").find("preprocess")  # the second start is the same data set, the same run
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["preprocess/failed"] == 3 and run.data.metrics["preprocess/clips"] == 12
+    assert run.data.params["preprocess/digest"] == json.loads(out)["digest"]
