@@ -66,24 +66,25 @@ def tune(
 ) -> None:
     """Run a sweep with Ray Tune; stages that all trials share are trained once."""
     from pipelines.space import parse
-    from pipelines.tune import SweepOptions, run_sweep
+    from pipelines.tune import Machines, Sweep, run_sweep
 
-    config, places = _config(recipe, changes), _places(shards, runs)
-    results = run_sweep(
-        name,
-        config,
-        recipe,
-        parse(grid or [], sample or [], space),
-        places,
-        _options(device, num_workers),
-        SweepOptions(
-            num_samples=num_samples,
-            cpus_per_trial=cpus_per_trial,
-            gpus_per_trial=gpus_per_trial,
-            max_concurrent=max_concurrent,
-            ray_address=ray_address,
-        ),
+    machines = Machines(
+        num_samples=num_samples,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        max_concurrent=max_concurrent,
+        ray_address=ray_address,
     )
+    sweep = Sweep(
+        name=name,
+        config=_config(recipe, changes),
+        recipe=recipe,
+        space=parse(grid or [], sample or [], space),
+        places=_places(shards, runs),
+        options=_options(device, num_workers),
+        machines=machines,
+    )
+    results = run_sweep(sweep)
     failed = [result for result in results if result.error]
     for result in results:
         typer.echo(f"{result.name}: " + (f"FAILED: {result.error}" if result.error else f"score {result.score:.1f}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import ray
 import torch
 from ray import tune
 
-from adafocus.config import STAGES, Config, flatten, from_flat, override, stage_key, stage_reads
+from adafocus.config import STAGES, Config, override, stage_key, stage_reads
 from adafocus.loader import ClipLoader
 from adafocus.stages.trainer import EpochReport, Options
 from pipelines.ray_session import ray_session
@@ -23,8 +24,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class SweepOptions:
-    """How a sweep uses the machines; nothing here changes a result."""
+class Machines:
+    """How a sweep uses the cluster; nothing here changes a result."""
 
     num_samples: int = 1
     cpus_per_trial: float = 0
@@ -35,6 +36,19 @@ class SweepOptions:
     max_failures: int = 3
     """Times that a trial whose worker died is started again, from its last state."""
     ray_address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What is tried, on what, and where."""
+
+    name: str
+    config: Config
+    recipe: str
+    space: Space
+    places: Places
+    options: Options
+    machines: Machines = Machines()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,71 +72,26 @@ def shared_stages(keys: set[str]) -> tuple[str, ...]:
     return tuple(stage for stage in STAGES if not keys.intersection(stage_reads(stage)))
 
 
-def run_sweep(
-    name: str,
-    config: Config,
-    recipe: str,
-    space: Space,
-    places: Places,
-    options: Options,
-    sweep: SweepOptions,
-) -> list[TrialResult]:
-    """Run every trial of `space` and return how each ended; a failed trial does not stop the others."""
-    space.check(config)
-    with ray_session(sweep.ray_address, dashboard=True, worker_logs=True):
-        return _run(name, config, recipe, space, places, options, sweep)
+def run_sweep(sweep: Sweep) -> list[TrialResult]:
+    """Run every trial and return how each ended; a failed trial does not stop the others.
 
-
-def _run(
-    name: str,
-    config: Config,
-    recipe: str,
-    space: Space,
-    places: Places,
-    options: Options,
-    sweep: SweepOptions,
-) -> list[TrialResult]:
+    Raises UserError for what the user can mend, before or while the shared stages are trained.
+    """
+    sweep.space.check(sweep.config)
+    places, name = sweep.places, sweep.name
     info, digest = ClipLoader.describe(places.shards)
-    parent_tracker = places.tracker()
-    parent = parent_tracker.run(info.name, "sweep", name, sweep=name)
-    parent.params({"recipe": recipe, **{f"space.{key}": str(value) for key, value in _shown(space).items()}})
+    parent = places.tracker().run(info.name, "sweep", name, sweep=name)
+    parent.params(
+        {"recipe": sweep.recipe, **{f"space.{key}": str(value) for key, value in _shown(sweep.space).items()}}
+    )
     parent.dataset(info, digest, places.shards)
-    cpus, gpus = _per_trial(space, sweep)
-    shared = shared_stages(space.keys)
-    if shared:
-        log.info("stages that all trials share: %s", ", ".join(shared))
-        total = int(ray.cluster_resources().get("CPU", 1))
-        task = ray.remote(num_cpus=total if not gpus else cpus, num_gpus=gpus, max_retries=sweep.max_failures)(
-            _train_shared
-        )
-        ray.get(task.remote(config, places, options, shared, parent.run_id))
-    trainable = tune.with_parameters(
-        _trial,
-        base=flatten(config),
-        recipe=recipe,
-        places=places,
-        options=options,
-        sweep=name,
-        parent=parent.run_id,
-    )
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": cpus, "gpu": gpus}),
-        param_space=_param_space(space),
-        tune_config=tune.TuneConfig(
-            metric="score",
-            mode="max",
-            num_samples=sweep.num_samples,
-            max_concurrent_trials=sweep.max_concurrent or None,
-        ),
-        run_config=tune.RunConfig(
-            name=name,
-            storage_path=str(places.runs / "tune"),
-            failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
-            verbose=0,  # the trials log a line an epoch themselves
-        ),
-    )
-    grid = tuner.fit()
-    results = [_result(row) for row in grid]
+    try:
+        with ray_session(sweep.machines.ray_address, dashboard=True, worker_logs=True):
+            _share(sweep, parent.run_id)
+            results = [_result(row) for row in _tuner(sweep, parent.run_id).fit()]
+    except BaseException as error:
+        parent.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", repr(error))
+        raise
     failed = [result for result in results if result.error]
     ranked = sorted(results, key=lambda result: -result.score)
     parent.json("trials.json", [{"trial": each.name, "score": each.score, "error": each.error} for each in ranked])
@@ -131,36 +100,63 @@ def _run(
     return results
 
 
-def _train_shared(config: Config, places: Places, options: Options, stages: tuple[str, ...], parent: str) -> None:
-    """The stages that all trials share, in one Ray task with all its resources."""
+def _share(sweep: Sweep, parent: str) -> None:
+    """Train the stages that all trials share, in one task with the whole machine, or a trial's share of GPUs."""
+    shared = shared_stages(sweep.space.keys)
+    if not shared:
+        return
+    log.info("stages that all trials share: %s", ", ".join(shared))
+    cpus, gpus = _per_trial(sweep)
+    cpus = cpus if gpus else int(ray.cluster_resources().get("CPU", 1))
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=sweep.machines.max_failures)(_train_shared)
+    try:
+        ray.get(task.remote(sweep, shared, parent))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None  # as it was raised in the worker, without Ray's trace around it
+
+
+def _tuner(sweep: Sweep, parent: str) -> tune.Tuner:
+    cpus, gpus = _per_trial(sweep)
+    trainable = tune.with_parameters(_trial, sweep=sweep, parent=parent)
+    return tune.Tuner(
+        tune.with_resources(trainable, {"cpu": cpus, "gpu": gpus}),
+        param_space=_param_space(sweep.space),
+        tune_config=tune.TuneConfig(
+            metric="score",
+            mode="max",
+            num_samples=sweep.machines.num_samples,
+            max_concurrent_trials=sweep.machines.max_concurrent or None,
+        ),
+        run_config=tune.RunConfig(
+            name=sweep.name,
+            storage_path=str(sweep.places.runs / "tune"),
+            failure_config=tune.FailureConfig(max_failures=sweep.machines.max_failures),
+            verbose=0,  # the trials log a line an epoch themselves
+        ),
+    )
+
+
+def _train_shared(sweep: Sweep, stages: tuple[str, ...], parent: str) -> None:
+    """The stages that all trials share, in one Ray task."""
     _start_worker()
-    run = Run.open(places.tracker(), parent)
+    run = Run.open(sweep.places.tracker(), parent)
 
     def report(row: EpochReport) -> None:
         run.metrics(row.metrics, row.clock, row.time_ms)
         log.info("shared: %s", row.line())
 
-    train_stages(config, places, options, report, stages)
+    train_stages(sweep.config, sweep.places, sweep.options, report, stages)
 
 
-def _trial(
-    params: dict[str, Any],
-    *,
-    base: dict[str, Any],
-    recipe: str,
-    places: Places,
-    options: Options,
-    sweep: str,
-    parent: str,
-) -> None:
+def _trial(params: dict[str, Any], *, sweep: Sweep, parent: str) -> None:
     """One trial, in a worker of Ray Tune."""
     _start_worker()
-    config = override(from_flat(base), params)
+    config, places = override(sweep.config, params), sweep.places
     info, digest = ClipLoader.describe(places.shards)
     trial = stage_key(config, STAGES[-1], digest)  # not Tune's id: a sweep that starts again finds its runs
     shown = " ".join(f"{key.split('.')[-1]}={value}" for key, value in params.items()) or "single"
-    run = places.tracker().run(info.name, "trial", shown, parent=parent, sweep=sweep, trial=trial)
-    describe(run, config, places, recipe)
+    run = places.tracker().run(info.name, "trial", shown, parent=parent, sweep=sweep.name, trial=trial)
+    describe(run, config, places, sweep.recipe)
     score = {"score": 0.0}
 
     def report(row: EpochReport) -> None:
@@ -170,7 +166,7 @@ def _trial(
         log.info("%s: %s", shown, row.line())
 
     try:
-        folder = train_stages(config, places, options, report)
+        folder = train_stages(config, places, sweep.options, report)
     except Exception as error:
         run.finish("FAILED", f"{type(error).__name__}: {error}")
         raise
@@ -186,15 +182,12 @@ def _start_worker() -> None:
     torch.set_num_threads(max(1, int(cpus)))
 
 
-def _per_trial(space: Space, sweep: SweepOptions) -> tuple[float, float]:
-    total = int(ray.cluster_resources().get("CPU", 1))
-    if sweep.cpus_per_trial:
-        return sweep.cpus_per_trial, sweep.gpus_per_trial
-    trials = sweep.num_samples
-    for values in space.grid.values():
-        trials *= len(values)
-    at_once = min(trials, sweep.max_concurrent or trials, total)
-    return max(1, total // at_once), sweep.gpus_per_trial
+def _per_trial(sweep: Sweep) -> tuple[float, float]:
+    """CPUs and GPUs of one trial: as asked for, else the cluster's CPUs over the trials that run at once."""
+    machines, total = sweep.machines, int(ray.cluster_resources().get("CPU", 1))
+    trials = machines.num_samples * math.prod(len(values) for values in sweep.space.grid.values())
+    at_once = min(trials, machines.max_concurrent or trials, total)
+    return machines.cpus_per_trial or max(1, total // at_once), machines.gpus_per_trial
 
 
 def _param_space(space: Space) -> dict[str, Any]:

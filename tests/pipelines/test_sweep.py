@@ -19,7 +19,7 @@ from pipelines import report
 from pipelines.ray_session import ray_session
 from pipelines.space import Space
 from pipelines.train import Places
-from pipelines.tune import SweepOptions, TrialResult, run_sweep, shared_stages
+from pipelines.tune import Machines, Sweep, TrialResult, run_sweep, shared_stages
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,8 @@ def one_ray() -> Iterator[None]:
 
 def sweep(config: Config, places: Places, name: str, **grid: list[object]) -> list[TrialResult]:
     space = Space({key.replace("__", "."): values for key, values in grid.items()})
-    return run_sweep(name, config, "demo", space, places, Options(device="cpu"), SweepOptions(max_failures=0))
+    machines = Machines(max_failures=0)
+    return run_sweep(Sweep(name, config, "demo", space, places, Options(device="cpu"), machines))
 
 
 @pytest.fixture(scope="module")
