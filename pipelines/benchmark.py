@@ -83,12 +83,9 @@ def find_checkpoint(
     if not trials:
         what = f"run {run!r}" if run else f"finished trial in sweep {sweep!r}"
         raise UserError(f"there is no {what} in {places.tracking_uri}; `adafocus train` or `adafocus tune` makes one")
-    best = max(trials, key=lambda trial: trial.data.metrics.get(f"finetune/val_{_metric(trial)}", 0.0))
-    return places.runs / best.data.tags["adafocus.checkpoint"], best.info.run_id, str(best.info.run_name)
-
-
-def _metric(trial: Any) -> str:
-    return trial.data.tags.get("adafocus.metric", "top1")
+    best = max(trials, key=lambda trial: trial.data.metrics[f"finetune/val_{trial.data.tags['adafocus.metric']}"])
+    name = f"{best.data.tags['adafocus.sweep']} {best.info.run_name}".strip()
+    return places.runs / best.data.tags["adafocus.checkpoint"], best.info.run_id, name
 
 
 def benchmark(folder: Path, places: Places, options: Options, batch_size: int = 32) -> Benchmark:

@@ -32,6 +32,8 @@ from preprocessing.schema import DatasetInfo, UserError
 
 Kind = Literal["sweep", "trial", "benchmark", "preprocess", "shared"]
 PREFIX = "adafocus."
+MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+"""Lets the dashboard show runs and curves, not traces of language models."""
 
 
 def default_uri(runs: Path) -> str:
@@ -63,7 +65,7 @@ class Tracker:
                 return found.experiment_id
             local = self.uri.startswith("sqlite:")
             place = (self.runs / "artifacts" / name).as_uri() if local else None
-            return self.client.create_experiment(name, artifact_location=place)
+            return self.client.create_experiment(name, place, tags=MODEL_TRAINING)
 
     def run(self, dataset: str, kind: Kind, name: str, *, parent: str | None = None, **identity: str) -> Run:
         """The run with this kind and identity, in the data set's experiment: found again, or made."""

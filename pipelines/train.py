@@ -71,7 +71,7 @@ def complete(run: Run, folder: Path, places: Places) -> None:
         draw_strips(folder, places.shards, strips)
         run.artifact(strips)
     meta = checkpoint.read_meta(folder)
-    run.tags({"checkpoint": folder.name, "digest": meta.digest})
+    run.tags({"checkpoint": folder.name, "digest": meta.digest, "metric": meta.info["metric"]})
 
 
 def train(config: Config, recipe: str, places: Places, options: Options, name: str) -> Path:

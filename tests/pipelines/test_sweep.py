@@ -78,6 +78,11 @@ def test_mlflow_has_every_trial_with_every_epoch(finished: list[TrialResult], pl
 
 def test_benchmark_and_report(finished: list[TrialResult], places: Places, tmp_path: Path) -> None:
     folder, trial, name = bench.find_checkpoint(places, run=None, sweep="s", folder=None)
+    assert name.startswith("s gamma=")
+    scores = {trial.score for trial in finished}
+    assert places.tracker().find("trial", trial=folder.name.split("-")[1])[0].data.metrics["finetune/val_top1"] == max(
+        scores
+    )
     result = bench.benchmark(folder, places, Options(device="cpu"), batch_size=4)
     run = bench.track(result, folder, places, trial, name)
     assert [row.method for row in result.rows] == [method for method, _, _ in bench.METHODS]
