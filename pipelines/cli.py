@@ -29,6 +29,9 @@ cli_train.register(app)
 cli_models.register(app)
 
 
+INTERRUPTED = 130
+
+
 def main() -> None:
     """Run the command line of this process. Turns UserError into one line and exit status 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -47,9 +50,10 @@ def main() -> None:
             raise
         print(f"adafocus: no space left for {error.filename or 'its files'}; what is finished is kept", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("adafocus: interrupted; start the same command again to go on", file=sys.stderr)
-        raise SystemExit(130) from None
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer turns Ctrl-C into this status and says nothing
+            print("adafocus: interrupted; start the same command again to go on", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

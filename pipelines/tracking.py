@@ -31,6 +31,7 @@ from mlflow.utils.git_utils import get_git_commit
 from preprocessing.schema import DatasetInfo, UserError
 
 Kind = Literal["sweep", "trial", "benchmark", "preprocess", "shared"]
+Ending = Literal["FINISHED", "FAILED", "KILLED"]
 PREFIX = "adafocus."
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """Lets the dashboard show runs and curves, not traces of language models."""
@@ -87,6 +88,10 @@ class Tracker:
         wanted = {f"{PREFIX}{key}": value for key, value in {"kind": kind, **identity}.items()}
         query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
         return list(self.client.search_runs(experiments, query, max_results=1000)) if experiments else []
+
+    def unfinished(self, kind: Kind, **identity: str) -> list[Run]:
+        """Those of the runs that were not closed."""
+        return [Run(self.client, run) for run in self.find(kind, **identity) if run.info.status == "RUNNING"]
 
     def read_json(self, run: MlflowRun, name: str) -> Any:
         """A JSON artifact of a run."""
@@ -154,7 +159,7 @@ class Run:
             path.write_text(text)
             self.client.log_artifact(self.run_id, str(path))
 
-    def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED", reason: str = "") -> None:
+    def finish(self, status: Ending = "FINISHED", reason: str = "") -> None:
         """Close the run; `reason` says why one failed."""
         if reason:
             self.tags({"reason": reason[:5000]})

@@ -17,7 +17,7 @@ from adafocus.loader import ClipLoader
 from adafocus.stages.trainer import EpochReport, Options
 from pipelines.ray_session import ray_session
 from pipelines.space import Space
-from pipelines.tracking import Run
+from pipelines.tracking import Ending, Run
 from pipelines.train import Places, complete, describe, train_stages
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,8 @@ def run_sweep(sweep: Sweep) -> list[TrialResult]:
     sweep.space.check(sweep.config)
     places, name = sweep.places, sweep.name
     info, digest = ClipLoader.describe(places.shards)
-    parent = places.tracker().run(info.name, "sweep", name, sweep=name)
+    tracker = places.tracker()
+    parent = tracker.run(info.name, "sweep", name, sweep=name)
     parent.params(
         {"recipe": sweep.recipe, **{f"space.{key}": str(value) for key, value in _shown(sweep.space).items()}}
     )
@@ -90,7 +91,9 @@ def run_sweep(sweep: Sweep) -> list[TrialResult]:
             _share(sweep, parent.run_id)
             results = [_result(row) for row in _tuner(sweep, parent.run_id).fit()]
     except BaseException as error:
-        parent.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", repr(error))
+        status: Ending = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        for run in (*tracker.unfinished("trial", sweep=name), parent):
+            run.finish(status, repr(error))
         raise
     failed = [result for result in results if result.error]
     ranked = sorted(results, key=lambda result: -result.score)
