@@ -119,7 +119,7 @@ class PPOConfig:
     """Discount of later frames' rewards."""
     reward: Literal["random", "previous", "confidence", "padding"] = "random"
     """Confidence of the true class minus: that with a random patch; that of the previous step; nothing; that with a
-    black patch."""
+    blank patch (zeros after normalisation)."""
     update_epochs: int = 1
     """Passes over one rollout. At 1 the ratio is 1 and clipping has no effect, as in the reference."""
     clip: float = 0.2

@@ -15,6 +15,7 @@ import torch
 from adafocus import checkpoint, flops
 from adafocus.clips import evaluation_split
 from adafocus.config import Config, from_flat
+from adafocus.distributed import pick_device
 from adafocus.evaluate import Look, Predictions, evaluate
 from adafocus.infer import accelerate
 from adafocus.loader import Batch, ClipLoader
@@ -111,7 +112,7 @@ def benchmark(folder: Path, places: Places, options: Options, batch_size: int = 
         models["warmup"] = checkpoint.load_model(warmup)[0]
     else:
         log.info("%s is gone: its row is left out", warmup)
-    device = torch.device("cpu") if options.device == "auto" and not torch.cuda.is_available() else _device(options)
+    device = pick_device(options.device)
     fast = {name: accelerate(each.to(device)) for name, each in models.items()}
     rows, predictions = [], {}
     sample = next(iter(loader)).to(device)
@@ -136,12 +137,6 @@ def benchmark(folder: Path, places: Places, options: Options, batch_size: int = 
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
     return Benchmark(rows, predictions, facts)
-
-
-def _device(options: Options) -> torch.device:
-    from adafocus.distributed import pick_device
-
-    return pick_device(options.device)
 
 
 def _row(

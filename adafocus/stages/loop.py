@@ -1,6 +1,7 @@
 """One stage from start to finish, by one process (or group of workers) at a time.
 
-A finished stage is a folder `<stage>-<key>` that appears by one rename; whoever needs it finds it by its key.
+A finished stage is a folder `<stage>-<key>` whose meta.json appears last, by rename; whoever needs it finds it by its
+key.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from adafocus import checkpoint, distributed
 from adafocus.config import Config
@@ -54,11 +55,16 @@ def _claim(name: str, config: Config, shards: str, runs: Path) -> Iterator[tuple
         locks = runs / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
         lock = FileLock(locks / f"{folder.name}.lock")
-        if lock.is_locked:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
             log.info("%s is being trained by another process: waiting for it", folder.name)
-        with lock:
+            lock.acquire()
+        try:
             distributed.barrier()
             yield folder, digest
+        finally:
+            lock.release()
     else:
         distributed.barrier()
         yield folder, digest

@@ -65,7 +65,6 @@ class Options:
 
     device: str = "auto"
     num_workers: int = 0
-    compile: bool = False
     eval_every: int = 1
     """Epochs between evaluations on the validation split; the last epoch is always evaluated."""
     save_every_s: float = 300.0
@@ -149,8 +148,6 @@ class StageTrainer:
         self.progress = Progress()
         self._resume()
         self.wrapped = distributed.wrap(self.stage)
-        if options.compile:
-            self.wrapped = torch.compile(self.wrapped)  # type: ignore[assignment]
 
     def train(self) -> None:
         """Run the remaining epochs and commit the result."""
