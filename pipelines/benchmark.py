@@ -1,15 +1,13 @@
-"""A finished model measured: accuracy by where it looks, compute, speed; one MLflow run of its own."""
+"""A finished model measured: accuracy by where it looks, compute, speed."""
 
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 
 from adafocus import checkpoint, flops
@@ -21,8 +19,6 @@ from adafocus.infer import accelerate
 from adafocus.loader import Batch, ClipLoader
 from adafocus.models.adafocus import AdaFocus
 from adafocus.stages.trainer import Options, stage_folder
-from pipelines.figures import draw_strips
-from pipelines.tracking import Run
 from pipelines.train import Places
 from preprocessing.schema import DatasetInfo, UserError
 
@@ -188,30 +184,3 @@ def _seconds(model: AdaFocus, batch: Batch, patches: Look, repeats: int = 5) -> 
         result.sum().item()  # waits for the device
         times.append(time.perf_counter() - started)
     return sorted(times[1:])[repeats // 2]
-
-
-def track(result: Benchmark, folder: Path, places: Places, trial: str, name: str) -> Run:
-    """Log a benchmark as an MLflow run of its own, beside the trial that it measured."""
-    info, digest = ClipLoader.describe(places.shards)
-    tracker = places.tracker()
-    run = tracker.run(info.name, "benchmark", f"benchmark {name}", trial=trial or folder.name, checkpoint=folder.name)
-    run.params(result.facts)
-    run.dataset(info, digest, places.shards)
-    for row in result.rows:
-        prefix = f"bench/{row.patches}" if "warm-up" not in row.method else "bench/warmup_random"
-        values = {key: value for key, value in asdict(row).items() if isinstance(value, float)}
-        run.metrics({f"{prefix}/{key}": value for key, value in values.items()})
-    table = {"facts": result.facts, "rows": result.table()}
-    run.json("table.json", table)
-    with tempfile.TemporaryDirectory() as temporary:
-        for key, predicted in result.predictions.items():
-            path = Path(temporary) / f"{key}.parquet"
-            pq.write_table(predicted.table(), path)
-            run.artifact(path, "predictions")
-        strips = Path(temporary) / "patches.png"
-        draw_strips(folder, places.shards, strips)
-        run.artifact(strips)
-    if trial:
-        Run.open(tracker, trial).json("table.json", table)
-    run.finish()
-    return run

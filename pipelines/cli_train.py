@@ -109,13 +109,14 @@ def benchmark(
 
     from pipelines import benchmark as bench
     from pipelines import report as reports
+    from pipelines.record import track
 
     if sum(given is not None for given in (run, sweep, checkpoint)) != 1:
         raise UserError("give exactly one of --run, --sweep and --checkpoint")
     places = _places(shards, runs)
     folder, trial, name = bench.find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
     result = bench.benchmark(folder, places, _options(device, num_workers), batch_size)
-    bench.track(result, folder, places, trial, name)
+    track(result, folder, places, trial, name)
     table = [{"name": name, "facts": result.facts, "rows": result.table()}]
     typer.echo(reports.as_json(table)) if as_json else reports.show(table, Console())
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adafocus import checkpoint
-from adafocus.config import STAGES, Config, flatten
+from adafocus.config import STAGES, Config
 from adafocus.loader import ClipLoader
 from adafocus.stages.loop import run_stage
 from adafocus.stages.trainer import EpochReport, Options
-from pipelines.figures import draw_strips
-from pipelines.tracking import Run, Tracker
+from pipelines.record import complete, describe
+from pipelines.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -54,24 +52,6 @@ def train_stages(
     for stage in stages:
         folder = run_stage(stage, config, shards=places.shards, runs=places.runs, options=options, report=report)
     return folder
-
-
-def describe(run: Run, config: Config, places: Places, recipe: str) -> None:
-    """Log what a trial is before it starts: configuration and data set."""
-    info, digest = ClipLoader.describe(places.shards)
-    run.params({**flatten(config), "recipe": recipe})
-    run.dataset(info, digest, places.shards)
-
-
-def complete(run: Run, folder: Path, places: Places) -> None:
-    """Log what a trial made: weights, meta.json, and a picture of where it looks."""
-    run.artifact(folder, "model")
-    with tempfile.TemporaryDirectory() as temporary:
-        strips = Path(temporary) / "patches.png"
-        draw_strips(folder, places.shards, strips)
-        run.artifact(strips)
-    meta = checkpoint.read_meta(folder)
-    run.tags({"checkpoint": folder.name, "digest": meta.digest, "metric": meta.info["metric"]})
 
 
 def train(config: Config, recipe: str, places: Places, options: Options, name: str) -> Path:

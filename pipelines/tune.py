@@ -16,9 +16,10 @@ from adafocus.config import STAGES, Config, override, stage_key, stage_reads
 from adafocus.loader import ClipLoader
 from adafocus.stages.trainer import EpochReport, Options
 from pipelines.ray_session import ray_session
+from pipelines.record import complete, describe
 from pipelines.space import Space
 from pipelines.tracking import Ending, Run
-from pipelines.train import Places, complete, describe, train_stages
+from pipelines.train import Places, train_stages
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from adafocus.stages.trainer import Options
 from pipelines import benchmark as bench
 from pipelines import report
 from pipelines.ray_session import ray_session
+from pipelines.record import track
 from pipelines.space import Space
 from pipelines.train import Places
 from pipelines.tune import Machines, Sweep, TrialResult, run_sweep, shared_stages
@@ -84,7 +85,7 @@ def test_benchmark_and_report(finished: list[TrialResult], places: Places, tmp_p
         scores
     )
     result = bench.benchmark(folder, places, Options(device="cpu"), batch_size=4)
-    run = bench.track(result, folder, places, trial, name)
+    run = track(result, folder, places, trial, name)
     assert [row.method for row in result.rows] == [method for method, _, _ in bench.METHODS]
     assert result.facts["clips"] == 10
     by_patches = {row.patches: row for row in result.rows}
@@ -99,7 +100,7 @@ def test_benchmark_and_report(finished: list[TrialResult], places: Places, tmp_p
     strips = Image.open(places.tracker().client.download_artifacts(run.run_id, "patches.png"))
     assert strips.width > 4 * 160
     # The report has these rows from MLflow alone, and measuring again does not add a run.
-    bench.track(result, folder, places, trial, name)
+    track(result, folder, places, trial, name)
     (reported,) = report.collect(places, "s")
     assert reported["rows"] == result.table()
     report.write([reported], tmp_path / "RESULTS.md")
