@@ -7,21 +7,28 @@ What a clip looks like in an epoch depends on (seed, epoch, clip) alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+import simplejpeg
 import torch
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
+from torch.utils.data import get_worker_info
 
 from adafocus.clips import ClipTable
 from adafocus.config import DataConfig
 from adafocus.sampling import Pad, evaluation_frames, training_frames
-from adafocus.transforms import View, evaluation_view, training_view, view_frames
+from adafocus.transforms import View, evaluation_view, training_view
+from preprocessing.jpeg import height_field
+
+_HEADER = 4096
+"""A JPEG's header lies in so many first bytes; of a longer one all rows are decoded."""
 
 
 @dataclass(frozen=True)
@@ -111,21 +118,12 @@ class ClipMaker:
     ) -> np.ndarray | None:
         """Decode and crop a clip's frames to where they belong. Returns its boxes in the focus frames, or None."""
         rng, glance, focus = self._choose(epoch, number)
-        view: View | None = None
-        height = width = 0
-        for frame, jpeg in zip(np.union1d(glance, focus), jpegs, strict=True):
-            decoded = decode(jpeg)
-            if view is None:
-                height, width = decoded.shape[1:]
-                view = self._view(rng, height, width)
-            seen = view.apply(decoded)
-            for place in np.flatnonzero(glance == frame):
-                glance_TCHW[place].copy_(seen)
-            if self._independent:
-                for place in np.flatnonzero(focus == frame):
-                    focus_TCHW[place].copy_(seen)
+        size = frame_size(jpegs[0])
+        view = self._view(rng, *size)
+        targets = [(glance, glance_TCHW), (focus, focus_TCHW)] if self._independent else [(glance, glance_TCHW)]
+        _draw(jpegs, size, view, targets, fast=self._train)
         boxes = self.table.boxes(number)
-        return None if boxes is None or view is None else view.place_boxes(boxes[focus], height, width)
+        return None if boxes is None else view.place_boxes(boxes[focus], *size)
 
     def _view(self, rng: np.random.Generator, height: int, width: int) -> View:
         data = self._data
@@ -148,18 +146,77 @@ def _one_thread() -> None:
 
 
 def _empty(clips: int, frames: int, side: int) -> Tensor:
-    """uint8 (B, T, C, H, W) with colours last in memory, as JPEG decoders write them and convolutions like them."""
-    return torch.empty((clips, frames, side, side, 3), dtype=torch.uint8).permute(0, 1, 4, 2, 3)
+    """uint8 (B, T, C, H, W) with colours last in memory, as JPEG decoders write them and convolutions like them.
+
+    In a data loader's worker it lies in shared memory, where the loader would copy it to.
+    """
+    shape = (clips, frames, side, side, 3)
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8).permute(0, 1, 4, 2, 3)
+    shared = torch.UntypedStorage._new_shared(math.prod(shape), device="cpu")  # as torch's own collate does
+    return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape).permute(0, 1, 4, 2, 3)
 
 
 def _pick(rng: np.random.Generator | None, num_frames: int, count: int, pad: Pad) -> np.ndarray:
     return evaluation_frames(num_frames, count, pad) if rng is None else training_frames(rng, num_frames, count, pad)
 
 
-def decode(jpeg: Tensor) -> Tensor:
-    """RGB frame uint8 (C, H, W) of JPEG bytes uint8 (n,). Raises RuntimeError if they are none."""
-    frame: Tensor = decode_jpeg(jpeg, mode=ImageReadMode.RGB)
-    return frame
+def frame_size(jpeg: Tensor) -> tuple[int, int]:
+    """(height, width) in pixels of a JPEG, uint8 (n,). Raises ValueError if it is none."""
+    height, width, *_ = simplejpeg.decode_jpeg_header(jpeg.numpy())
+    return height, width
+
+
+def decode_all(jpegs: Iterable[Tensor], size: tuple[int, int], *, end: int, fast: bool) -> Iterator[Tensor]:
+    """RGB frames uint8 (C, H, W) of JPEGs uint8 (n,) of one size (H, W); each is gone when the next one comes.
+
+    Rows from `end` on may stay undecoded, with any content. `fast` interpolates colours and transforms blocks in less
+    exact ways: for training, whose pixels are cropped and scaled at random anyhow. Raises ValueError for a JPEG that is
+    broken or of another size.
+    """
+    frame_HW3 = np.empty((*size, 3), np.uint8)
+    # The row below takes part in interpolating colours; a decoder works in blocks of 16 rows at most.
+    rows = min((end + 2 + 15) // 16 * 16, size[0])
+    for jpeg in jpegs:
+        if frame_size(jpeg) != size:
+            raise ValueError(f"a frame of {frame_size(jpeg)} pixels in a clip of {size}")
+        with _shortened(jpeg.numpy(), rows, size[0]) as data:
+            simplejpeg.decode_jpeg(data, buffer=frame_HW3, fastdct=fast, fastupsample=fast, strict=False)
+        yield torch.from_numpy(frame_HW3).permute(2, 0, 1)
+
+
+@contextlib.contextmanager
+def _shortened(data: np.ndarray, rows: int, height: int) -> Iterator[np.ndarray]:
+    """The JPEG states that it has only so many rows: all that is decoded."""
+    field = height_field(data[:_HEADER].tobytes()) if rows < height else None
+    if field is None:
+        yield data
+        return
+    data[field : field + 2] = divmod(rows, 256)
+    try:
+        yield data
+    finally:
+        data[field : field + 2] = divmod(height, 256)
+
+
+def _draw(
+    jpegs: Iterable[Tensor],
+    size: tuple[int, int],
+    view: View,
+    targets: Sequence[tuple[np.ndarray, Tensor]],
+    *,
+    fast: bool,
+) -> None:
+    """Put the view of every frame where it belongs: each target is (frame indices (T,), their place (T, C, S, S)).
+
+    `jpegs` are those of all targets' frames, each once, in ascending order.
+    """
+    frames = np.unique(np.concatenate([wanted for wanted, _ in targets]))
+    for frame, decoded in zip(frames, decode_all(jpegs, size, end=view.end, fast=fast), strict=True):
+        seen_CSS = view.apply(decoded)
+        for wanted, out_TCSS in targets:
+            for place in np.flatnonzero(wanted == frame):
+                out_TCSS[place].copy_(seen_CSS)
 
 
 def evaluation_clip(
@@ -169,13 +226,11 @@ def evaluation_clip(
     gives for the same clip out of a shard."""
     glance = evaluation_frames(len(jpegs), data.num_frames, pad)
     focus = evaluation_frames(len(jpegs), data.num_focus_frames, pad) if independent_focus else glance
-    frames = {
-        index: decode(torch.frombuffer(bytearray(jpegs[index]), dtype=torch.uint8))
-        for index in np.union1d(glance, focus).tolist()
-    }
-    first = next(iter(frames.values()))
-    view = evaluation_view(first.shape[1], first.shape[2], data.resize, data.crop)
-    glance_TCHW = view_frames([frames[index] for index in glance.tolist()], view)
-    return glance_TCHW, view_frames(
-        [frames[index] for index in focus.tolist()], view
-    ) if independent_focus else glance_TCHW
+    chosen = [torch.frombuffer(bytearray(jpegs[index]), dtype=torch.uint8) for index in np.union1d(glance, focus)]
+    size = frame_size(chosen[0])
+    view = evaluation_view(*size, data.resize, data.crop)
+    glance_TCHW = _empty(1, data.num_frames, data.crop)[0]
+    focus_TCHW = _empty(1, data.num_focus_frames, data.crop)[0] if independent_focus else glance_TCHW
+    targets = [(glance, glance_TCHW), (focus, focus_TCHW)] if independent_focus else [(glance, glance_TCHW)]
+    _draw(chosen, size, view, targets, fast=False)
+    return glance_TCHW, focus_TCHW

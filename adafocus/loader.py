@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from adafocus.batches import Batch, ClipMaker, decode, evaluation_clip
+from adafocus.batches import Batch, ClipMaker, evaluation_clip
 from adafocus.clips import ClipTable
 from adafocus.config import DataConfig
 from preprocessing.index import read_index
 from preprocessing.schema import DatasetInfo, UserError
 from preprocessing.storage import Store
 
-__all__ = ["Batch", "ClipLoader", "decode", "evaluation_clip"]
+__all__ = ["Batch", "ClipLoader", "evaluation_clip"]
 
 
 class ClipLoader:

@@ -31,19 +31,33 @@ class View:
     flip: bool = False
 
     def apply(self, frame_CHW: Tensor) -> Tensor:
-        """The view of one frame, uint8 (C, S, S). No resampling where the size does not change."""
-        part = frame_CHW[:, self.top : self.top + self.height, self.left : self.left + self.width]
+        """The view of one frame, uint8 (C, S, S), with colours last in memory, as JPEG decoders write them and
+        convolutions like them. No resampling where the size does not change."""
+        rows, cols = self._needed()
+        place = (_shifted(rows.source, self.top), _shifted(cols.source, self.left))
+        part_hwC = np.ascontiguousarray(
+            frame_CHW.permute(1, 2, 0).numpy()[place]
+        )  # numpy copies rows faster than torch
+        seen_1Chw = torch.from_numpy(part_hwC)[None].permute(0, 3, 1, 2)
+        if seen_1Chw.shape[2:] != (rows.length, cols.length):
+            size = (rows.length, cols.length)
+            seen_1Chw = F.interpolate(seen_1Chw, size=size, mode="bilinear", antialias=True)
+        top, left = self.window[0] - rows.start, self.window[1] - cols.start
+        seen_CSS = seen_1Chw[0, :, top : top + self.side, left : left + self.side]
+        return seen_CSS.flip(-1) if self.flip else seen_CSS
+
+    @property
+    def end(self) -> int:
+        """Rows of the source from here on are not needed."""
+        return self.top + self._needed()[0].source.stop
+
+    def _needed(self) -> tuple[_Needed, _Needed]:
+        """Of the part's rows and columns."""
         top, left = self.window
-        if (self.height, self.width) != self.scaled:
-            rows, cols = (
-                _needed(*axis, self.side)
-                for axis in ((self.height, self.scaled[0], top), (self.width, self.scaled[1], left))
-            )
-            part = part[:, rows.source, cols.source][None].contiguous(memory_format=torch.channels_last)
-            part = F.interpolate(part, size=(rows.length, cols.length), mode="bilinear", antialias=True)[0]
-            top, left = top - rows.start, left - cols.start
-        part = part[:, top : top + self.side, left : left + self.side]
-        return part.flip(-1) if self.flip else part
+        return (
+            _needed(self.height, self.scaled[0], top, self.side),
+            _needed(self.width, self.scaled[1], left, self.side),
+        )
 
     def place_boxes(self, boxes_T4: np.ndarray, height: int, width: int) -> np.ndarray:
         """Boxes given as fractions of a source of `height` x `width`, in pixels of the view. Both (top, left, bottom,
@@ -78,6 +92,10 @@ def _needed(size: int, scaled: int, window: int, side: int) -> _Needed:
     return _Needed(slice(first * (size // step), last * (size // step)), first * tile, (last - first) * tile)
 
 
+def _shifted(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
+
+
 def evaluation_view(height: int, width: int, resize: int, crop: int) -> View:
     """The short side scaled to `resize`, the centre square of `crop` kept (all in pixels)."""
     if crop > resize:
@@ -107,12 +125,3 @@ def _places(down: int, right: int) -> list[tuple[int, int]]:
     """Corners, centre, middles of the sides and the four places between, in quarters of the room there is."""
     quarters = [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2), (2, 0), (2, 4), (4, 2), (0, 2), (1, 1), (1, 3), (3, 1), (3, 3)]
     return [(down // 4 * y, right // 4 * x) for y, x in quarters]
-
-
-def view_frames(frames: Sequence[Tensor], view: View) -> Tensor:
-    """The same view of each frame, uint8 (T, C, S, S), with colours last in memory, as JPEG decoders write them and
-    convolutions like them."""
-    out_TCSS = torch.empty((len(frames), view.side, view.side, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-    for place_CSS, frame_CHW in zip(out_TCSS, frames, strict=True):
-        place_CSS.copy_(view.apply(frame_CHW))
-    return out_TCSS

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 _START_OF_SCAN = 0xDA
-_SIZE_MARKERS = frozenset({0xC0, 0xC1, 0xC2})
+_PROGRESSIVE = 0xC2
+_SIZE_MARKERS = frozenset({0xC0, 0xC1, _PROGRESSIVE})
 
 
 class JpegSplitter:
@@ -71,12 +72,30 @@ def scan_offset(data: bytes | bytearray, start: int = 0) -> int | None:
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
     """(height, width) in pixels from a JPEG's header. Raises ValueError if it is not a JPEG."""
+    at = _frame_header(data)
+    height, width = data[at + 5 : at + 7], data[at + 7 : at + 9]
+    return int.from_bytes(height, "big"), int.from_bytes(width, "big")
+
+
+def height_field(data: bytes) -> int | None:
+    """Where a JPEG states its height, two bytes, if decoding may end early by stating less there.
+
+    That holds for sequential ones in which one scan has all components: rows come from top to bottom, and a decoder
+    that is told of fewer rows stops after them. None for the others. Raises ValueError if it is not a JPEG.
+    """
+    at = _frame_header(data)
+    components, scan = data[at + 9 : at + 10], data.find(bytes((0xFF, _START_OF_SCAN)), at)
+    whole = data[at + 1] != _PROGRESSIVE and scan > 0 and data[scan + 4 : scan + 5] == components
+    return at + 5 if whole else None
+
+
+def _frame_header(data: bytes) -> int:
+    """Position of the frame header's marker (SOF)."""
     if data[:2] != SOI:
         raise ValueError(f"not a JPEG: starts with {bytes(data[:4])!r}")
     position = 2
     while position + 9 <= len(data) and data[position] == 0xFF:
         if data[position + 1] in _SIZE_MARKERS:
-            height, width = data[position + 5 : position + 7], data[position + 7 : position + 9]
-            return int.from_bytes(height, "big"), int.from_bytes(width, "big")
+            return position
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     raise ValueError("a JPEG without a frame header")

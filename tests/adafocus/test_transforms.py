@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from adafocus.transforms import View, evaluation_view, training_view, view_frames
+from adafocus.transforms import View, evaluation_view, training_view
 
 SCALES = (1.0, 0.875, 0.75, 0.66)
 
@@ -101,14 +101,6 @@ def test_scaling_only_what_is_needed_changes_nothing(height: int, width: int, sh
         whole = F.interpolate(frame[None], size=view.scaled, mode="bilinear", antialias=True)[0]
         top, left = view.window
         assert torch.equal(view.apply(frame), whole[:, top : top + view.side, left : left + view.side])
-
-
-def test_one_view_for_all_frames() -> None:
-    frames = [picture(100, 130, seed) for seed in range(3)]
-    view = evaluation_view(100, 130, 80, 64)
-    out = view_frames(frames, view)
-    assert out.shape == (3, 3, 64, 64) and out.dtype == torch.uint8
-    assert all(torch.equal(row, view.apply(frame)) for row, frame in zip(out, frames, strict=True))
 
 
 def test_crop_larger_than_the_picture_is_refused() -> None:
