@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from adafocus.config import Config, flatten, from_flat
 from adafocus.models.adafocus import AdaFocus, build_model
 from adafocus.models.backbones import describe
-from preprocessing.schema import DatasetInfo, UserError
+from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
 
 META = "meta.json"
 STATE = "state.pt"
@@ -58,6 +58,8 @@ class Meta:
     """Of the index that it was trained on; empty for weights made elsewhere."""
     info: dict[str, Any]
     """The data set's facts (`DatasetInfo`), class names among them."""
+    extraction: dict[str, Any] = field(default_factory=dict)
+    """How its frames were extracted (`ExtractionSpec`); empty where that was not recorded."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """One row per epoch; the last one's `metrics` are the model's."""
     seconds: float = 0.0
@@ -83,6 +85,7 @@ class Meta:
         *,
         stage: str,
         info: DatasetInfo,
+        extraction: ExtractionSpec | None = None,
         key: str = "",
         digest: str = "",
         history: Sequence[dict[str, Any]] = (),
@@ -91,7 +94,8 @@ class Meta:
         """The record of a model of `config`."""
         flat = {name: list(value) if isinstance(value, tuple) else value for name, value in flatten(config).items()}
         facts = {**info.to_dict(), "class_names": list(info.class_names)}  # lists: as JSON gives them back
-        return cls(flat, stage, key, digest, facts, list(history), seconds)
+        told = {} if extraction is None else asdict(extraction)
+        return cls(flat, stage, key, digest, facts, told, list(history), seconds)
 
 
 def save(folder: Path, model: AdaFocus, meta: Meta) -> Meta:

@@ -46,7 +46,7 @@ class ClipTable:
         self.clip_ids: list[str] = index.table["clip_id"].take(pa.array(rows)).to_pylist()
 
     def _open(self, index: Index) -> None:
-        self.info, self.digest = index.info, index.digest
+        self.info, self.digest, self.spec = index.info, index.digest, index.spec
         columns = {name: index.table[name].chunk(0) for name in index.table.column_names}
         self._shard, self._key = columns["shard"], columns["key"]
         self._labels, self._boxes = columns["labels"], columns["boxes"]

@@ -20,7 +20,7 @@ from adafocus.batches import Batch, ClipMaker, evaluation_clip
 from adafocus.clips import ClipTable
 from adafocus.config import DataConfig
 from preprocessing.index import read_index
-from preprocessing.schema import DatasetInfo, UserError
+from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
 from preprocessing.storage import Store
 
 __all__ = ["Batch", "ClipLoader", "evaluation_clip"]
@@ -64,6 +64,7 @@ class ClipLoader:
             raise UserError(f"{world_size} workers cannot share the {len(table)} clips of split {split!r}")
         self.info: DatasetInfo = table.info
         self.digest: str = table.digest
+        self.spec: ExtractionSpec = table.spec
         self.clip_ids: list[str] = table.clip_ids
         """Of all ranks, in the order of the index."""
         self._order = _Order(len(table), batch_size, train, seed, rank, world_size)

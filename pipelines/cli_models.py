@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from preprocessing.schema import DatasetInfo
+from preprocessing.schema import DatasetInfo, ExtractionSpec
 
 
 def register(app: typer.Typer) -> None:
@@ -26,15 +26,18 @@ def import_checkpoint(
     from adafocus import checkpoint, convert
     from adafocus.loader import ClipLoader
     from pipelines.recipes import find_recipe
+    from preprocessing.index import read_index
+    from preprocessing.storage import Store
 
     config = find_recipe(recipe)
     imported = convert.import_checkpoint(file, config)
     classes = imported.model.num_classes
     info = DatasetInfo(recipe.rsplit("-", 1)[0], tuple(f"class {number}" for number in range(classes)))
-    digest = ""
+    digest, spec = "", ExtractionSpec()  # the height of the authors' frames
     if shards:
         info, digest = ClipLoader.describe(shards)
-    meta = checkpoint.Meta.describe(config, stage=imported.stage, info=info, digest=digest)
+        spec = read_index(Store(shards), columns=[]).spec
+    meta = checkpoint.Meta.describe(config, stage=imported.stage, info=info, extraction=spec, digest=digest)
     checkpoint.save(out, imported.model, meta)
     typer.echo(f"{out}: {', '.join(imported.parts)} of stage {imported.stage}, {classes} classes")
 

@@ -10,16 +10,16 @@ import contextlib
 import fcntl
 import functools
 import os
-import re
 import resource
 import selectors
 import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -27,6 +27,7 @@ from typing import IO, Any, Self
 import ffmpeg
 import numpy as np
 
+from preprocessing.ffmpeg_log import FFmpegLog
 from preprocessing.jpeg import JpegSplitter, jpeg_size
 from preprocessing.schema import ExtractionSpec, Status, UserError
 
@@ -43,12 +44,6 @@ _GLOBAL = (
     # A period longer than any run: only the last report, which holds the time of the last frame, is of use.
     *("-progress", "pipe:2", "-stats_period", "1000000"),
 )
-_LEVEL = re.compile(r"^(?:\[[^\]]* @ 0x[0-9a-f]+\] )*\[(panic|fatal|error|warning|info)\] (.*)$")
-_ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
-_DURATION = re.compile(r"^  Duration: (\d+):(\d+):(\d+\.\d+)")
-_STREAM = re.compile(r"^  Stream #0:\d+.*: Video: .*?, (\d+)x(\d+)\b")
-_FPS = re.compile(r" (\d+(?:\.\d+)?)(k?) (?:fps|tbr)\b")
-_CORRUPT = ("corrupt decoded frame", "corrupt input packet", "Packet corrupt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +95,19 @@ def ffmpeg_version() -> str:
 
 
 def extraction_argv(
-    source: str, spec: ExtractionSpec, *, start_s: float | None = None, end_s: float | None = None
+    source: str,
+    spec: ExtractionSpec,
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    only: Sequence[int] | None = None,
 ) -> list[str]:
     """The command that writes the frames of `source` as JPEGs to its standard output.
 
     `clean` passes every decoded frame through. `paper` is the reference implementation's
     `ffmpeg -i X -vf scale=-1:360 [-r FPS] image_%05d.jpg`: constant frame rate, default JPEG quality. A time range is
     cut on decoded time stamps, half-open, without seeking, for seeking is not exact with open groups of pictures.
+    `only` (of `clean`) encodes the frames with these indices alone; a first output then counts all of them.
     """
     filters = []
     if start_s is not None or end_s is not None:
@@ -119,17 +120,37 @@ def extraction_argv(
         output |= {"fps_mode": "passthrough", "q:v": spec.quality}
     elif spec.fps:
         output["r"] = spec.fps
-    if spec.max_frames:
-        output["frames:v"] = spec.max_frames
-    output["vf"] = ",".join([*filters, f"scale=-1:{spec.height}"])
-    stream = ffmpeg.input(
+    limit = {"frames:v": spec.max_frames} if spec.max_frames else {}
+    picked = [] if only is None else [f"select='{'+'.join(f'eq(n,{index})' for index in only)}'"]
+    output["vf"] = ",".join([*filters, *picked, f"scale=-1:{spec.height}"])
+    given = _input(source)
+    outputs = []
+    if only is not None:
+        output["frames:v"] = len(only)  # ends when it has them; the count goes on
+        counted = {"map": "0:V:0", "format": "null", "fps_mode": "passthrough", **limit}
+        outputs.append(given.output("-", vf=",".join([*filters, "null"]), an=None, sn=None, dn=None, **counted))
+    else:
+        output |= limit
+    if only is None or len(only):
+        outputs.append(given.output("pipe:1", an=None, sn=None, dn=None, **output))
+    return [find_ffmpeg(), *_GLOBAL, *ffmpeg.merge_outputs(*outputs).get_args()]
+
+
+def packets_argv(source: str) -> list[str]:
+    """The command that counts the packets of the video stream: nearly always as many as frames, and nothing decoded."""
+    stream = _input(source).output("-", map="0:V:0", c="copy", format="null", an=None, sn=None, dn=None)
+    return [find_ffmpeg(), *_GLOBAL, *stream.get_args()]
+
+
+def _input(source: str) -> Any:
+    """A stranger's file, opened with care."""
+    return ffmpeg.input(
         f"file:{source}",
         threads=1,
         protocol_whitelist="file",
         format_whitelist=FORMATS,
         max_pixels=MAX_PIXELS,
-    ).output("pipe:1", an=None, sn=None, dn=None, **output)
-    return [find_ffmpeg(), *_GLOBAL, *stream.get_args()]
+    )
 
 
 def extract_frames(
@@ -139,69 +160,34 @@ def extract_frames(
     start_s: float | None = None,
     end_s: float | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    stop: threading.Event | None = None,
 ) -> FrameStream:
     """Frames of a video file as JPEG bytes: iterate inside `with`, then read `.result`.
 
     Nothing about the file raises: whatever it holds, `.result` says how it ended. OSError comes only from starting
     ffmpeg. Memory is that of a few frames, however long the clip.
     """
-    return FrameStream(extraction_argv(str(path), spec, start_s=start_s, end_s=end_s), spec, start_s, end_s, limits)
-
-
-@dataclass(slots=True)
-class _Log:
-    """What ffmpeg says on its standard error, a line at a time, in bounded memory."""
-
-    duration_s: float | None = None
-    fps: float | None = None
-    out_time_s: float | None = None
-    opened: bool = False
-    has_video: bool = False
-    num_errors: int = 0
-    errors: list[str] = field(default_factory=list)
-    _rest: bytes = b""
-
-    def feed(self, chunk: bytes) -> None:
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        self._rest = self._rest[-4096:]
-        for line in lines:
-            self._read(line.decode("utf-8", "replace").rstrip())
-
-    def _read(self, line: str) -> None:
-        if line.startswith("out_time_us="):
-            value = line.split("=")[1]
-            self.out_time_s = int(value) / 1e6 if value.lstrip("-").isdigit() else None
-            return
-        match = _LEVEL.match(line)
-        if match is None:
-            return
-        level, text = match.groups()
-        if level in ("panic", "fatal", "error") or any(word in text for word in _CORRUPT):
-            if self.errors and text.startswith("Error opening input"):
-                return  # says no more than the line before it, and where the data root is
-            self.num_errors += 1
-            if len(self.errors) < 3:
-                self.errors.append(_ADDRESS.sub("", text))
-        elif text.startswith("Input #0"):
-            self.opened = True
-        elif duration := _DURATION.match(text):
-            hours, minutes, seconds = duration.groups()
-            self.duration_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-        elif not self.has_video and _STREAM.match(text) and "(attached pic)" not in text:
-            self.has_video = True
-            rate = _FPS.search(text)
-            self.fps = float(rate[1]) * (1000 if rate[2] else 1) if rate else None
+    argv = extraction_argv(str(path), spec, start_s=start_s, end_s=end_s)
+    return FrameStream(argv, spec, start_s, end_s, limits, stop)
 
 
 class FrameStream:
     """A running ffmpeg whose standard output is a row of JPEGs. Leaving the `with` block ends the process."""
 
     def __init__(
-        self, argv: list[str], spec: ExtractionSpec, start_s: float | None, end_s: float | None, limits: Limits
+        self,
+        argv: list[str],
+        spec: ExtractionSpec,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        stop: threading.Event | None = None,
     ) -> None:
+        """Setting `stop`, in another thread, ends it with the error `stopped`."""
         self.argv = argv
+        self._stop = stop
         self._spec, self._range, self._limits = spec, (start_s or 0.0, end_s), limits
-        self._log = _Log()
+        self._log = FFmpegLog()
         self._num_frames = self._num_bytes = 0
         self._first: tuple[int, int] = (0, 0)
         self._stopped = ""  # the limit that ended it
@@ -259,8 +245,8 @@ class FrameStream:
                 selector.register(pipe, selectors.EVENT_READ)
             while selector.get_map():
                 left = self._deadline - time.monotonic()
-                if left <= 0:
-                    self._stopped = "timeout"
+                if left <= 0 or (self._stop is not None and self._stop.is_set()):
+                    self._stopped = "timeout" if left <= 0 else "stopped"
                     return
                 for key, _ in selector.select(min(left, 0.5)):
                     chunk = os.read(key.fd, _READ)
@@ -273,6 +259,16 @@ class FrameStream:
         self._process.wait(max(self._deadline - time.monotonic(), 1.0))
 
     @property
+    def count(self) -> int:
+        """Frames that there are, encoded or only counted."""
+        return max(self._num_frames, self._log.num_frames)
+
+    @property
+    def reconfigured(self) -> bool:
+        """Did frames change their size or format on the way? Then the indices of `only` began anew."""
+        return self._log.reconfigured
+
+    @property
     def result(self) -> Extraction:
         """How it ended. To be read after the iteration, inside or after the `with` block."""
         status, error = self._verdict()
@@ -280,7 +276,7 @@ class FrameStream:
         return Extraction(
             status=status,
             error=error,
-            num_frames=self._num_frames,
+            num_frames=self.count,
             fps=self._spec.fps or self._log.fps,
             height=height or None,
             width=width or None,
@@ -301,7 +297,7 @@ class FrameStream:
             return "probe_failed", said or "ffmpeg cannot open it"
         if not log.has_video:
             return "probe_failed", "there is no video stream in it"
-        if self._num_frames == 0:
+        if self.count == 0:
             return "decode_failed", self._no_frames(said)
         if log.num_errors:
             return "damaged", said
@@ -318,7 +314,7 @@ class FrameStream:
     def _ends_early(self) -> str:
         """A container that was cut off without the decoder noticing: its header promises more time than came out."""
         log, (start_s, end_s) = self._log, self._range
-        if log.duration_s is None or log.out_time_s is None or self._num_frames == self._spec.max_frames:
+        if log.duration_s is None or log.out_time_s is None or self.count == self._spec.max_frames:
             return ""
         expected_s = min(end_s or log.duration_s, log.duration_s) - start_s
         if log.out_time_s >= 0.8 * expected_s - 1.0:

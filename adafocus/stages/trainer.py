@@ -290,6 +290,7 @@ class StageTrainer:
             key=self.folder.name.removeprefix(f"{self.name}-"),
             digest=self.digest,
             info=self.info,
+            extraction=self.loader.spec,
             history=self.progress.history,
             seconds=self.progress.seconds,
         )
