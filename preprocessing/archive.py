@@ -48,10 +48,8 @@ class TarStream:
 
     def add(self, name: str, data: bytes) -> int:
         """Append a member. Returns the offset of its data."""
-        self._write(_header(name, len(data)))
-        at = self.offset
-        self._write(data)
-        self._write(b"\0" * (-len(data) % _BLOCK))
+        at = self.offset + _BLOCK
+        self._write(b"".join((_header(name, len(data)), data, b"\0" * (-len(data) % _BLOCK))))
         return at
 
     def mark(self) -> tuple[int, Any]:

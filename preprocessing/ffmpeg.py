@@ -11,7 +11,7 @@ import fcntl
 import functools
 import os
 import resource
-import selectors
+import select
 import shutil
 import signal
 import subprocess
@@ -38,7 +38,8 @@ MAX_PIXELS = 8192 * 8192
 MAX_MEMORY = 4 << 30
 """Address space in bytes that one ffmpeg process may take."""
 
-_READ = 1 << 20
+_READ = 1 << 17
+_PIPE = 1 << 20
 _GLOBAL = (
     *("-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info", "-filter_threads", "1"),
     # A period longer than any run: only the last report, which holds the time of the last frame, is of use.
@@ -239,23 +240,26 @@ class FrameStream:
 
     def _chunks(self) -> Iterator[bytes]:
         """Chunks of standard output while standard error is read along. Ends at the end of both or at the deadline."""
-        with selectors.DefaultSelector() as selector:
-            for pipe in (self._process.stdout, self._process.stderr):
-                assert pipe is not None
-                selector.register(pipe, selectors.EVENT_READ)
-            while selector.get_map():
-                left = self._deadline - time.monotonic()
-                if left <= 0 or (self._stop is not None and self._stop.is_set()):
-                    self._stopped = "timeout" if left <= 0 else "stopped"
-                    return
-                for key, _ in selector.select(min(left, 0.5)):
-                    chunk = os.read(key.fd, _READ)
-                    if not chunk:
-                        selector.unregister(key.fileobj)
-                    elif key.fileobj is self._process.stderr:
-                        self._log.feed(chunk)
-                    else:
-                        yield chunk
+        waiting, open_pipes = select.poll(), 2
+        for pipe in (self._process.stdout, self._process.stderr):
+            assert pipe is not None
+            waiting.register(pipe, select.POLLIN)
+        assert self._process.stderr is not None
+        log_fd = self._process.stderr.fileno()
+        while open_pipes:
+            left = self._deadline - time.monotonic()
+            if left <= 0 or (self._stop is not None and self._stop.is_set()):
+                self._stopped = "timeout" if left <= 0 else "stopped"
+                return
+            for fd, _ in waiting.poll(min(left, 0.5) * 1000):
+                chunk = os.read(fd, _READ)
+                if not chunk:
+                    waiting.unregister(fd)
+                    open_pipes -= 1
+                elif fd == log_fd:
+                    self._log.feed(chunk)
+                else:
+                    yield chunk
         self._process.wait(max(self._deadline - time.monotonic(), 1.0))
 
     @property
@@ -381,4 +385,4 @@ def _widen(pipe: IO[bytes] | None) -> None:
     """A larger buffer between the processes: fewer turns of reading, and ffmpeg waits less."""
     if pipe is not None and hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux
         with contextlib.suppress(OSError):  # more than the machine allows
-            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _READ)
+            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)

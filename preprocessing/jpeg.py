@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 _START_OF_SCAN = 0xDA
+_NEXT = EOI + SOI + b"\xff"
 _PROGRESSIVE = 0xC2
 _SIZE_MARKERS = frozenset({0xC0, 0xC1, _PROGRESSIVE})
 
@@ -43,11 +44,14 @@ class JpegSplitter:
             if scan is None:
                 return None
             self._searched = scan
-        end = self._buffer.find(EOI, self._searched)
-        if end < 0:
-            self._searched = max(len(self._buffer) - 1, self._searched)
-            return None
-        return end + 2
+        # Longer patterns are found faster: look for an end with the next start behind it, then at the very end.
+        end = self._buffer.find(_NEXT, self._searched)
+        if end >= 0:
+            return end + 2
+        if self._buffer.endswith(EOI, self._searched):
+            return len(self._buffer)
+        self._searched = max(len(self._buffer) - len(_NEXT) + 1, self._searched)
+        return None
 
 
 def scan_offset(data: bytes | bytearray, start: int = 0) -> int | None:
