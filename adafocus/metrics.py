@@ -66,6 +66,14 @@ def topk_accuracy(logits_NK: Tensor, labels_NL: Tensor, k: int = 1) -> float:
     return 100 * float((best == labels_NL[:, :1]).any(1).double().mean())
 
 
+def class_accuracy(logits_NK: Tensor, labels_NL: Tensor) -> Tensor:
+    """Share, in percent, of the clips whose first label is the class that are recognised, float64 (K,); NaN for
+    classes that are no clip's first label."""
+    first_N, guesses_N, classes = labels_NL[:, 0], logits_NK.argmax(1), logits_NK.shape[1]
+    right_K = torch.bincount(first_N[first_N == guesses_N], minlength=classes)
+    return 100 * right_K.double() / torch.bincount(first_N, minlength=classes)
+
+
 def scores(logits_NK: Tensor, labels_NL: Tensor) -> dict[str, float]:
     """All metrics of one prediction per clip: map, top1, top5. Raises ValueError without clips."""
     if len(logits_NK) == 0 or len(logits_NK) != len(labels_NL):

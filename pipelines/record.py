@@ -8,58 +8,154 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
+import torch
 
-from adafocus import checkpoint
-from adafocus.config import Config, flatten
+from adafocus import checkpoint, metrics
+from adafocus.config import Config, flatten, from_flat
+from adafocus.distributed import pick_device
 from adafocus.loader import ClipLoader
+from pipelines import charts, registry
+from pipelines.charts import Point
 from pipelines.figures import draw_strips
+from pipelines.published import rows_of
+from pipelines.registry import Made
 from pipelines.tracking import Run
+from preprocessing.schema import DatasetInfo
 
 if TYPE_CHECKING:
-    from pipelines.benchmark import Benchmark
+    from pipelines.benchmark import Benchmark, Row
     from pipelines.train import Places
 
+MODEL = "model"
+"""Folder of a run's artifacts that holds weights and meta.json."""
+METRIC_NAMES = {"map": "mAP", "top1": "top-1", "top5": "top-5"}
 
-def describe(run: Run, config: Config, places: Places, recipe: str) -> None:
-    """Log what a trial is before it starts: configuration and data set."""
+
+def describe(run: Run, config: Config, places: Places, recipe: str, device: str = "auto") -> None:
+    """Log what a trial is before it starts: configuration, device and data set."""
     info, digest = ClipLoader.describe(places.shards)
-    run.params({**flatten(config), "recipe": recipe})
+    run.params({**flatten(config), "recipe": recipe, "device": device_name(device)})
     run.dataset(info, digest, places.shards)
 
 
+def device_name(wanted: str) -> str:
+    """The device that `wanted` stands for, with its maker's name if it is a GPU."""
+    device = pick_device(wanted)
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
 def complete(run: Run, folder: Path, places: Places) -> None:
-    """Log what a trial made: weights, meta.json, and a picture of where it looks."""
-    run.artifact(folder, "model")
+    """Log what a trial made: weights, meta.json, the reward's curve, and a picture of where it looks."""
+    run.artifact(folder, MODEL)
     with tempfile.TemporaryDirectory() as temporary:
         strips = Path(temporary) / "patches.png"
         draw_strips(folder, places.shards, strips)
         run.artifact(strips)
+        rewards = run.curve("ppo/reward")
+        if rewards:
+            names = sorted(key for key in run.metric_names() if key.startswith("ppo/reward_t"))
+            by_time: dict[int, list[float]] = {step: [] for step in rewards}
+            for name in names:
+                for step, value in run.curve(name).items():
+                    by_time[step].append(value)
+            chart = charts.reward_chart(list(rewards), list(rewards.values()), by_time)
+            run.artifact(charts.save(chart, Path(temporary) / "reward.png"))
     meta = checkpoint.read_meta(folder)
     run.tags({"checkpoint": folder.name, "digest": meta.digest, "metric": meta.info["metric"]})
 
 
 def track(result: Benchmark, folder: Path, places: Places, trial: str, name: str) -> Run:
-    """Log a benchmark as an MLflow run of its own, beside the trial that it measured."""
+    """Log a benchmark as an MLflow run of its own, linked with the trial that it measured (a run id, or empty), and
+    register the checkpoint if a recipe made it. The same measured again on the same machine goes into the same run."""
     info, digest = ClipLoader.describe(places.shards)
-    tracker = places.tracker()
-    run = tracker.run(info.name, "benchmark", f"benchmark {name}", trial=trial or folder.name, checkpoint=folder.name)
-    run.params(result.facts)
-    run.dataset(info, digest, places.shards)
+    config, tracker = from_flat(checkpoint.read_meta(folder).config), places.tracker()
+    where = {key: str(result.facts[key]) for key in ("digest", "device", "threads", "batch_size")}
+    identity = {"trial": trial or folder.name, "checkpoint": folder.name, **where}
+    run = tracker.run(info.name, "benchmark", f"benchmark {name}", **identity)
+    measured = Run.open(tracker, trial) if trial else None
+    recipe = measured.param("recipe") if measured else ""
+    facts = {**result.facts, **({"recipe": recipe} if recipe else {})}
+    run.params({**flatten(config), **facts})
+    run.dataset(info, digest, places.shards, "evaluation")
     for row in result.rows:
-        prefix = f"bench/{row.patches}" if "warm-up" not in row.method else "bench/warmup_random"
         values = {key: value for key, value in asdict(row).items() if isinstance(value, float)}
-        run.metrics({f"{prefix}/{key}": value for key, value in values.items()})
-    table = {"facts": result.facts, "rows": result.table()}
+        run.metrics({f"bench/{_key(row)}/{key}": value for key, value in values.items()})
+    online = _online(result, config)
+    for key, points in online.items():
+        for point in points:
+            values = {f"online/{key}/{score}": point[score] for score in ("top1", "map")}
+            run.metrics(values, step=int(point["frames"]))
+    table = {"facts": facts, "rows": result.table(), "online": online}
     run.json("table.json", table)
     with tempfile.TemporaryDirectory() as temporary:
         for key, predicted in result.predictions.items():
             path = Path(temporary) / f"{key}.parquet"
             pq.write_table(predicted.table(), path)
             run.artifact(path, "predictions")
-        strips = Path(temporary) / "patches.png"
-        draw_strips(folder, places.shards, strips)
-        run.artifact(strips)
-    if trial:
-        Run.open(tracker, trial).json("table.json", table)
+        draw_strips(folder, places.shards, Path(temporary) / "patches.png")
+        _charts(result, info, online, Path(temporary))
+        for path in sorted(Path(temporary).glob("*.png")):
+            run.artifact(path)
+    if measured:
+        run.describe(f"Measures the trial {measured.link}.")
+        measured.describe(f"Measured by {run.link}.")
+        measured.json("table.json", table)
+    else:
+        run.artifact(folder, MODEL)
+    if measured and recipe:
+        about = f"Trained by {measured.link}, measured by {run.link}."
+        score = getattr(result.rows[0], info.metric)
+        made = Made(recipe, trial, MODEL, digest, info.metric, score, about)
+        run.tags({"model": registry.register(tracker, made)})
     run.finish()
     return run
+
+
+def _key(row: Row) -> str:
+    """The place of a row in a metric's name."""
+    return row.patches if "warm-up" not in row.method else f"warmup_{row.patches}"
+
+
+def _online(result: Benchmark, config: Config) -> dict[str, list[dict[str, float]]]:
+    """For each place to look the scores after 1..T frames, and their compute; none for clips that are seen as a whole.
+
+    Every frame costs the same, so that t of T frames cost t/T of the whole.
+    """
+    if config.model.family != "untrimmed":
+        return {}
+    gflops = {row.patches: row.gflops for row in result.rows}
+    curves = {}
+    for key, predicted in result.predictions.items():
+        stage, _, patches = key.partition("-")
+        scores = metrics.online_scores(predicted.logits_NTK, predicted.labels_NL)
+        if len(scores) == config.data.num_frames > 1:
+            share = gflops[patches] / len(scores)
+            name = patches if stage == "finetune" else f"{stage}_{patches}"
+            curves[name] = [{"frames": n, "gflops": n * share, **values} for n, values in enumerate(scores, 1)]
+    return curves
+
+
+def _charts(result: Benchmark, info: DatasetInfo, online: dict[str, list[dict[str, float]]], folder: Path) -> None:
+    """Write the pictures of the policy's predictions, and of accuracy over frames and over compute."""
+    predicted = next(each for key, each in result.predictions.items() if key == "finetune-policy")
+    logits_NK, labels_NL = predicted.logits_NTK[:, -1], predicted.labels_NL
+    first_N, guesses_N = labels_NL[:, 0].numpy(), logits_NK.argmax(1).numpy()
+    save = charts.save
+    save(charts.confusion_chart(first_N, guesses_N, info.class_names), folder / "confusion.png")
+    counts_K = metrics.multi_hot(labels_NL, info.num_classes).sum(0).numpy()
+    if info.metric == "map":
+        values_K, name = metrics.class_precision(logits_NK, labels_NL).numpy(), "average precision"
+    else:
+        values_K, name = metrics.class_accuracy(logits_NK, labels_NL).numpy(), "accuracy"
+    save(charts.class_chart(values_K, counts_K, info.class_names, name), folder / "classes.png")
+    metric = METRIC_NAMES[info.metric]
+    if online:
+        curves = {key: [point[info.metric] for point in points] for key, points in online.items()}
+        save(charts.online_chart(curves, metric), folder / "online.png")
+    chart = charts.compute_chart(
+        [Point(row.method, row.gflops, getattr(row, info.metric)) for row in result.rows],
+        [Point(row.method, row.gflops, row.accuracy, row.family) for row in rows_of(info.name)],
+        metric,
+        [[Point("", point["gflops"], point[info.metric]) for point in points] for points in online.values()],
+    )
+    save(chart, folder / "compute.png")

@@ -6,26 +6,29 @@ by its tags (`adafocus.kind`, `adafocus.sweep`, `adafocus.trial`), so that work 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import platform
+import re
+import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.artifacts import load_dict
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.git_utils import get_git_commit
 
 from preprocessing.schema import DatasetInfo, UserError
@@ -64,51 +67,59 @@ class Tracker:
             found = self.client.get_experiment_by_name(name)
             if found:
                 return found.experiment_id
-            local = self.uri.startswith("sqlite:")
-            place = (self.runs / "artifacts" / name).as_uri() if local else None
+            served = self.uri.startswith("http")  # then the server says where artifacts go
+            place = None if served else (self.runs / "artifacts" / name).as_uri()
             return self.client.create_experiment(name, place, tags=MODEL_TRAINING)
 
     def run(self, dataset: str, kind: Kind, name: str, *, parent: str | None = None, **identity: str) -> Run:
         """The run with this kind and identity, in the data set's experiment: found again, or made."""
         experiment = self.experiment(dataset)
         tags = {f"{PREFIX}{key}": value for key, value in {"kind": kind, **identity}.items()}
-        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        found = self.client.search_runs([experiment], query, max_results=1)
+        found = self.client.search_runs([experiment], _query(tags), max_results=1)
         if found:
             run = found[0]
             self.client.update_run(run.info.run_id, status="RUNNING")
         else:
             links = {"mlflow.parentRunId": parent} if parent else {}
-            run = self.client.create_run(experiment, tags={**tags, **links, **_provenance()}, run_name=name)
-        return Run(self.client, run)
+            commit = {"mlflow.source.git.commit": _commit()}
+            run = self.client.create_run(experiment, tags={**tags, **links, **commit}, run_name=name)
+        opened = Run(self.client, run, self.uri)
+        opened.provenance()
+        return opened
 
     def find(self, kind: Kind, **identity: str) -> list[MlflowRun]:
         """All runs of a kind, newest first, over all experiments."""
         experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
-        wanted = {f"{PREFIX}{key}": value for key, value in {"kind": kind, **identity}.items()}
-        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
-        return list(self.client.search_runs(experiments, query, max_results=1000)) if experiments else []
+        query = _query({f"{PREFIX}{key}": value for key, value in {"kind": kind, **identity}.items()})
+        found: list[MlflowRun] = []
+        token = "" if experiments else None
+        while token is not None:
+            page = self.client.search_runs(experiments, query, max_results=1000, page_token=token or None)
+            found, token = found + list(page), page.token or None
+        return found
 
     def unfinished(self, kind: Kind, **identity: str) -> list[Run]:
         """Those of the runs that were not closed."""
-        return [Run(self.client, run) for run in self.find(kind, **identity) if run.info.status == "RUNNING"]
+        return [Run(self.client, run, self.uri) for run in self.find(kind, **identity) if run.info.status == "RUNNING"]
 
     def read_json(self, run: MlflowRun, name: str) -> Any:
         """A JSON artifact of a run."""
-        return load_dict(f"{run.info.artifact_uri}/{name}")
+        with tempfile.TemporaryDirectory() as folder:
+            return json.loads(Path(self.client.download_artifacts(run.info.run_id, name, folder)).read_text())
 
 
 class Run:
     """One MLflow run that is being written."""
 
-    def __init__(self, client: MlflowClient, run: MlflowRun) -> None:
-        self.client, self.run_id = client, run.info.run_id
+    def __init__(self, client: MlflowClient, run: MlflowRun, uri: str) -> None:
+        self.client, self.run_id, self.uri = client, run.info.run_id, uri
+        self.experiment_id, self.name = run.info.experiment_id, str(run.info.run_name)
         self._params = dict(run.data.params)
 
     @classmethod
     def open(cls, tracker: Tracker, run_id: str) -> Run:
         """A run by its id."""
-        return cls(tracker.client, tracker.client.get_run(run_id))
+        return cls(tracker.client, tracker.client.get_run(run_id), tracker.uri)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters that are not logged yet (they cannot be changed once logged)."""
@@ -116,6 +127,19 @@ class Run:
         for start in range(0, len(fresh), 100):
             self.client.log_batch(self.run_id, params=fresh[start : start + 100])
         self._params.update({param.key: param.value for param in fresh})
+
+    def param(self, name: str) -> str:
+        """A parameter's value; empty if it is not logged."""
+        return str(self._params.get(name, ""))
+
+    def metric_names(self) -> list[str]:
+        """Of all metrics that are logged, sorted."""
+        return sorted(self.client.get_run(self.run_id).data.metrics)
+
+    def curve(self, name: str) -> dict[int, float]:
+        """A metric's value by step, in order; the newest where a step was logged twice."""
+        entries = self.client.get_metric_history(self.run_id, name)
+        return {entry.step: entry.value for entry in sorted(entries, key=lambda each: (each.step, each.timestamp))}
 
     def metrics(self, values: Mapping[str, float], step: int = 0, time_ms: int | None = None) -> None:
         """Log metrics in one request. The same values with the same step and time again change nothing."""
@@ -133,13 +157,41 @@ class Run:
         tags = [RunTag(f"{PREFIX}{key}", str(value)) for key, value in values.items()]
         self.client.log_batch(self.run_id, tags=tags)
 
-    def dataset(self, info: DatasetInfo, digest: str, shards: str) -> None:
+    def provenance(self) -> None:
+        """Log code and versions as parameters. A run that goes on with others keeps its own and is tagged with them."""
+        now = provenance()
+        self.params(now)
+        changed = {key: value for key, value in now.items() if self._params[key] != value}
+        if changed:
+            self.tags({"continued_with": json.dumps(changed)})
+
+    def describe(self, text: str) -> None:
+        """The description in Markdown that the dashboard shows on the run's page."""
+        self.client.set_tag(self.run_id, "mlflow.note.content", text)
+
+    @property
+    def link(self) -> str:
+        """Markdown that leads to the run's page in the dashboard."""
+        return f"[{self.name}](#/experiments/{self.experiment_id}/runs/{self.run_id})"
+
+    @contextlib.contextmanager
+    def system_metrics(self) -> Iterator[None]:
+        """Log what the machine does meanwhile, every ten seconds, as system/<host>/..., from a thread of its own."""
+        node = re.sub(r"[^\w.-]", "-", socket.gethostname())
+        monitor = SystemMetricsMonitor(self.run_id, resume_logging=True, node_id=node, tracking_uri=self.uri)
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.finish()
+
+    def dataset(self, info: DatasetInfo, digest: str, shards: str, context: str = "training") -> None:
         """Log the data set, by its digest, as an input of the run."""
         with warnings.catch_warnings(action="ignore"):  # two of its source classes fit a folder; either will do
             source = resolve_dataset_source(shards)
         dataset = MetaDataset(source, name=info.name, digest=digest[:36])
         entity = dataset._to_mlflow_entity()
-        self.client.log_inputs(self.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
+        self.client.log_inputs(self.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file, or a folder with all it holds, into the run's artifacts."""
@@ -166,10 +218,32 @@ class Run:
         self.client.set_terminated(self.run_id, status)
 
 
-def _provenance() -> dict[str, str]:
-    versions = {name: version(name) for name in ("torch", "torchvision", "ray", "mlflow", "adafocus")}
+def provenance() -> dict[str, str]:
+    """What the numbers depend on besides the configuration."""
+    packages = ("torch", "torchvision", "ray", "mlflow", "adafocus")
     return {
-        **{f"{PREFIX}version.{name}": value for name, value in versions.items()},
-        f"{PREFIX}host.python": platform.python_version(),
-        "mlflow.source.git.commit": get_git_commit(__file__) or "unknown",
+        "git_commit": _commit(),
+        "version.python": platform.python_version(),
+        **{f"version.{name}": _version(name) for name in packages},
     }
+
+
+def _commit() -> str:
+    """Of this code: its repository's, else as the environment says, for machines that were sent the files alone."""
+    return get_git_commit(__file__) or os.environ.get("ADAFOCUS_COMMIT", "unknown")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"  # this project itself, where a cluster was sent its files
+
+
+def _query(tags: Mapping[str, str]) -> str:
+    """MLflow's search text for runs with these tags. Raises UserError for a value that it cannot express."""
+    for value in tags.values():
+        if "'" in value and '"' in value:
+            raise UserError(f"{value!r} cannot be searched for in MLflow: it holds both kinds of quotes")
+    quoted = {key: f'"{value}"' if "'" in value else f"'{value}'" for key, value in tags.items()}
+    return " and ".join(f"tags.`{key}` = {value}" for key, value in quoted.items())

@@ -58,14 +58,15 @@ def train(config: Config, recipe: str, places: Places, options: Options, name: s
     """One trial without Tune. Killed and started again under the same name, it goes on in the same MLflow run."""
     info, _ = ClipLoader.describe(places.shards)
     run = places.tracker().run(info.name, "trial", name, sweep="", trial=name)
-    describe(run, config, places, recipe)
+    describe(run, config, places, recipe, options.device)
 
     def report(row: EpochReport) -> None:
         run.metrics(row.metrics, row.clock, row.time_ms)
         log.info("%s", row.line())
 
     try:
-        folder = train_stages(config, places, options, report)
+        with run.system_metrics():
+            folder = train_stages(config, places, options, report)
     except KeyboardInterrupt:
         run.finish("KILLED", "interrupted")
         raise

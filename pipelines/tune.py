@@ -160,7 +160,7 @@ def _trial(params: dict[str, Any], *, sweep: Sweep, parent: str) -> None:
     trial = stage_key(config, STAGES[-1], digest)  # not Tune's id: a sweep that starts again finds its runs
     shown = " ".join(f"{key.split('.')[-1]}={value}" for key, value in params.items()) or "single"
     run = places.tracker().run(info.name, "trial", shown, parent=parent, sweep=sweep.name, trial=trial)
-    describe(run, config, places, sweep.recipe)
+    describe(run, config, places, sweep.recipe, sweep.options.device)
     score = {"score": 0.0}
 
     def report(row: EpochReport) -> None:
@@ -170,7 +170,8 @@ def _trial(params: dict[str, Any], *, sweep: Sweep, parent: str) -> None:
         log.info("%s: %s", shown, row.line())
 
     try:
-        folder = train_stages(config, places, sweep.options, report)
+        with run.system_metrics():
+            folder = train_stages(config, places, sweep.options, report)
     except Exception as error:
         run.finish("FAILED", f"{type(error).__name__}: {error}")
         raise

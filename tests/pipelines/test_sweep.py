@@ -6,19 +6,21 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
+from sklearn.metrics import average_precision_score
 
-from adafocus import metrics
+from adafocus import flops
 from adafocus.config import Config, override
 from adafocus.stages.trainer import Options
 from pipelines import benchmark as bench
-from pipelines import report
+from pipelines import names, report
 from pipelines.ray_session import ray_session
 from pipelines.record import track
 from pipelines.space import Space
+from pipelines.tracking import Run
 from pipelines.train import Places
 from pipelines.tune import Machines, Sweep, TrialResult, run_sweep, shared_stages
 
@@ -77,6 +79,64 @@ def test_mlflow_has_every_trial_with_every_epoch(finished: list[TrialResult], pl
         assert "model/meta.json" in files and any(path.endswith(".safetensors") for path in files)
 
 
+def check_predictions(places: Places, run: Run, result: bench.Benchmark) -> None:
+    """Every accuracy of the table, and of every prefix, can be recomputed from the Parquet files alone."""
+    client = places.tracker().client
+    for row, (_, stage, patches) in zip(result.rows, bench.METHODS, strict=True):
+        file = client.download_artifacts(run.run_id, f"predictions/{stage}-{patches}.parquet")
+        columns = pq.read_table(file).to_pydict()
+        assert len(set(columns["clip_id"])) == len(columns["clip_id"]) == result.facts["clips"]
+        labels = [clip[0] for clip in columns["labels"]]
+        prefixes = np.asarray(columns["prefix_logits"])  # N, T, K
+        assert np.asarray(columns["logits"]).tolist() == prefixes[:, -1].tolist()
+        best = np.argsort(-prefixes, axis=-1)
+        assert row.top1 == pytest.approx(100 * np.mean(best[:, -1, 0] == labels))
+        among_five = (best[:, -1, :5] == np.array(labels)[:, None]).any(1)
+        assert row.top5 == pytest.approx(100 * np.mean(among_five))
+            100 * np.mean([label in top for label, top in zip(labels, best[:, -1, :5], strict=True)])
+        )
+        exact = np.exp(prefixes - prefixes.max(-1, keepdims=True))
+        shares = exact / exact.sum(-1, keepdims=True)
+        present = sorted(set(labels))
+        precisions = [average_precision_score(np.equal(labels, k), shares[:, -1, k]) for k in present]
+        assert row.map == pytest.approx(100 * np.mean(precisions), abs=1e-4)
+        if "hit" in columns:
+            assert row.hit_rate == pytest.approx(100 * np.mean(columns["hit"]), abs=1e-4)
+        if patches != "glancer":
+            online = Run.open(places.tracker(), run.run_id).curve(
+                f"online/{patches if stage == 'finetune' else f'{stage}_{patches}'}/top1"
+            )
+            steps = range(prefixes.shape[1])
+            assert online == {t + 1: pytest.approx(100 * np.mean(best[:, t, 0] == labels)) for t in steps}
+
+
+def check_artifacts(places: Places, run: Run, trial: str) -> None:
+    """What the issue of a run promises is there, and leads from one to the other."""
+    tracker = places.tracker()
+    for owner, pictures in (
+        (run.run_id, ("patches", "confusion", "classes", "online", "compute")),
+        (trial, ("patches", "reward")),
+    ):
+        for name in pictures:
+            picture = Image.open(tracker.client.download_artifacts(owner, f"{name}.png"))
+            assert min(picture.size) > 100, name
+    bench_run, trial_run = tracker.client.get_run(run.run_id), tracker.client.get_run(trial)
+    assert trial in bench_run.data.tags["mlflow.note.content"] and bench_run.data.tags["adafocus.trial"] == trial
+    assert run.run_id in trial_run.data.tags["mlflow.note.content"]
+    for key in ("git_commit", "version.torch", "device", "recipe", "ppo.gamma"):
+        assert trial_run.data.params[key] and bench_run.data.params[key], key
+    for found, context in ((bench_run, "evaluation"), (trial_run, "training")):
+        (used,) = found.inputs.dataset_inputs
+        assert (used.dataset.digest, used.tags[0].value) == (bench_run.data.params["digest"], context)
+
+
+def test_prefixes_cost_their_share_of_frames(tiny_config: Config) -> None:
+    whole = flops.count(tiny_config, 10)["total"]
+    for frames in (1, 3):
+        part = flops.count(tiny_config, 10, num_frames=frames)["total"]
+        assert part == pytest.approx(whole * frames / tiny_config.data.num_frames)
+
+
 def test_benchmark_and_report(finished: list[TrialResult], places: Places, tmp_path: Path) -> None:
     folder, trial, name = bench.find_checkpoint(places, run=None, sweep="s", folder=None)
     assert name.startswith("s gamma=")
@@ -92,13 +152,16 @@ def test_benchmark_and_report(finished: list[TrialResult], places: Places, tmp_p
     assert by_patches["policy"].gflops > by_patches["random"].gflops > by_patches["glancer"].gflops > 0
     for patches in ("policy", "random", "centre"):
         assert 0 <= by_patches[patches].hit_rate <= 100
-    # Any number of the table can be recomputed from the predictions.
-    table = pq.read_table(places.tracker().client.download_artifacts(run.run_id, "predictions/finetune-policy.parquet"))
-    labels = torch.tensor(table["labels"].to_pylist())
-    logits = torch.tensor(table["logits"].to_pylist())
-    assert metrics.topk_accuracy(logits, labels) == by_patches["policy"].top1
-    strips = Image.open(places.tracker().client.download_artifacts(run.run_id, "patches.png"))
-    assert strips.width > 4 * 160
+    check_predictions(places, run, result)
+    check_artifacts(places, run, trial)
+    model = places.tracker().client.get_model_version_by_alias("adafocus-demo", "best")
+    assert model.run_id == trial and float(model.tags[f"adafocus.score.{result.facts['digest']}"]) == max(scores)
+    logged = Run.open(places.tracker(), trial).metric_names() + Run.open(places.tracker(), run.run_id).metric_names()
+    unknown = [name for name in logged if names.explain(name) is None]
+    assert not unknown, "not in the table of names"
+    # Where gradients are clipped; every ten seconds; of the parent run.
+    rare = {"<stage>/grad_norm", "system/<host>/<what>", "trials", "trials_failed"}
+    assert {shown for shown, _ in names.METRICS} - {names.explain(name) for name in logged} <= rare
     # The report has these rows from MLflow alone, and measuring again does not add a run.
     track(result, folder, places, trial, name)
     (reported,) = report.collect(places, "s")
