@@ -93,8 +93,6 @@ def check_predictions(places: Places, run: Run, result: bench.Benchmark) -> None
         assert row.top1 == pytest.approx(100 * np.mean(best[:, -1, 0] == labels))
         among_five = (best[:, -1, :5] == np.array(labels)[:, None]).any(1)
         assert row.top5 == pytest.approx(100 * np.mean(among_five))
-            100 * np.mean([label in top for label, top in zip(labels, best[:, -1, :5], strict=True)])
-        )
         exact = np.exp(prefixes - prefixes.max(-1, keepdims=True))
         shares = exact / exact.sum(-1, keepdims=True)
         present = sorted(set(labels))
