@@ -59,6 +59,17 @@ class View:
             _needed(self.width, self.scaled[1], left, self.side),
         )
 
+    def source_box(self, row: int, column: int, size: int) -> tuple[float, float, float, float]:
+        """A square of the view (not mirrored) in pixels of the source: (top, left, bottom, right)."""
+        scale = (self.height / self.scaled[0], self.width / self.scaled[1])
+        top, left = self.window[0] + row, self.window[1] + column
+        return (
+            self.top + top * scale[0],
+            self.left + left * scale[1],
+            self.top + (top + size) * scale[0],
+            self.left + (left + size) * scale[1],
+        )
+
     def place_boxes(self, boxes_T4: np.ndarray, height: int, width: int) -> np.ndarray:
         """Boxes given as fractions of a source of `height` x `width`, in pixels of the view. Both (top, left, bottom,
         right), float32 (T, 4); what lies outside the view has coordinates outside [0, S]."""

@@ -9,7 +9,7 @@ through packing's own command, twice: which of its frames that loses is not for 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload

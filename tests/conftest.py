@@ -10,8 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from adafocus.checkpoint import Meta, save
 from adafocus.config import Config, override
+from adafocus.loader import ClipLoader
+from adafocus.models.adafocus import build_model
 from pipelines.recipes import demo
 from preprocessing.datasets import synthetic
 from preprocessing.datasets.synthetic import SyntheticSpec
@@ -134,6 +138,39 @@ def tiny_changes() -> dict[str, object]:
 def tiny_config() -> Config:
     """The demo's recipe with these changes."""
     return override(demo(), TINY)
+
+
+TRIMMED = {
+    "model.family": "trimmed",
+    "model.action": "gaussian",
+    "model.classifier": "average",
+    "model.reuse_glance": True,
+    "model.policy_norm": True,
+    "data.num_focus_frames": 6,
+}
+"""Further changes that make it a model of the other family."""
+
+
+@pytest.fixture(scope="session")
+def checkpoints(
+    synthetic_shards: str, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """By family, a checkpoint of the small synthetic data: random weights, batch norms that have seen its frames."""
+    folders = {}
+    for family, changes in {"untrimmed": {"model.reuse_glance": True}, "trimmed": TRIMMED}.items():
+        config = override(tiny_config, changes)
+        torch.manual_seed(1)
+        options = {"batch_size": 8, "train": False, "independent_focus": family == "trimmed"}
+        loader = ClipLoader(synthetic_shards, "val", config.data, **options)  # type: ignore[arg-type]
+        model = build_model(config, loader.info.num_classes).train()
+        batch = next(iter(loader))
+        with torch.no_grad():
+            for _ in range(8):
+                model(batch.glance_BTCHW, batch.focus_BTCHW, greedy=False)
+        meta = Meta.describe(config, stage="finetune", info=loader.info, extraction=loader.spec, digest=loader.digest)
+        folders[family] = tmp_path_factory.mktemp("checkpoints") / f"finetune-{family}"
+        save(folders[family], model, meta)
+    return folders
 
 
 @pytest.fixture

@@ -94,6 +94,7 @@ class AdaFocus(nn.Module):
             self.policy = Policy(model, self.glancer.num_features * self.maps_per_state(config), size)
         with part_seed(seed, "classifier"):
             self.concatenates = model.reuse_glance and model.classifier != "average"
+            self.averages_glances = model.reuse_glance and model.classifier == "average"
             reused = self.glancer.num_features if self.concatenates else 0
             self.classifier = build_classifier(model, reused + self.focuser.num_features, num_classes)
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
@@ -233,8 +234,7 @@ class Untrimmed(AdaFocus):
 
     def glancer_share(self, glance: Glance) -> Tensor | float:
         """What the glancer's own prediction adds: with the averaged classifier, its mean over the prefix."""
-        averaged = self.config.model.classifier == "average" and self.config.model.reuse_glance
-        return prefix_mean(glance.logits_BTK) if averaged else 0.0
+        return prefix_mean(glance.logits_BTK) if self.averages_glances else 0.0
 
     def decisions(self, logits_BTK: Tensor) -> Tensor:
         """Every prefix follows an action."""
@@ -269,8 +269,7 @@ class Trimmed(AdaFocus):
             mean_B1D = glance.feature_BTD.mean(1, keepdim=True)
             focus_BTD = torch.cat([mean_B1D.expand(-1, focus_BTD.shape[1], -1), focus_BTD], -1)
         logits_BTK = self.classifier(focus_BTD)
-        averaged = self.config.model.classifier == "average" and self.config.model.reuse_glance
-        return logits_BTK + glance.logits_BTK.mean(1, keepdim=True) if averaged else logits_BTK
+        return logits_BTK + glance.logits_BTK.mean(1, keepdim=True) if self.averages_glances else logits_BTK
 
     def decisions(self, logits_BTK: Tensor) -> Tensor:
         """Only the whole clip follows the one action."""
