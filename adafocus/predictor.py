@@ -238,9 +238,7 @@ def extraction_of(meta: checkpoint.Meta, shards: str | None, folder: Path) -> Ex
     if meta.extraction:
         return ExtractionSpec(**meta.extraction)
     if shards is None:
-        raise UserError(
-            f"{folder} does not say how its frames were extracted: give the data set that it was trained on"
-        )
+        raise UserError(f"{folder} does not say how its frames were extracted: give its data set (--shards)")
     index = read_index(Store(shards), columns=[])
     if meta.digest and index.digest != meta.digest:
         raise UserError(f"{folder} was trained on another data set than {shards}")

@@ -155,7 +155,7 @@ def test_old_checkpoints_take_the_extraction_from_the_index(
     record = json.loads((old / META).read_text())
     assert record.pop("extraction")["height"] == 40
     (old / META).write_text(json.dumps(record))
-    with pytest.raises(UserError, match="give the data set"):
+    with pytest.raises(UserError, match="give its data set"):
         AdaFocusPredictor.from_folder(old)
     assert AdaFocusPredictor.from_folder(old, shards=synthetic_shards).spec.height == 40
     (old / META).write_text(json.dumps(record | {"digest": "other"}))

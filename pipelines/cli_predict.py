@@ -1,0 +1,145 @@
+"""Verbs that use a trained model: predict."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from pipelines.cli_data import RUNS, RunsDir
+from pipelines.cli_train import Device
+from preprocessing.schema import UserError
+
+if TYPE_CHECKING:
+    from adafocus.config import Precision
+    from adafocus.models.adafocus import Patches
+    from pipelines.predict import Outcome
+
+log = logging.getLogger(__name__)
+
+RunName = Annotated[str | None, typer.Option("--run", help="MLflow run whose model is used, by id or name.")]
+Checkpoint = Annotated[Path | None, typer.Option(help="Use the model in this folder.")]
+OldShards = Annotated[
+    str | None, typer.Option(help="Data set of a checkpoint that does not say how its frames were extracted.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's verbs to the command line."""
+    app.command()(predict)
+
+
+def predict(
+    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Files, folders and quoted globs.")],
+    run: RunName = None,
+    checkpoint: Checkpoint = None,
+    runs: RunsDir = RUNS,
+    top: Annotated[int, typer.Option(help="Classes that are named per video.")] = 5,
+    patches: Annotated[str, typer.Option(help="Where to look: policy, random or centre.")] = "policy",
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="Of the image networks: float32, bf16 or fp16.")] = "float32",
+    decoders: Annotated[int, typer.Option(help="Videos decoded at once; 0: half of the cores.")] = 0,
+    timeout: Annotated[float, typer.Option(help="Seconds that decoding one video may take.")] = 3600.0,
+    shards: OldShards = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, as they finish.")] = False,
+) -> None:
+    """Say what videos show, where the model looked, and what it cost. Exit status 1 if a file could not be read."""
+    import torch
+
+    from pipelines.benchmark import find_checkpoint
+    from pipelines.predict import AdaFocusPredictor, default_decoders, find_videos, predict_all
+    from pipelines.train import Places
+    from preprocessing.ffmpeg import Limits
+
+    _one_of(run, checkpoint)
+    if patches not in ("policy", "random", "centre"):
+        raise UserError(f"--patches is {patches!r}, but has to be policy, random or centre")
+    if precision not in ("float32", "bf16", "fp16"):
+        raise UserError(f"--precision is {precision!r}, but has to be float32, bf16 or fp16")
+    paths = find_videos(videos)
+    folder, _, _ = find_checkpoint(Places.of(shards or "", runs), run=run, sweep=None, folder=checkpoint)
+    model = AdaFocusPredictor(
+        folder,
+        device=device,
+        precision=cast("Precision", precision),
+        patches=cast("Patches", patches),
+        shards=shards,
+        limits=Limits(timeout_s=timeout),
+    )
+    decoders = decoders or default_decoders(model.device)
+    if model.device.type == "cpu":
+        torch.set_num_threads(max(torch.get_num_threads() - decoders, 1))
+    failed = 0
+    with _progress(len(paths)) as report:
+        for outcome in predict_all(model, paths, decoders):
+            failed += bool(outcome.error)
+            typer.echo(json.dumps(outcome.row(top)) if as_json else _text(outcome, top))
+            report(outcome)
+    if failed:
+        typer.echo(f"{failed} of {len(paths)} videos could not be read", err=True)
+        raise typer.Exit(1)
+
+
+def _one_of(run: str | None, checkpoint: Path | None) -> None:
+    if (run is None) == (checkpoint is None):
+        raise UserError("give exactly one of --run and --checkpoint")
+
+
+def _text(outcome: Outcome, top: int) -> str:
+    found = outcome.prediction
+    if found is None:
+        return f"{outcome.path}\n  {outcome.error}"
+    damage = f", damaged: {found.source.error}" if found.source.error else ""
+    course = "   ".join(f"{count}: {name} {p:.0%}" for count, name, p in found.course())
+    gflops = ", ".join(f"{part} {value:.3g}" for part, value in found.gflops.items() if part != "total")
+    times = ", ".join(f"{part} {value:.0f}" for part, value in found.times_ms.items())
+    return "\n".join(
+        [
+            f"{outcome.path}  ({found.source.num_frames} frames{damage})",
+            *(f"  {p:6.1%}  {name}" for name, p in found.top(top)),
+            f"  after  {course}",
+            f"  cost   {found.gflops['total']:.3g} GFLOPs ({gflops})",
+            f"  time   {sum(found.times_ms.values()):.0f} ms ({times})",
+        ]
+    )
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[Outcome], None]]:
+    """On a terminal a bar, in a log a plain line now and then: videos, failures, rate."""
+    started = last = time.monotonic()
+    done = failed = 0
+
+    def count(outcome: Outcome) -> str:
+        nonlocal done, failed
+        done, failed = done + 1, failed + bool(outcome.error)
+        rate = done / (time.monotonic() - started)
+        return f"{done}/{total} videos, {failed} unreadable, {rate:.1f} videos/s"
+
+    if sys.stderr.isatty() and total > 1:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+        # What goes to the terminal too is printed above the bar; what goes elsewhere is left alone.
+        shared = sys.stdout.isatty()
+        with Progress(*columns, console=Console(stderr=True), redirect_stdout=shared) as bar:
+            row = bar.add_task(f"0/{total} videos", total=total)
+            yield lambda outcome: bar.update(row, description=count(outcome), advance=1)
+        return
+
+    def line(outcome: Outcome) -> None:
+        nonlocal last
+        text = count(outcome)
+        if total > 1 and (time.monotonic() - last > 10 or done == total):
+            last = time.monotonic()
+            log.info(text)
+
+    yield line
