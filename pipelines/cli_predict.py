@@ -47,6 +47,10 @@ def predict(
     precision: Annotated[str, typer.Option(help="Of the image networks: float32, bf16 or fp16.")] = "float32",
     decoders: Annotated[int, typer.Option(help="Videos decoded at once; 0: half of the cores.")] = 0,
     timeout: Annotated[float, typer.Option(help="Seconds that decoding one video may take.")] = 3600.0,
+    explain: Annotated[
+        Path | None,
+        typer.Option(help="Write OUT.png, OUT.mp4 and OUT.html of a video; of several, into the folder OUT."),
+    ] = None,
     shards: OldShards = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, as they finish.")] = False,
 ) -> None:
@@ -54,6 +58,7 @@ def predict(
     import torch
 
     from pipelines.benchmark import find_checkpoint
+    from pipelines.explain import explain as explained
     from pipelines.predict import AdaFocusPredictor, default_decoders, find_videos, predict_all
     from pipelines.train import Places
     from preprocessing.ffmpeg import Limits
@@ -76,11 +81,16 @@ def predict(
     decoders = decoders or default_decoders(model.device)
     if model.device.type == "cpu":
         torch.set_num_threads(max(torch.get_num_threads() - decoders, 1))
-    failed = 0
+    failed, names = 0, list[Path]()
     with _progress(len(paths)) as report:
         for outcome in predict_all(model, paths, decoders):
             failed += bool(outcome.error)
             typer.echo(json.dumps(outcome.row(top)) if as_json else _text(outcome, top))
+            if explain and outcome.prediction and outcome.clip:
+                out = explain if len(paths) == 1 else explain / f"{len(names):04d}-{outcome.path.stem}"
+                names.append(out)
+                for path in explained(model, outcome.clip, outcome.prediction, out):
+                    log.info("wrote %s", path)
             report(outcome)
     if failed:
         typer.echo(f"{failed} of {len(paths)} videos could not be read", err=True)
