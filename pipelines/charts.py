@@ -218,4 +218,6 @@ def _listing(axes: Axes, title: str, lines: list[str]) -> None:
 
 
 def _short(name: str, limit: int = 28) -> str:
-    return name if len(name) <= limit else f"{name[: limit - 1]}…"
+    """Not too long, and with dollar signs as text, not as the start of a formula."""
+    cut = name if len(name) <= limit else f"{name[: limit - 1]}…"
+    return cut.replace("$", r"\$")

@@ -116,25 +116,32 @@ def benchmark(
     places = _places(shards, runs)
     folder, trial, name = bench.find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
     result = bench.benchmark(folder, places, _options(device, num_workers), batch_size)
-    track(result, folder, places, trial, name)
-    table = [{"name": name, "facts": result.facts, "rows": result.table()}]
+    made = track(result, folder, places, trial, name)
+    table = [reports.Measured(name, made.run_id, trial or folder.name, result.facts, result.table(), {})]
     typer.echo(reports.as_json(table)) if as_json else reports.show(table, Console())
 
 
 def report(
     runs: RunsDir = RUNS,
     name: Annotated[str | None, typer.Option(help="Only this sweep's trials.")] = None,
-    out: Annotated[Path, typer.Option(help="Markdown file to write.")] = Path("results/RESULTS.md"),
+    out: Annotated[Path, typer.Option(help="Markdown file to write; a .html page goes beside it.")] = Path(
+        "results/RESULTS.md"
+    ),
     as_json: Json = False,
 ) -> None:
-    """Print the benchmarks in MLflow as tables and write them to a Markdown file."""
+    """Write what is in MLflow as RESULTS.md and an HTML page: results, sweeps, failures, what is missing."""
     from rich.console import Console
 
+    from pipelines import pages
     from pipelines import report as reports
 
     results = reports.collect(_places("", runs), name)
-    reports.write(results, out)
-    typer.echo(reports.as_json(results)) if as_json else reports.show(results, Console())
+    written = pages.write(results, out)
+    if as_json:
+        typer.echo(reports.as_json(results.measured))
+    else:
+        reports.show_report(results, Console())
+        typer.echo(f"written: {', '.join(map(str, written))}")
 
 
 def recipes(as_json: Json = False) -> None:

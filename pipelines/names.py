@@ -41,6 +41,9 @@ METRICS: tuple[tuple[str, str], ...] = (
 )
 """Name and meaning. `<...>` stands for the words of PLACES."""
 
+IN_WORDS = {"map": "mAP", "top1": "top-1"}
+"""A data set's metric, for readers."""
+
 _SCORES = "top1|top5|map|hit_rate"
 PLACES = {
     "<stage>": "|".join(STAGES),

@@ -17,6 +17,7 @@ from adafocus.loader import ClipLoader
 from pipelines import charts, registry
 from pipelines.charts import Point
 from pipelines.figures import draw_strips
+from pipelines.names import IN_WORDS
 from pipelines.published import rows_of
 from pipelines.registry import Made
 from pipelines.tracking import Run
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 MODEL = "model"
 """Folder of a run's artifacts that holds weights and meta.json."""
-METRIC_NAMES = {"map": "mAP", "top1": "top-1", "top5": "top-5"}
 
 
 def describe(run: Run, config: Config, places: Places, recipe: str, device: str = "auto") -> None:
@@ -148,7 +148,7 @@ def _charts(result: Benchmark, info: DatasetInfo, online: dict[str, list[dict[st
     else:
         values_K, name = metrics.class_accuracy(logits_NK, labels_NL).numpy(), "accuracy"
     save(charts.class_chart(values_K, counts_K, info.class_names, name), folder / "classes.png")
-    metric = METRIC_NAMES[info.metric]
+    metric = IN_WORDS[info.metric]
     if online:
         curves = {key: [point[info.metric] for point in points] for key, points in online.items()}
         save(charts.online_chart(curves, metric), folder / "online.png")

@@ -1,14 +1,24 @@
-"""Results out of MLflow: a table on the terminal and RESULTS.md, written by code."""
+"""Results out of MLflow alone: what was measured beside what was published, sweeps, failures, times, what is missing.
+
+Goes in: the tracking store; comes out: one `Report`, which is shown here on a terminal and written by `pages.py`.
+No number comes from anywhere else: what was not measured is named as missing.
+"""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from adafocus.config import STAGES
+from pipelines.names import IN_WORDS
+from pipelines.published import Published, published, rows_of
+from pipelines.recipes import RECIPES
+from pipelines.tracking import Run, Tracker
 from pipelines.train import Places
 from preprocessing.schema import UserError
 
@@ -26,65 +36,240 @@ LEGEND = (
     "top-1, mAP in percent; hits: percent of frames in which the patch holds the whole object; GFLOPs: multiply-adds "
     "(10^9) per video; ms: one video at a time"
 )
+BENCHMARKS = ("activitynet", "fcvid", "minikinetics", "ssv1", "ssv2")
+"""Data sets of the paper, in its order."""
 
 
-def collect(places: Places, sweep: str | None) -> list[dict[str, Any]]:
-    """The newest benchmark of each measured trial (of one sweep, or of all): facts and rows, as they were logged."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One benchmark: facts and rows as they were logged."""
+
+    name: str
+    run_id: str
+    trial: str
+    """Run id of the trial that was measured; a folder's name if it was none."""
+    facts: dict[str, Any]
+    rows: list[dict[str, Any]]
+    online: dict[str, list[dict[str, float]]]
+
+    @property
+    def score(self) -> float:
+        """The policy's, by the data set's metric, in percent."""
+        return float(self.rows[0][self.facts["metric"]])
+
+    @property
+    def title(self) -> str:
+        """What was measured on what, in words."""
+        facts = self.facts
+        return (
+            f"{facts['dataset']}: {self.name}, {facts['clips']} clips of split {facts['split']}, {facts['device']}, "
+            f"batch {facts['batch_size']}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One trial of a sweep."""
+
+    name: str
+    run_id: str
+    ending: str
+    """finished, pruned, failed, stopped or running."""
+    reason: str
+    score: float | None
+    """Of the last stage on the evaluation split, in percent; None if it did not get there."""
+    reached: str
+    """The last stage of which an epoch was logged; empty if none."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """One sweep, its trials ranked by score."""
+
+    name: str
+    dataset: str
+    recipe: str
+    metric: str
+    status: str
+    space: dict[str, str]
+    trials: list[Trial]
+    stage_hours: dict[str, float]
+    """Training time by stage; an epoch that several trials share counts once."""
+    alone_hours: float
+    """The same if every trial had trained its stages for itself."""
+    reuse: dict[str, float]
+    """What the sweep itself logged of it, if it did."""
+
+    @property
+    def hours(self) -> float:
+        """Training time of all stages."""
+        return sum(self.stage_hours.values())
+
+    @property
+    def lost(self) -> list[Trial]:
+        """Trials that did not finish."""
+        return [trial for trial in self.trials if trial.ending != "finished"]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """All about one data set."""
+
+    dataset: str
+    measured: list[Measured] = field(default_factory=list)
+    sweeps: list[SweepResult] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def published(self) -> tuple[Published, ...]:
+        """Of others, on this data set."""
+        return rows_of(self.dataset)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything, by data set: those of the paper first."""
+
+    store: str
+    sections: list[Section]
+    single: list[Trial]
+    """Trials outside of sweeps that did not finish."""
+
+    @property
+    def measured(self) -> list[Measured]:
+        """All benchmarks."""
+        return [each for section in self.sections for each in section.measured]
+
+
+def collect(places: Places, sweep: str | None = None) -> Report:
+    """Read the store; of one sweep, or of everything. Raises UserError if there is nothing to report."""
     tracker = places.tracker()
-    wanted = {run.info.run_id for run in tracker.find("trial", sweep=sweep)} if sweep else None
-    found = []
-    for run in tracker.find("benchmark"):
-        trial = run.data.tags["adafocus.trial"]
-        if wanted is None or trial in wanted:
-            table = tracker.read_json(run, "table.json")
-            found.append({"name": str(run.info.run_name).removeprefix("benchmark "), "trial": trial, **table})
-    if not found:
-        of = f" of sweep {sweep!r}" if sweep else ""
-        raise UserError(f"{places.tracking_uri} holds no benchmark{of}; `adafocus benchmark` makes one")
-    return found
+    trials = tracker.find("trial", **({"sweep": sweep} if sweep is not None else {}))
+    parents = tracker.find("sweep", **({"sweep": sweep} if sweep is not None else {}))
+    wanted = {run.info.run_id for run in trials} if sweep is not None else None
+    measured = [_measured(tracker, run) for run in tracker.find("benchmark")]
+    measured = [each for each in measured if wanted is None or each.trial in wanted]
+    if not measured and not parents and not trials:
+        raise UserError(f"{_shown(places)} holds no {f'sweep {sweep!r}' if sweep is not None else 'trial yet'}")
+    sweeps = [_sweep(tracker, run, [t for t in trials if _of(t, run)]) for run in parents]
+    names = dict.fromkeys([*(BENCHMARKS if sweep is None else ())])
+    names |= dict.fromkeys([*(each.facts["dataset"] for each in measured), *(each.dataset for each in sweeps)])
+    sections = []
+    for name in names:
+        here = [each for each in measured if each.facts["dataset"] == name]
+        mine = [each for each in sweeps if each.dataset == name]
+        sections.append(Section(name, here, mine, _missing(name, here, mine) if sweep is None else []))
+    single = [_trial(run) for run in trials if not run.data.tags.get("adafocus.sweep")]
+    return Report(_shown(places), sections, [trial for trial in single if trial.ending != "finished"])
 
 
-def show(results: list[dict[str, Any]], console: Console) -> None:
-    """Print one table per measured trial."""
-    for result in results:
-        table = Table(title=_title(result), title_justify="left", caption=LEGEND, caption_justify="left")
-        for number, (_, heading, _) in enumerate(COLUMNS):
-            table.add_column(heading, justify="left" if number == 0 else "right", no_wrap=True)
-        for row in result["rows"]:
-            table.add_row(*_cells(row))
-        console.print(table)
+def _shown(places: Places) -> str:
+    """The store, without credentials that its address may hold."""
+    scheme, _, rest = places.tracking_uri.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
-def markdown(results: list[dict[str, Any]]) -> str:
-    """The same as RESULTS.md."""
-    lines = ["# Results", "", "Written by `adafocus report` from the runs in MLflow.", "", f"{LEGEND}.", ""]
-    for result in results:
-        lines += [f"## {_title(result)}", ""]
-        lines.append("| " + " | ".join(heading for _, heading, _ in COLUMNS) + " |")
-        lines.append("|---|" + "---:|" * (len(COLUMNS) - 1))
-        lines += ["| " + " | ".join(_cells(row)) + " |" for row in result["rows"]]
-        lines.append("")
-    return "\n".join(lines)
+def _measured(tracker: Tracker, run: Any) -> Measured:
+    table = tracker.read_json(run, "table.json")
+    name = str(run.info.run_name).removeprefix("benchmark ")
+    trial = run.data.tags["adafocus.trial"]
+    return Measured(name, run.info.run_id, trial, table["facts"], table["rows"], table.get("online", {}))
 
 
-def write(results: list[dict[str, Any]], path: Path) -> None:
-    """Write RESULTS.md."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(markdown(results))
+def _of(trial: Any, parent: Any) -> bool:
+    return bool(trial.data.tags.get("mlflow.parentRunId") == parent.info.run_id)
 
 
-def as_json(results: list[dict[str, Any]]) -> str:
-    """Rows for programs."""
-    return json.dumps(results)
-
-
-def _title(result: dict[str, Any]) -> str:
-    facts = result["facts"]
-    return (
-        f"{facts['dataset']}: {result['name']}, {facts['clips']} clips of split {facts['split']}, {facts['device']}, "
-        f"batch {facts['batch_size']}"
+def _sweep(tracker: Tracker, parent: Any, runs: list[Any]) -> SweepResult:
+    data = parent.data
+    trials = sorted((_trial(run) for run in runs), key=lambda trial: -(trial.score if trial.score is not None else -1))
+    hours, alone = _stage_hours(tracker, [parent, *runs])
+    metrics = {run.data.tags["adafocus.metric"] for run in runs if "adafocus.metric" in run.data.tags}
+    return SweepResult(
+        name=data.tags["adafocus.sweep"],
+        dataset=tracker.client.get_experiment(parent.info.experiment_id).name,
+        recipe=data.params.get("recipe", ""),
+        metric=IN_WORDS[metrics.pop()] if metrics else "score",
+        status=parent.info.status.lower(),
+        space={key.removeprefix("space."): value for key, value in data.params.items() if key.startswith("space.")},
+        trials=trials,
+        stage_hours=hours,
+        alone_hours=alone,
+        reuse={key.removeprefix("reuse/"): value for key, value in data.metrics.items() if key.startswith("reuse/")},
     )
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    return ["-" if row[field] is None else form.format(row[field]) for field, _, form in COLUMNS]
+def _trial(run: Any) -> Trial:
+    tags, metrics = run.data.tags, run.data.metrics
+    ending = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}.get(run.info.status, "running")
+    if "adafocus.pruned" in tags:
+        ending = "pruned"
+    reason = tags.get("adafocus.pruned" if ending == "pruned" else "adafocus.reason", "")
+    reached = [stage for stage in STAGES if any(key.startswith(f"{stage}/") for key in metrics)]
+    score = metrics.get(f"{STAGES[-1]}/val_{tags.get('adafocus.metric', '')}")
+    said = reason if ending in ("failed", "stopped", "pruned") else ""
+    return Trial(str(run.info.run_name), run.info.run_id, ending, said, score, reached[-1] if reached else "")
+
+
+def _stage_hours(tracker: Tracker, runs: Iterable[Any]) -> tuple[dict[str, float], float]:
+    """Hours by stage, and in total if nothing were shared. A trial that found a stage finished logs its epochs again,
+    with the time at which they were trained: those are the same ones."""
+    once: dict[str, dict[tuple[int, int], float]] = {stage: {} for stage in STAGES}
+    alone = 0.0
+    for run in runs:
+        for stage in STAGES:
+            if f"{stage}/seconds" in run.data.metrics:
+                entries = Run.open(tracker, run.info.run_id).entries(f"{stage}/seconds")
+                once[stage] |= {(entry.step, entry.timestamp): entry.value for entry in entries}
+                if run.data.tags["adafocus.kind"] == "trial":
+                    alone += sum(entry.value for entry in entries) / 3600
+    hours = {stage: sum(epochs.values()) / 3600 for stage, epochs in once.items() if epochs}
+    return hours, alone
+
+
+def _missing(dataset: str, measured: list[Measured], sweeps: list[SweepResult]) -> list[str]:
+    """What a reader may look for and does not find, in plain words."""
+    done = {each.facts.get("recipe") for each in measured}
+    told = [
+        f"{recipe}: not run here: needs the data set and GPUs (docs/datasets/{dataset}.md)"
+        for recipe in RECIPES
+        if dataset in BENCHMARKS and recipe.startswith(f"{dataset}-") and recipe not in done
+    ]
+    if dataset in BENCHMARKS and not any(row.family == "AdaFocus" for row in published()[dataset]):
+        told.append("the paper's own figure: none that is printed in a table or can be read off a plot")
+    trials = {each.trial for each in measured}
+    for sweep in sweeps:
+        if not trials & {trial.run_id for trial in sweep.trials}:
+            told.append(f"sweep {sweep.name}: no trial is measured yet (`adafocus benchmark --sweep {sweep.name}`)")
+    return told
+
+
+def show(results: list[Measured], console: Console) -> None:
+    """Print one table per benchmark."""
+    for result in results:
+        table = Table(title=result.title, title_justify="left", caption=LEGEND, caption_justify="left")
+        for number, (_, heading, _) in enumerate(COLUMNS):
+            table.add_column(heading, justify="left" if number == 0 else "right", no_wrap=True)
+        for row in result.rows:
+            table.add_row(*cells(row))
+        console.print(table)
+
+
+def show_report(report: Report, console: Console) -> None:
+    """Print the benchmarks, and in a line each the trials that did not finish."""
+    show(report.measured, console)
+    for section in report.sections:
+        for sweep in section.sweeps:
+            for trial in sweep.lost:
+                said = f": {trial.reason}" if trial.reason else ""
+                console.print(f"{sweep.name}: {trial.name} {trial.ending}{said}", style="yellow", markup=False)
+
+
+def as_json(results: list[Measured]) -> str:
+    """Rows for programs."""
+    return json.dumps([asdict(each) for each in results])
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """A row's texts, in the order of COLUMNS."""
+    return ["-" if row[name] is None else form.format(row[name]) for name, _, form in COLUMNS]

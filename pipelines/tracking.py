@@ -136,10 +136,13 @@ class Run:
         """Of all metrics that are logged, sorted."""
         return sorted(self.client.get_run(self.run_id).data.metrics)
 
+    def entries(self, name: str) -> list[Metric]:
+        """All values of a metric that were logged, by step and time."""
+        return sorted(self.client.get_metric_history(self.run_id, name), key=lambda each: (each.step, each.timestamp))
+
     def curve(self, name: str) -> dict[int, float]:
         """A metric's value by step, in order; the newest where a step was logged twice."""
-        entries = self.client.get_metric_history(self.run_id, name)
-        return {entry.step: entry.value for entry in sorted(entries, key=lambda each: (each.step, each.timestamp))}
+        return {entry.step: entry.value for entry in self.entries(name)}
 
     def metrics(self, values: Mapping[str, float], step: int = 0, time_ms: int | None = None) -> None:
         """Log metrics in one request. The same values with the same step and time again change nothing."""
