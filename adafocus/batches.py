@@ -7,7 +7,6 @@ What a clip looks like in an epoch depends on (seed, epoch, clip) alone.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -152,7 +151,7 @@ def _empty(clips: int, frames: int, side: int) -> Tensor:
     """
     shape = (clips, frames, side, side, 3)
     if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8).permute(0, 1, 4, 2, 3)
+        return torch.from_numpy(np.empty(shape, np.uint8)).permute(0, 1, 4, 2, 3)  # numpy asks for huge pages
     shared = torch.UntypedStorage._new_shared(math.prod(shape), device="cpu")  # as torch's own collate does
     return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape).permute(0, 1, 4, 2, 3)
 
@@ -178,25 +177,18 @@ def decode_all(jpegs: Iterable[Tensor], size: tuple[int, int], *, end: int, fast
     # The row below takes part in interpolating colours; a decoder works in blocks of 16 rows at most.
     rows = min((end + 2 + 15) // 16 * 16, size[0])
     for jpeg in jpegs:
-        if frame_size(jpeg) != size:
-            raise ValueError(f"a frame of {frame_size(jpeg)} pixels in a clip of {size}")
-        with _shortened(jpeg.numpy(), rows, size[0]) as data:
+        data, found = jpeg.numpy(), frame_size(jpeg)
+        if found != size:
+            raise ValueError(f"a frame of {found} pixels in a clip of {size}")
+        field = height_field(data[:_HEADER].tobytes()) if rows < size[0] else None
+        if field is not None:
+            data[field : field + 2] = divmod(rows, 256)  # it states that it has only so many rows: all that is decoded
+        try:
             simplejpeg.decode_jpeg(data, buffer=frame_HW3, fastdct=fast, fastupsample=fast, strict=False)
+        finally:
+            if field is not None:
+                data[field : field + 2] = divmod(size[0], 256)
         yield torch.from_numpy(frame_HW3).permute(2, 0, 1)
-
-
-@contextlib.contextmanager
-def _shortened(data: np.ndarray, rows: int, height: int) -> Iterator[np.ndarray]:
-    """The JPEG states that it has only so many rows: all that is decoded."""
-    field = height_field(data[:_HEADER].tobytes()) if rows < height else None
-    if field is None:
-        yield data
-        return
-    data[field : field + 2] = divmod(rows, 256)
-    try:
-        yield data
-    finally:
-        data[field : field + 2] = divmod(height, 256)
 
 
 def _draw(
@@ -211,12 +203,14 @@ def _draw(
 
     `jpegs` are those of all targets' frames, each once, in ascending order.
     """
-    frames = np.unique(np.concatenate([wanted for wanted, _ in targets]))
-    for frame, decoded in zip(frames, decode_all(jpegs, size, end=view.end, fast=fast), strict=True):
+    places: dict[int, list[Tensor]] = {}
+    for wanted, out_TCSS in targets:
+        for frame, out_CSS in zip(wanted.tolist(), out_TCSS, strict=True):
+            places.setdefault(frame, []).append(out_CSS)
+    for frame, decoded in zip(sorted(places), decode_all(jpegs, size, end=view.end, fast=fast), strict=True):
         seen_CSS = view.apply(decoded)
-        for wanted, out_TCSS in targets:
-            for place in np.flatnonzero(wanted == frame):
-                out_TCSS[place].copy_(seen_CSS)
+        for out_CSS in places[frame]:
+            out_CSS.copy_(seen_CSS)
 
 
 def evaluation_clip(

@@ -5,6 +5,7 @@ Letters: T frames, C colours, H W pixels of the source, S side of the square tha
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ class _Needed:
     length: int
 
 
+@functools.lru_cache(4096)  # asked for each frame of a clip
 def _needed(size: int, scaled: int, window: int, side: int) -> _Needed:
     """The part of an axis that has to be scaled so that `side` pixels from `window` on come out as from all of it.
 
