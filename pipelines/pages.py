@@ -12,7 +12,7 @@ from adafocus.checkpoint import write_file
 from pipelines import charts
 from pipelines.charts import Point
 from pipelines.names import IN_WORDS
-from pipelines.published import MARKS
+from pipelines.published import MARKS, Published
 from pipelines.report import COLUMNS, LEGEND, Measured, Report, Section, cells
 
 
@@ -71,7 +71,7 @@ def _metric(section: Section) -> str:
     return "top-1" if section.dataset in ("minikinetics", "ssv1", "ssv2") else "mAP"
 
 
-def _beside(section: Section) -> list[dict[str, Any]]:
+def _beside(section: Section, rows_published: tuple[Published, ...]) -> list[dict[str, Any]]:
     """Measured and published results in one list, ours first, then the paper's, then the rest by compute."""
     rows: list[dict[str, Any]] = []
     for each in section.measured:
@@ -80,7 +80,7 @@ def _beside(section: Section) -> list[dict[str, Any]]:
             what = f"{each.name}: {row['method']}"
             rows.append({"method": what, "accuracy": accuracy, "gflops": f"{row['gflops']:.3g}", "source": "here"})
     order = ["AdaFocus", "AdaFocus+", "AdaFocusV2", "Uni-AdaFocus", "baseline"]
-    for published in sorted(section.published, key=lambda row: (order.index(row.family), row.gflops)):
+    for published in sorted(rows_published, key=lambda row: (order.index(row.family), row.gflops)):
         rows.append(
             {
                 "method": published.method,

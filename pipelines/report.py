@@ -7,6 +7,7 @@ No number comes from anywhere else: what was not measured is named as missing.
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -122,13 +123,18 @@ class Section:
 
     @property
     def published(self) -> tuple[Published, ...]:
-        """Of others, on this data set."""
+        """All that others have published on this data set."""
         return rows_of(self.dataset)
+
+    @property
+    def compared(self) -> tuple[Published, ...]:
+        """The same where there is something to compare it with, else the paper's own."""
+        return tuple(row for row in self.published if self.measured or row.family == "AdaFocus")
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything, by data set: those of the paper first."""
+    """Everything, by data set: those with results first."""
 
     store: str
     sections: list[Section]
@@ -159,6 +165,7 @@ def collect(places: Places, sweep: str | None = None) -> Report:
         here = [each for each in measured if each.facts["dataset"] == name]
         mine = [each for each in sweeps if each.dataset == name]
         sections.append(Section(name, here, mine, _missing(name, here, mine) if sweep is None else []))
+    sections.sort(key=lambda section: not (section.measured or section.sweeps))
     single = [_trial(run) for run in trials if not run.data.tags.get("adafocus.sweep")]
     return Report(_shown(places), sections, [trial for trial in single if trial.ending != "finished"])
 
@@ -207,7 +214,7 @@ def _trial(run: Any) -> Trial:
     reason = tags.get("adafocus.pruned" if ending == "pruned" else "adafocus.reason", "")
     reached = [stage for stage in STAGES if any(key.startswith(f"{stage}/") for key in metrics)]
     score = metrics.get(f"{STAGES[-1]}/val_{tags.get('adafocus.metric', '')}")
-    said = reason if ending in ("failed", "stopped", "pruned") else ""
+    said = textwrap.shorten(reason, 160, placeholder=" ...") if ending in ("failed", "stopped", "pruned") else ""
     return Trial(str(run.info.run_name), run.info.run_id, ending, said, score, reached[-1] if reached else "")
 
 

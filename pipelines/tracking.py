@@ -53,6 +53,7 @@ class Tracker:
         self.uri = uri or default_uri(self.runs)
         self.runs.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which is for rows of --json
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a line per migration of a new store
         try:
             with FileLock(self.runs / ".mlflow.lock"):  # two processes that open a new SQLite store at once break it

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# The MLflow server of a cluster, with user names and passwords. From the environment:
+#   MLFLOW_BACKEND_STORE_URI        postgresql://USER:PASSWORD@HOST/mlflow; never SQLite on a network file system
+#   MLFLOW_ARTIFACTS_DESTINATION    folder or URL (s3://, gs://)
+#   MLFLOW_AUTH_ADMIN_PASSWORD      of the user admin, 12 characters or more
+#   MLFLOW_FLASK_SERVER_SECRET_KEY  any random text, the same at every start
+#   MLFLOW_HOST, MLFLOW_PORT        127.0.0.1 and 5000 unless set: name the node's private address to let other nodes in
+# Clients log in by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.
+set -euo pipefail
+: "${MLFLOW_BACKEND_STORE_URI:?}" "${MLFLOW_ARTIFACTS_DESTINATION:?}" "${MLFLOW_AUTH_ADMIN_PASSWORD:?}"
+: "${MLFLOW_FLASK_SERVER_SECRET_KEY:?}"
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false # nothing here needs it, and it runs code
+exec python -m mlflow server --app-name basic-auth --host "${MLFLOW_HOST:-127.0.0.1}" --port "${MLFLOW_PORT:-5000}" \
+  --backend-store-uri "$MLFLOW_BACKEND_STORE_URI" --artifacts-destination "$MLFLOW_ARTIFACTS_DESTINATION"
