@@ -165,11 +165,13 @@ def dashboard(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
 ) -> None:
     """Serve the MLflow dashboard."""
+    from pipelines.tracking import MODEL_VIEW
+
     places = _places("", runs)
     places.tracker()  # so that a fresh store is complete before the server opens it
     if places.tracking_uri.startswith("http"):
         raise UserError(f"MLFLOW_TRACKING_URI is {places.tracking_uri}: that server has the dashboard already")
-    typer.echo(f"MLflow: http://{host}:{port}  (Ctrl-C stops it)")
+    typer.echo(f"MLflow: http://{host}:{port}/#/experiments?{MODEL_VIEW}  (Ctrl-C stops it)")
     sys.stdout.flush()
     arguments = ["server", "--backend-store-uri", places.tracking_uri, "--host", host, "--port", str(port)]
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # nothing here needs it, and it runs code

@@ -38,6 +38,8 @@ Ending = Literal["FINISHED", "FAILED", "KILLED"]
 PREFIX = "adafocus."
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """Lets the dashboard show runs and curves, not traces of language models."""
+MODEL_VIEW = "workflowType=machine_learning"
+"""The same in an address of the dashboard, which else opens the other view at a first visit."""
 
 
 def default_uri(runs: Path) -> str:
@@ -176,7 +178,7 @@ class Run:
     @property
     def link(self) -> str:
         """Markdown that leads to the run's page in the dashboard."""
-        return f"[{self.name}](#/experiments/{self.experiment_id}/runs/{self.run_id})"
+        return f"[{self.name}](#/experiments/{self.experiment_id}/runs/{self.run_id}?{MODEL_VIEW})"
 
     @contextlib.contextmanager
     def system_metrics(self) -> Iterator[None]:
