@@ -115,7 +115,7 @@ def extraction_argv(
         start = "" if start_s is None else f"start={start_s:.6f}:"
         end = "" if end_s is None else f"end={end_s:.6f}:"
         filters += [f"trim={(start + end).rstrip(':')}", "setpts=PTS-STARTPTS"]
-    output: dict[str, Any] = {"map": "0:V:0", "format": "image2pipe", "vcodec": "mjpeg", "threads": 1}
+    output: dict[str, Any] = {"map": "0:V:0", "format": "mpjpeg", "vcodec": "mjpeg", "threads": 1}
     if spec.profile == "clean":
         filters += [f"fps={spec.fps}"] if spec.fps else []
         output |= {"fps_mode": "passthrough", "q:v": spec.quality}

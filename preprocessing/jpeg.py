@@ -2,76 +2,47 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 _START_OF_SCAN = 0xDA
-_NEXT = EOI + SOI + b"\xff"
+_PART = re.compile(rb"\s*--[^\r\n]+\r\nContent-type: image/jpeg\r\nContent-length: (\d+)\r\n\r\n")
+_LONGEST_LINES = 200
 _PROGRESSIVE = 0xC2
 _SIZE_MARKERS = frozenset({0xC0, 0xC1, _PROGRESSIVE})
 
 
 class JpegSplitter:
-    """Feed it chunks, iterate over what is complete.
+    """Feed it chunks of ffmpeg's `mpjpeg` format, iterate over the images that are complete.
 
-    The header's segments are skipped by their length, so that a quantisation table or a comment may hold any bytes; in
-    entropy-coded data the end marker cannot occur (ISO/IEC 10918-1, B.1.1.5: byte stuffing).
+    Each image comes with a few lines before it, which state its length, so that nothing has to be searched in its data.
     """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._searched = 0  # entropy-coded bytes before this position hold no end marker; 0 = header not passed yet
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Append `chunk`, yield every JPEG that it completes. Raises ValueError where no JPEG starts."""
+        """Append `chunk`, yield every JPEG that it completes. Raises ValueError where no lines or no JPEG stand."""
         self._buffer += chunk
-        taken = 0
-        while (end := self._find_end(taken)) is not None:
-            yield bytes(memoryview(self._buffer)[taken:end])
-            taken, self._searched = end, 0
-        if taken:
-            del self._buffer[:taken]
-            self._searched = max(self._searched - taken, 0)
+        start = 0
+        while part := _PART.match(self._buffer, start):
+            end = part.end() + int(part[1])
+            if len(self._buffer) < end:
+                break
+            image = bytes(memoryview(self._buffer)[part.end() : end])
+            if image[:2] != SOI or image[-2:] != EOI:
+                raise ValueError(f"expected a JPEG, found {image[:4]!r} to {image[-2:]!r}")
+            yield image
+            start = end
+        del self._buffer[:start]
+        if not part and len(self._buffer) > _LONGEST_LINES:
+            raise ValueError(f"expected the lines before a JPEG, found {bytes(self._buffer[:40])!r}")
 
     @property
     def pending(self) -> int:
         """Bytes of an unfinished image."""
         return len(self._buffer)
-
-    def _find_end(self, start: int) -> int | None:
-        if not self._searched:
-            scan = scan_offset(self._buffer, start)
-            if scan is None:
-                return None
-            self._searched = scan
-        # Longer patterns are found faster: look for an end with the next start behind it, then at the very end.
-        end = self._buffer.find(_NEXT, self._searched)
-        if end >= 0:
-            return end + 2
-        if self._buffer.endswith(EOI, self._searched):
-            return len(self._buffer)
-        self._searched = max(len(self._buffer) - len(_NEXT) + 1, self._searched)
-        return None
-
-
-def scan_offset(data: bytes | bytearray, start: int = 0) -> int | None:
-    """Position of the first entropy-coded byte of the JPEG at `start`, None while its header is incomplete.
-
-    Raises ValueError if no JPEG starts there.
-    """
-    if len(data) < start + 2:
-        return None
-    if data[start : start + 2] != SOI:
-        raise ValueError(f"expected a JPEG at byte {start}, found {bytes(data[start : start + 4])!r}")
-    position = start + 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            raise ValueError(f"broken JPEG header at byte {position}")
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        if data[position + 1] == _START_OF_SCAN:
-            return position + 2 + length
-        position += 2 + length
-    return None
 
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
