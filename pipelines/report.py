@@ -156,7 +156,8 @@ def collect(places: Places, sweep: str | None = None) -> Report:
     measured = [_measured(tracker, run) for run in tracker.find("benchmark")]
     measured = [each for each in measured if wanted is None or each.trial in wanted]
     if not measured and not parents and not trials:
-        raise UserError(f"{_shown(places)} holds no {f'sweep {sweep!r}' if sweep is not None else 'trial yet'}")
+        what = f"sweep {sweep!r}" if sweep is not None else "trial yet"
+        raise UserError(f"{_shown(places)} holds no {what}; `adafocus train` or `adafocus tune` makes one")
     sweeps = [_sweep(tracker, run, [t for t in trials if _of(t, run)]) for run in parents]
     names = dict.fromkeys([*(BENCHMARKS if sweep is None else ())])
     names |= dict.fromkeys([*(each.facts["dataset"] for each in measured), *(each.dataset for each in sweeps)])

@@ -59,7 +59,7 @@ TRAIN = ("--recipe", "demo", "--shards", "none")
         (("tune", *TRAIN, "--name", "s", "--space", "none.yaml"), "the space file none.yaml cannot be read"),
         (("benchmark", "--shards", "s"), "give exactly one of --run, --sweep and --checkpoint"),
         (("benchmark", "--shards", "s", "--run", "nobody"), "there is no run 'nobody'"),
-        (("report",), "holds no benchmark; `adafocus benchmark` makes one"),
+        (("report",), "holds no trial yet; `adafocus train` or `adafocus tune` makes one"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(arguments: tuple[str, ...], message: str, cli: Cli) -> None:
