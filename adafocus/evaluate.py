@@ -13,6 +13,7 @@ from torch import Tensor
 from adafocus import distributed, metrics
 from adafocus.loader import Batch, ClipLoader
 from adafocus.models.adafocus import AdaFocus
+from adafocus.models.classifier import prefix_mean
 from adafocus.models.patches import random_corners
 
 Look = Literal["policy", "random", "centre", "glancer", "whole"]
@@ -21,7 +22,7 @@ Look = Literal["policy", "random", "centre", "glancer", "whole"]
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Merged over all workers, sorted by clip_id. N clips, T prefixes (or only one prediction), K classes."""
+    """Merged over all workers, sorted by clip_id. N clips, T prefixes, K classes."""
 
     clip_ids: list[str]
     labels_NL: Tensor
@@ -39,6 +40,10 @@ class Predictions:
         if self.hits_N is not None:
             values["hit_rate"] = self.hits_N.mean().item() * 100
         return values
+
+    def online(self) -> list[dict[str, float]]:
+        """map, top1 and top5 in percent after 1, 2, ... T frames."""
+        return metrics.online_scores(self.logits_NTK, self.labels_NL)
 
     def table(self) -> pa.Table:
         """One row a clip: everything that is needed to recompute a number."""
@@ -82,10 +87,10 @@ def evaluate(model: AdaFocus, loader: ClipLoader, *, patches: Look = "policy", s
 
 def _predict(model: AdaFocus, batch: Batch, patches: Look, seed: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
     if patches == "whole":
-        return model.focuser.head(model.focus(batch.focus_BTCHW)).mean(1, keepdim=True), None, None
+        return prefix_mean(model.focuser.head(model.focus(batch.focus_BTCHW))), None, None
     glance = model.glance(batch.glance_BTCHW)
     if patches == "glancer":
-        return glance.logits_BTK.mean(1, keepdim=True), None, None
+        return prefix_mean(glance.logits_BTK), None, None
     if patches == "random":
         corners_BS2 = clip_corners(model, batch.clip_ids, seed).to(batch.focus_BTCHW.device)
     else:

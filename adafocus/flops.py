@@ -60,6 +60,13 @@ def count_model(
     return {**counts, "total": sum(counts.values())}
 
 
+def count_whole(model: AdaFocus) -> float:
+    """GFLOPs per video of the focuser on whole frames, with its own last layer."""
+    data = model.config.data
+    frames = torch.zeros(1, data.num_focus_frames, 3, data.crop, data.crop, device=model.mean.device)
+    return _measure(lambda: model.focuser.head(model.focus(frames)))[0]
+
+
 def parameters(model: AdaFocus) -> dict[str, int]:
     """Number of parameters by part and in total; the networks' own last layers are included."""
     counts = {name: sum(item.numel() for item in getattr(model, name).parameters()) for name in PARTS}

@@ -99,7 +99,9 @@ def benchmark(
     run: Annotated[str | None, typer.Option(help="MLflow run to measure, by id or name.")] = None,
     sweep: Annotated[str | None, typer.Option(help="Measure the best trial of this sweep.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Measure the model in this folder.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Clips per batch.")] = 32,
+    batch_size: Annotated[int, typer.Option(help="Clips per batch.", min=1)] = 32,
+    precision: Annotated[str, typer.Option(help="Of the image networks, a row each: float32,bf16,fp16.")] = "float32",
+    probe: Annotated[bool, typer.Option(help="Add linear classifiers on features of whole frames.")] = False,
     device: Device = "auto",
     num_workers: Workers = 0,
     as_json: Json = False,
@@ -113,9 +115,11 @@ def benchmark(
 
     if sum(given is not None for given in (run, sweep, checkpoint)) != 1:
         raise UserError("give exactly one of --run, --sweep and --checkpoint")
+    precisions = bench.parse_precisions(precision)
     places = _places(shards, runs)
     folder, trial, name = bench.find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
-    result = bench.benchmark(folder, places, _options(device, num_workers), batch_size)
+    options = _options(device, num_workers)
+    result = bench.benchmark(folder, places, options, batch_size=batch_size, precisions=precisions, probe=probe)
     made = track(result, folder, places, trial, name)
     table = [reports.Measured(name, made.run_id, trial or folder.name, result.facts, result.table(), {})]
     typer.echo(reports.as_json(table)) if as_json else reports.show(table, Console())

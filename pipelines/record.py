@@ -24,7 +24,7 @@ from pipelines.tracking import Run
 from preprocessing.schema import DatasetInfo
 
 if TYPE_CHECKING:
-    from pipelines.benchmark import Benchmark, Row
+    from pipelines.benchmark import Benchmark
     from pipelines.train import Places
 
 MODEL = "model"
@@ -79,7 +79,7 @@ def track(result: Benchmark, folder: Path, places: Places, trial: str, name: str
     run.dataset(info, digest, places.shards, "evaluation")
     for row in result.rows:
         values = {key: value for key, value in asdict(row).items() if isinstance(value, float)}
-        run.metrics({f"bench/{_key(row)}/{key}": value for key, value in values.items()})
+        run.metrics({f"bench/{row.key()}/{key}": value for key, value in values.items()})
     online = _online(result, config)
     for key, points in online.items():
         for point in points:
@@ -111,33 +111,15 @@ def track(result: Benchmark, folder: Path, places: Places, trial: str, name: str
     return run
 
 
-def _key(row: Row) -> str:
-    """The place of a row in a metric's name."""
-    return row.patches if "warm-up" not in row.method else f"warmup_{row.patches}"
-
-
 def _online(result: Benchmark, config: Config) -> dict[str, list[dict[str, float]]]:
-    """For each place to look the scores after 1..T frames, and their compute; none for clips that are seen as a whole.
-
-    Every frame costs the same, so that t of T frames cost t/T of the whole.
-    """
-    if config.model.family != "untrimmed":
-        return {}
-    gflops = {row.patches: row.gflops for row in result.rows}
-    curves = {}
-    for key, predicted in result.predictions.items():
-        stage, _, patches = key.partition("-")
-        scores = metrics.online_scores(predicted.logits_NTK, predicted.labels_NL)
-        if len(scores) == config.data.num_frames > 1:
-            share = gflops[patches] / len(scores)
-            name = patches if stage == "finetune" else f"{stage}_{patches}"
-            curves[name] = [{"frames": n, "gflops": n * share, **values} for n, values in enumerate(scores, 1)]
-    return curves
+    """The rows' scores after 1..T frames, and their compute; none for clips that are seen as a whole."""
+    shown = result.rows if config.model.family == "untrimmed" else []
+    return {row.key(): row.online for row in shown if row.precision == result.rows[0].precision}
 
 
 def _charts(result: Benchmark, info: DatasetInfo, online: dict[str, list[dict[str, float]]], folder: Path) -> None:
     """Write the pictures of the policy's predictions, and of accuracy over frames and over compute."""
-    predicted = next(each for key, each in result.predictions.items() if key == "finetune-policy")
+    predicted = result.predictions[result.rows[0].key()]
     logits_NK, labels_NL = predicted.logits_NTK[:, -1], predicted.labels_NL
     first_N, guesses_N = labels_NL[:, 0].numpy(), logits_NK.argmax(1).numpy()
     save = charts.save

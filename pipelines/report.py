@@ -31,12 +31,14 @@ COLUMNS = (
     ("gflops", "GFLOPs", "{:.3g}"),
     ("videos_per_s", "videos/s", "{:.0f}"),
     ("latency_ms", "ms", "{:.1f}"),
+    ("memory_mb", "MB", "{:.0f}"),
 )
 """Field, heading, format."""
 LEGEND = (
     "top-1, mAP in percent; hits: percent of frames in which the patch holds the whole object; GFLOPs: multiply-adds "
-    "(10^9) per video; ms: one video at a time"
+    "(10^9) per video; ms: one video at a time; MB: most that a batch and what is made of it take, beside the weights"
 )
+PARTS = {"gflops": "GFLOPs of the policy's row by part", "parameters": "parameters in millions by part"}
 BENCHMARKS = ("activitynet", "fcvid", "minikinetics", "ssv1", "ssv2")
 """Data sets of the paper, in its order."""
 
@@ -261,6 +263,10 @@ def show(results: list[Measured], console: Console) -> None:
         for row in result.rows:
             table.add_row(*cells(row))
         console.print(table)
+        for what, unit in (("gflops", 1), ("parameters", 10**6)):
+            parts = {key.split(".")[1]: result.facts[key] / unit for key in result.facts if key.startswith(f"{what}.")}
+            if parts:
+                console.print(f"{PARTS[what]}: " + ", ".join(f"{part} {value:.3g}" for part, value in parts.items()))
 
 
 def show_report(report: Report, console: Console) -> None:
@@ -279,5 +285,5 @@ def as_json(results: list[Measured]) -> str:
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """A row's texts, in the order of COLUMNS."""
-    return ["-" if row[name] is None else form.format(row[name]) for name, _, form in COLUMNS]
+    """A row's texts, in the order of COLUMNS; `-` for what it has not, or had not when it was measured."""
+    return ["-" if row.get(name) is None else form.format(row[name]) for name, _, form in COLUMNS]

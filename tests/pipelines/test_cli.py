@@ -58,6 +58,7 @@ TRAIN = ("--recipe", "demo", "--shards", "none")
         (("tune", *TRAIN, "--name", "s", "--sample", "ppo.lr=loguniform:1"), "loguniform takes 2 numbers, not 1"),
         (("tune", *TRAIN, "--name", "s", "--space", "none.yaml"), "the space file none.yaml cannot be read"),
         (("benchmark", "--shards", "s"), "give exactly one of --run, --sweep and --checkpoint"),
+        (("benchmark", "--shards", "s", "--run", "a", "--precision", "int8"), "'int8' is none of float32, bf16, fp16"),
         (("benchmark", "--shards", "s", "--run", "nobody"), "there is no run 'nobody'"),
         (("report",), "holds no trial yet; `adafocus train` or `adafocus tune` makes one"),
     ],

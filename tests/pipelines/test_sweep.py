@@ -82,8 +82,8 @@ def test_mlflow_has_every_trial_with_every_epoch(finished: list[TrialResult], pl
 def check_predictions(places: Places, run: Run, result: bench.Benchmark) -> None:
     """Every accuracy of the table, and of every prefix, can be recomputed from the Parquet files alone."""
     client = places.tracker().client
-    for row, (_, stage, patches) in zip(result.rows, bench.METHODS, strict=True):
-        file = client.download_artifacts(run.run_id, f"predictions/{stage}-{patches}.parquet")
+    for row in result.rows:
+        file = client.download_artifacts(run.run_id, f"predictions/{row.key()}.parquet")
         columns = pq.read_table(file).to_pydict()
         assert len(set(columns["clip_id"])) == len(columns["clip_id"]) == result.facts["clips"]
         labels = [clip[0] for clip in columns["labels"]]
@@ -100,12 +100,11 @@ def check_predictions(places: Places, run: Run, result: bench.Benchmark) -> None
         assert row.map == pytest.approx(100 * np.mean(precisions), abs=1e-4)
         if "hit" in columns:
             assert row.hit_rate == pytest.approx(100 * np.mean(columns["hit"]), abs=1e-4)
-        if patches != "glancer":
-            online = Run.open(places.tracker(), run.run_id).curve(
-                f"online/{patches if stage == 'finetune' else f'{stage}_{patches}'}/top1"
-            )
-            steps = range(prefixes.shape[1])
-            assert online == {t + 1: pytest.approx(100 * np.mean(best[:, t, 0] == labels)) for t in steps}
+        curve = {t + 1: pytest.approx(100 * np.mean(best[:, t, 0] == labels)) for t in range(prefixes.shape[1])}
+        assert {point["frames"]: point["top1"] for point in row.online} == curve
+        assert row.online[-1]["gflops"] == row.gflops == pytest.approx(len(curve) * row.online[0]["gflops"])
+        if row.precision == "float32":
+            assert Run.open(places.tracker(), run.run_id).curve(f"online/{row.key()}/top1") == curve
 
 
 def check_artifacts(places: Places, run: Run, trial: str) -> None:
@@ -142,11 +141,17 @@ def test_benchmark_and_report(finished: list[TrialResult], places: Places, tmp_p
     assert places.tracker().find("trial", trial=folder.name.split("-")[1])[0].data.metrics["finetune/val_top1"] == max(
         scores
     )
-    result = bench.benchmark(folder, places, Options(device="cpu"), batch_size=4)
+    precisions = bench.parse_precisions("float32,bf16")
+    result = bench.benchmark(folder, places, Options(device="cpu"), batch_size=4, precisions=precisions, probe=True)
     run = track(result, folder, places, trial, name)
-    assert [row.method for row in result.rows] == [method for method, _, _ in bench.METHODS]
+    methods = [method for method, _, _ in bench.METHODS]
+    probes = [f"whole frames: probe on {network}" for network, _ in bench.PROBES]
+    assert [row.method for row in result.rows] == [*methods, *(f"{method}, bf16" for method in methods), *probes]
+    assert all(row.latency_ms > 0 and row.memory_mb > 4 * 4 * 3 * 40 * 40 / 1e6 for row in result.rows)
     assert result.facts["clips"] == 10
-    by_patches = {row.patches: row for row in result.rows}
+    by_patches = {row.key(): row for row in result.rows}
+    assert by_patches["policy"].parameters == result.facts["parameters.total"]
+    assert by_patches["policy"].gflops == result.facts["gflops.total"]
     assert by_patches["policy"].gflops > by_patches["random"].gflops > by_patches["glancer"].gflops > 0
     for patches in ("policy", "random", "centre"):
         assert 0 <= by_patches[patches].hit_rate <= 100
