@@ -88,8 +88,13 @@ class OptimConfig:
     """Learning rate of the classifier (and, in pretrain, of the networks' own last layers)."""
     weight_decay: float = 1e-4
     momentum: float = 0.9
-    schedule: Literal["cosine", "cosine_step", "constant"] = "cosine"
-    """`cosine` lowers the rate once an epoch, as the reference does; `cosine_step` at every step."""
+    lr_batch_size: int | None = None
+    """Global batch that the two rates are meant for: for another one they are scaled linearly. None: never scaled."""
+    schedule: Literal["cosine", "cosine_step", "step", "constant"] = "cosine"
+    """`cosine` lowers the rate once an epoch, as the reference does; `cosine_step` at every step; `step` tenfold at
+    each of `milestones`."""
+    milestones: tuple[int, ...] = ()
+    """Epochs, from 0, at whose start the schedule `step` lowers the rate."""
     warmup_epochs: float = 0.0
     """Epochs of linear increase at the start."""
     label_smoothing: float = 0.0
@@ -98,6 +103,10 @@ class OptimConfig:
     accumulate: int = 1
     """Micro-batches per optimizer step."""
     precision: Precision = "float32"
+
+    def lr_scale(self) -> float:
+        """What both rates are multiplied by: the linear scaling rule (Goyal et al. 2017, section 2.1)."""
+        return self.batch_size / self.lr_batch_size if self.lr_batch_size else 1.0
 
 
 @dataclass(frozen=True, slots=True)

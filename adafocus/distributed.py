@@ -33,6 +33,11 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
+def own_rows(whole: Tensor) -> Tensor:
+    """This worker's share of rows that were made, alike on all workers, for the global batch."""
+    return whole.tensor_split(world_size())[rank()]
+
+
 def gather(value: Any) -> list[Any]:
     """The workers' values by rank, on every worker."""
     if world_size() == 1:

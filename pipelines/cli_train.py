@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Shards = Annotated[str, typer.Option(help="Folder or URL of a preprocessed data set.")]
 RecipeName = Annotated[str, typer.Option(help="Name of a recipe; `adafocus recipes` lists them.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: --set ppo.lr=1e-4.")]
+ScaleLr = Annotated[
+    bool, typer.Option("--scale-lr", help="Scale SGD's learning rates with the global batch, from the recipe's.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Workers = Annotated[int, typer.Option(help="Processes that load clips, per training worker.")]
 
@@ -36,13 +39,14 @@ def train(
     runs: RunsDir = RUNS,
     name: Annotated[str | None, typer.Option(help="Name of the run in MLflow [the recipe's].")] = None,
     changes: Changes = None,
+    scale_lr: ScaleLr = False,
     device: Device = "auto",
     num_workers: Workers = 0,
 ) -> None:
     """Train one configuration through all stages. Start it again to go on after a stop."""
     from pipelines.train import train as run
 
-    config, places = _config(recipe, changes), _places(shards, runs)
+    config, places = _config(recipe, changes, scale_lr), _places(shards, runs)
     folder = run(config, recipe, places, _options(device, num_workers), name or recipe)
     typer.echo(f"finished: {folder}")
 
@@ -60,6 +64,7 @@ def tune(
     cpus_per_trial: Annotated[float, typer.Option(help="CPUs of a trial; 0: shared evenly.")] = 0,
     gpus_per_trial: Annotated[float, typer.Option(help="GPUs of a trial.")] = 0,
     changes: Changes = None,
+    scale_lr: ScaleLr = False,
     device: Device = "auto",
     num_workers: Workers = 0,
     ray_address: Annotated[str | None, typer.Option(help="Ray cluster to use, e.g. auto [start one here].")] = None,
@@ -77,7 +82,7 @@ def tune(
     )
     sweep = Sweep(
         name=name,
-        config=_config(recipe, changes),
+        config=_config(recipe, changes, scale_lr),
         recipe=recipe,
         space=parse(grid or [], sample or [], space),
         places=_places(shards, runs),
@@ -182,9 +187,9 @@ def dashboard(
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments, "--workers", "1"])
 
 
-def _config(recipe: str, changes: list[str] | None) -> Config:
+def _config(recipe: str, changes: list[str] | None, scale_lr: bool) -> Config:
     from adafocus.config import override
-    from pipelines.recipes import find_recipe
+    from pipelines.recipes import find_recipe, scale_rates
 
     pairs = {}
     for change in changes or []:
@@ -192,7 +197,8 @@ def _config(recipe: str, changes: list[str] | None) -> Config:
         if not equals:
             raise UserError(f"--set {change!r} is not of the form key=value")
         pairs[key] = value
-    return override(find_recipe(recipe), pairs)
+    config = override(find_recipe(recipe), pairs)
+    return scale_rates(config, find_recipe(recipe)) if scale_lr else config
 
 
 def _places(shards: str, runs: Path) -> Places:

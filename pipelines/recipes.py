@@ -7,12 +7,24 @@ the authors' commands; where they published none, the docstring says what stands
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from adafocus.config import Config, DataConfig, ModelConfig, OptimConfig, PPOConfig, PretrainConfig
+from adafocus.config import (
+    STAGES,
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    PPOConfig,
+    PretrainConfig,
+    override,
+)
 from preprocessing.schema import UserError
+
+log = logging.getLogger(__name__)
 
 Recipe = Callable[[], Config]
 Supervised = TypeVar("Supervised", bound=OptimConfig)
@@ -80,8 +92,8 @@ def _trimmed(patch_size: int) -> Config:
     """Eight frames to glance, twelve to focus, temporal shift in both, one patch position per clip, averaged logits.
 
     The learning rates are the intended ones: the authors' program leaves most layers at 0, so that its first and last
-    stage hardly train. Pretraining is the Temporal Shift Module's; it lowers its rate tenfold after 20 and 40 epochs,
-    where a cosine stands in here. Weight decay is that of the second version's program, the first one's is not known.
+    stage hardly train. Pretraining is the Temporal Shift Module's, whose rate falls tenfold after 20 and 40 epochs.
+    Weight decay is that of the second version's program, the first one's is not known.
     """
     decay = 5e-4
     return Config(
@@ -101,7 +113,14 @@ def _trimmed(patch_size: int) -> Config:
             finetune_dropout=0.0,
         ),
         pretrain=PretrainConfig(
-            epochs=50, batch_size=64, backbone_lr=0.01, head_lr=0.01, weight_decay=decay, clip_grad_norm=20.0
+            epochs=50,
+            batch_size=64,
+            backbone_lr=0.01,
+            head_lr=0.01,
+            weight_decay=decay,
+            schedule="step",
+            milestones=(20, 40),
+            clip_grad_norm=20.0,
         ),
         warmup=OptimConfig(
             epochs=10, batch_size=64, backbone_lr=1e-5, head_lr=0.01, weight_decay=decay, precision="fp16"
@@ -215,6 +234,22 @@ RECIPES: dict[str, Recipe] = {
     "demo": demo,
     "folder": folder,
 }
+
+
+def scale_rates(config: Config, recipe: Config) -> Config:
+    """`config` with the rates of its SGD stages meant for the recipe's batch sizes: they follow the batch linearly.
+
+    The rule is SGD's; rates of Adam and AdamW stay, and the log says so. What becomes of the others is logged when
+    their stage starts.
+    """
+    changes = {}
+    for stage in STAGES:
+        settings, size = getattr(config, stage), getattr(recipe, stage).batch_size
+        if isinstance(settings, OptimConfig) and settings.optimizer == "sgd":
+            changes[f"{stage}.lr_batch_size"] = size
+        else:
+            log.info("%s: rates are Adam's and stay as they are at any batch", stage)
+    return override(config, changes)
 
 
 def find_recipe(name: str) -> Config:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from adafocus.batches import Batch
 from adafocus.checkpoint import Meta, save
 from adafocus.config import Config, override
 from adafocus.loader import ClipLoader
@@ -171,6 +172,58 @@ def checkpoints(
         folders[family] = tmp_path_factory.mktemp("checkpoints") / f"finetune-{family}"
         save(folders[family], model, meta)
     return folders
+
+
+def shrink(config: Config) -> Config:
+    """The tiny form of a recipe: small networks, few and small frames; all else as it is."""
+    focus_frames = 4 if config.model.family == "untrimmed" else 6
+    small = {
+        "data.num_frames": 4,
+        "data.num_focus_frames": focus_frames,
+        "data.resize": 56,
+        "data.crop": 48,
+        "model.glancer": "tiny_glance",
+        "model.focuser": "tiny",
+        "model.glancer_weights": "none",
+        "model.focuser_weights": "none",
+        "model.glance_size": 24,
+        "model.patch_size": 48 * config.model.patch_size // config.data.crop,
+        "model.policy_channels": 4,
+        "model.policy_hidden": 16,
+        "model.classifier_hidden": 16,
+    }
+    return override(config, small)
+
+
+def noise_batch(config: Config, clips: int, classes: int, seed: int) -> Batch:
+    """Frames of smooth noise and labels, the same bits on every machine."""
+    rng = np.random.RandomState(seed)
+
+    def frames(count: int) -> torch.Tensor:
+        cells = rng.randint(0, 256, (clips, count, 3, config.data.crop // 8, config.data.crop // 8))
+        return torch.from_numpy(cells.repeat(8, 3).repeat(8, 4).astype(np.uint8))
+
+    glance = frames(config.data.num_frames)
+    focus = frames(config.data.num_focus_frames) if config.model.family == "trimmed" else glance
+    labels = torch.from_numpy(rng.randint(0, classes, (clips, 1)))
+    return Batch(glance, focus, labels, [f"clip {number}" for number in range(clips)])
+
+
+@pytest.fixture(scope="session")
+def tiny_form() -> Callable[[Config], Config]:
+    """tiny_form(config) is the tiny form of a recipe."""
+    return shrink
+
+
+@pytest.fixture(scope="session")
+def make_batch() -> Callable[..., Batch]:
+    """make_batch(config, clips, classes, seed) makes a batch out of noise."""
+    return noise_batch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`pytest tests/adafocus/test_golden_losses.py --record` after a change that should move the numbers."""
+    parser.addoption("--record", action="store_true", help="write the golden losses anew instead of comparing")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -69,8 +70,11 @@ class Output:
     act: Act
 
 
-class AdaFocus(nn.Module):
-    """What both families share. Parts: glancer (f_G), focuser (f_L), policy (pi), classifier (f_C)."""
+class AdaFocus(nn.Module, ABC):
+    """What both families share; each fills in the abstract methods.
+
+    Parts: glancer (f_G), focuser (f_L), policy (pi), classifier (f_C).
+    """
 
     mean: Tensor
     std: Tensor
@@ -103,30 +107,30 @@ class AdaFocus(nn.Module):
     # What the families differ in.
 
     @staticmethod
+    @abstractmethod
     def network_options(config: Config) -> tuple[int | None, int | None, float | None]:
         """Frames per clip that glancer and focuser shift over (None: no shift), dropout of their own heads."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def maps_per_state(config: Config) -> int:
         """How many of the glancer's maps make one state of the policy."""
-        raise NotImplementedError
 
+    @abstractmethod
     def states(self, glance: Glance) -> Tensor:
         """The policy's input, map_BSDhw."""
-        raise NotImplementedError
 
+    @abstractmethod
     def classify(self, glance: Glance, focus_BTD: Tensor) -> Tensor:
         """logits_BTK of every prefix of the focus frames."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decisions(self, logits_BTK: Tensor) -> Tensor:
         """Of the prefixes' logits, those that follow an action: logits_BSK."""
-        raise NotImplementedError
 
+    @abstractmethod
     def counterfactual(self, glance: Glance, taken_BTD: Tensor, other_BTD: Tensor) -> Tensor:
         """logits_BSK after each action, had only that one led to the other focus features."""
-        raise NotImplementedError
 
     # What they share.
 

@@ -22,6 +22,10 @@ from adafocus.models.patches import cell_corners, scale_corners
 class Actions(Protocol):
     """A distribution over actions: all that differs between grid and Gaussian."""
 
+    def repeat(self, times: int) -> Actions:
+        """The same clips so many times."""
+        ...
+
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Random actions (on the generator's device, then moved)."""
         ...
@@ -44,6 +48,10 @@ class GridActions:
     """Categorical over the corners of a grid; actions are int64 (B, S)."""
 
     log_probs_BSA: Tensor
+
+    def repeat(self, times: int) -> GridActions:
+        """Clips 0..B-1, 0..B-1, ..."""
+        return GridActions(self.log_probs_BSA.repeat(times, 1, 1))
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Gumbel-max: no normalisation check, hence nothing read back from the device."""
@@ -75,6 +83,10 @@ class GaussianActions:
 
     mean_BS2: Tensor
     std: float
+
+    def repeat(self, times: int) -> GaussianActions:
+        """Clips 0..B-1, 0..B-1, ..."""
+        return GaussianActions(self.mean_BS2.repeat(times, 1, 1), self.std)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """(B, S, 2), without gradient: the score-function estimator must not see how the sample came about."""

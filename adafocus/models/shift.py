@@ -9,9 +9,6 @@ Shapes: N = B*T images (clip by clip), C channels, h w map cells.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torchvision.models import efficientnet, mobilenetv2, mobilenetv3, regnet, resnet
@@ -46,23 +43,15 @@ class Shifted(nn.Module):
         return self.layer(temporal_shift(map_NChw, self.num_frames))
 
 
-def _first_of_conv(block: nn.Module) -> tuple[nn.Module, str]:
-    return cast(nn.Module, getattr(block, "conv")[0]), "0"  # noqa: B009
-
-
-def _first_of_block(block: nn.Module) -> tuple[nn.Module, str]:
-    return cast(nn.Module, getattr(block, "block")[0]), "0"  # noqa: B009
-
-
-FIRST_LAYER: dict[type[nn.Module], Callable[[nn.Module], tuple[nn.Module, str]]] = {
-    resnet.BasicBlock: lambda block: (block, "conv1"),
-    resnet.Bottleneck: lambda block: (block, "conv1"),
-    mobilenetv2.InvertedResidual: _first_of_conv,
-    mobilenetv3.InvertedResidual: _first_of_block,
-    efficientnet.MBConv: _first_of_block,
-    regnet.ResBottleneckBlock: lambda block: (cast(nn.Module, getattr(block, "f").a), "0"),  # noqa: B009
+FIRST_LAYER: dict[type[nn.Module], str] = {
+    resnet.BasicBlock: "conv1",
+    resnet.Bottleneck: "conv1",
+    mobilenetv2.InvertedResidual: "conv.0.0",
+    mobilenetv3.InvertedResidual: "block.0.0",
+    efficientnet.MBConv: "block.0.0",
+    regnet.ResBottleneckBlock: "f.a.0",
 }
-"""Residual blocks: where their first convolution sits, as (parent, name)."""
+"""Residual blocks and the name of their first convolution."""
 
 
 def add_shift(body: nn.Module, num_frames: int) -> int:
@@ -74,9 +63,7 @@ def add_shift(body: nn.Module, num_frames: int) -> int:
     blocks = [module for module in body.modules() if type(module) in FIRST_LAYER or hasattr(module, "first_layer")]
     blocks = [block for block in blocks if getattr(block, "use_res_connect", True)]
     for block in blocks:
-        if type(block) in FIRST_LAYER:
-            parent, name = FIRST_LAYER[type(block)](block)
-        else:
-            parent, name = block, cast(str, block.first_layer)
-        setattr(parent, name, Shifted(cast(nn.Module, getattr(parent, name)), num_frames))
+        path = FIRST_LAYER.get(type(block)) or str(block.first_layer)
+        parent, _, name = path.rpartition(".")
+        setattr(block.get_submodule(parent), name, Shifted(block.get_submodule(path), num_frames))
     return len(blocks)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from adafocus.config import Config
-from adafocus.models.adafocus import AdaFocus
+from adafocus.models.adafocus import AdaFocus, Glance
 from adafocus.stages.warmup import Warmup
 
 
@@ -17,3 +19,7 @@ class Finetune(Warmup):
         super().__init__(model, config)
         if config.model.finetune_dropout is not None:
             model.classifier.dropout.p = config.model.finetune_dropout
+
+    def corners(self, glance: Glance) -> Tensor:
+        """The policy's."""
+        return self.model.act(glance, "policy").corners_BS2

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adafocus import reinforce
+from adafocus import distributed, reinforce
 from adafocus.config import PPOConfig
 from adafocus.loader import Batch
 from adafocus.models.adafocus import Glance
@@ -36,14 +36,15 @@ class PPO(Stage):
         """A rollout: states, actions, their log-probabilities and normalised returns."""
         collected = super().collect(batch)
         glance = self.fast.glance(collected["glance"])
-        act = self.fast.act(glance, greedy=False)
-        assert act.policy is not None and act.action is not None
-        rewards_BS = self._rewards(glance, act.corners_BS2, collected)
+        states = self.model.states(glance)
+        actions = self.model.policy(states).actions
+        action = distributed.own_rows(actions.repeat(distributed.world_size()).sample(self.draws))
+        rewards_BS = self._rewards(glance, self.model.policy.corners(action, self.config.data.crop), collected)
         returns_BS = reinforce.discounted_returns(rewards_BS, self.settings.gamma)
         return {
-            "states": self.model.states(glance),
-            "action": act.action,
-            "log_prob": act.policy.actions.log_prob(act.action),
+            "states": states,
+            "action": action,
+            "log_prob": actions.log_prob(action),
             "returns": reinforce.normalise_returns(returns_BS),
             "rewards": rewards_BS,
         }
@@ -54,7 +55,7 @@ class PPO(Stage):
         other_BTD: Tensor | None = None
         baseline_BSK: Tensor | None = None
         if kind == "random":  # both kinds of patches in one pass
-            others_BTCPP = model.crop(frames, model.act(glance, "random").corners_BS2)
+            others_BTCPP = model.crop(frames, self.random_corners(glance))
             taken_BTD, other_BTD = model.focus(torch.cat([patches_BTCPP, others_BTCPP])).chunk(2)
         else:
             taken_BTD = model.focus(patches_BTCPP)

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adafocus import distributed
 from adafocus.config import Config, OptimConfig, PPOConfig
 from adafocus.infer import accelerate
 from adafocus.loader import Batch
-from adafocus.models.adafocus import AdaFocus, Patches
+from adafocus.models.adafocus import AdaFocus, Glance, Patches
+from adafocus.models.patches import random_corners
 
 TRAINABLE: dict[str, tuple[str, ...]] = {
     "pretrain": ("glancer", "focuser"),
@@ -53,6 +55,9 @@ class Stage(nn.Module):
             model.focuser.last.requires_grad_(False)
         fast = accelerate(model, parts=fixed, precision=self.settings.precision) if fixed else model
         self._fast = (fast,)  # in a tuple, so that it does not become a submodule
+        self.draws = torch.Generator()
+        """Of random patches, actions and labels: in the same state on all workers. Each draws for the global batch and
+        keeps its own clips' rows, so that what is drawn does not depend on the number of workers."""
 
     @property
     def fast(self) -> AdaFocus:
@@ -97,8 +102,15 @@ class Stage(nn.Module):
         return {
             "glance": batch.glance_BTCHW,
             "focus": batch.focus_BTCHW,
-            "target": draw_labels(batch.labels_BL),
+            "target": draw_labels(batch.labels_BL, self.draws),
         }
+
+    def random_corners(self, glance: Glance) -> Tensor:
+        """A random patch for every action, int64 (B, S, 2)."""
+        batch, steps = self.model.action_shape(glance)
+        sizes = (self.config.data.crop, self.config.model.patch_size)
+        corners = random_corners((batch * distributed.world_size(), steps), *sizes, generator=self.draws)
+        return distributed.own_rows(corners).to(glance.feature_BTD.device, non_blocking=True)
 
     @abstractmethod
     def forward(self, collected: Collected) -> tuple[Tensor, Logs]:
@@ -112,7 +124,7 @@ class Stage(nn.Module):
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 is_body = name.startswith(("model.glancer.body.", "model.focuser.body."))
-                lr = settings.backbone_lr if is_body else settings.head_lr
+                lr = settings.lr_scale() * (settings.backbone_lr if is_body else settings.head_lr)
                 groups.setdefault(lr, []).append(parameter)
         rows = [{"params": parameters, "lr": lr} for lr, parameters in groups.items()]
         if settings.optimizer == "adamw":
@@ -120,15 +132,16 @@ class Stage(nn.Module):
         return torch.optim.SGD(rows, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
 
-def draw_labels(labels_BL: Tensor) -> Tensor:
+def draw_labels(labels_BL: Tensor, draws: torch.Generator) -> Tensor:
     """One class (B,) per clip: a random one of its labels, as the reference does for FCVID (one label draws nothing).
 
-    `labels_BL` is padded with -1.
+    `labels_BL` is padded with -1; `draws` is in the same state on all workers.
     """
     if labels_BL.shape[1] == 1:
         return labels_BL[:, 0]
-    valid = (labels_BL >= 0).float()
-    return labels_BL.gather(1, torch.multinomial(valid, 1))[:, 0]
+    whole = torch.rand(len(labels_BL) * distributed.world_size(), labels_BL.shape[1], generator=draws)
+    chance_BL = distributed.own_rows(whole).to(labels_BL.device, non_blocking=True)
+    return labels_BL.gather(1, chance_BL.where(labels_BL >= 0, -1.0).argmax(1, keepdim=True))[:, 0]
 
 
 def prefix_loss(logits_BTK: Tensor, target_B: Tensor, label_smoothing: float = 0.0) -> Tensor:

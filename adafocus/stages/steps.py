@@ -41,10 +41,20 @@ class LossWatch:
         self.pending.clear()
 
 
-def seed_step(seed: int, stage: str, epoch: int, step: int) -> None:
-    """Seed torch's generators for one step on this rank."""
-    name = f"{seed}/{stage}/{epoch}/{step}/{distributed.rank()}"
-    torch.manual_seed(zlib.crc32(name.encode()))
+def seed_step(seed: int, stage: str, epoch: int, step: int, draws: torch.Generator | None = None) -> None:
+    """Seed torch's generators for one step on this rank (dropout), and `draws` alike on all ranks."""
+    name = f"{seed}/{stage}/{epoch}/{step}"
+    torch.manual_seed(zlib.crc32(f"{name}/{distributed.rank()}".encode()))
+    if draws:
+        draws.manual_seed(zlib.crc32(name.encode()))
+
+
+def scaling_line(stage: str, settings: OptimConfig) -> str:
+    """What linear scaling made of a stage's learning rates, in words."""
+    scale = settings.lr_scale()
+    rates = [(name, getattr(settings, name)) for name in ("backbone_lr", "head_lr")]
+    changes = ", ".join(f"{name} {rate:.3g} -> {rate * scale:.3g}" for name, rate in rates)
+    return f"{stage}: rates for batch {settings.lr_batch_size} scaled to batch {settings.batch_size}: {changes}"
 
 
 def lr_factor(settings: OptimConfig, epoch: int, fraction: float) -> float:
@@ -52,4 +62,6 @@ def lr_factor(settings: OptimConfig, epoch: int, fraction: float) -> float:
     now = epoch + (0.0 if settings.schedule == "cosine" else fraction)
     if now < settings.warmup_epochs:
         return max(epoch + fraction, 1e-3) / settings.warmup_epochs
+    if settings.schedule == "step":
+        return 0.1 ** sum(epoch >= milestone for milestone in settings.milestones)
     return 1.0 if settings.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * now / settings.epochs))

@@ -26,7 +26,7 @@ from adafocus.evaluate import Look, evaluate
 from adafocus.loader import ClipLoader
 from adafocus.models.adafocus import build_model
 from adafocus.stages import STAGES, Stage
-from adafocus.stages.steps import LossWatch, lr_factor, seed_step
+from adafocus.stages.steps import LossWatch, lr_factor, scaling_line, seed_step
 from preprocessing.schema import UserError
 
 log = logging.getLogger(__name__)
@@ -143,6 +143,8 @@ class StageTrainer:
         model = model.to(self.device).to(memory_format=torch.channels_last)
         self.stage: Stage = STAGES[name](model, config)
         self.optimizer = self.stage.optimizer()
+        if isinstance(self.settings, OptimConfig) and self.settings.lr_batch_size and distributed.rank() == 0:
+            log.info("%s", scaling_line(name, self.settings))
         self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.settings.precision == "fp16")
         self.progress = Progress()
@@ -190,7 +192,7 @@ class StageTrainer:
         self.stage.train()
         batches = iter(self.loader)
         for step in range(progress.step, steps):
-            seed_step(self.config.seed, self.name, progress.epoch, step)
+            seed_step(self.config.seed, self.name, progress.epoch, step, self.stage.draws)
             self._set_lr(progress.epoch, step / steps)
             logs = self._step(batches, watch)
             for key, value in logs.items():
@@ -260,6 +262,8 @@ class StageTrainer:
             for prefix, look in looks.items():
                 result = evaluate(self.stage.model, self.val_loader, patches=look, seed=self.config.seed)
                 metrics |= {f"{prefix}_{key}": value for key, value in result.metrics().items()}
+                metric = self.info.metric
+                metrics |= {f"{prefix}_{metric}_t{t:02d}": at[metric] for t, at in enumerate(result.online(), start=1)}
         return metrics
 
     def _save(self) -> None:

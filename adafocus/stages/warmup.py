@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adafocus.config import OptimConfig
 from adafocus.loader import Batch
-from adafocus.models.adafocus import Patches
+from adafocus.models.adafocus import Glance, Patches
 from adafocus.stages.stage import Collected, Logs, Stage, prefix_loss
 
 
@@ -23,13 +23,16 @@ class Warmup(Stage):
         """Glancer's outputs and random patches: nothing here needs a gradient."""
         collected = super().collect(batch)
         glance = self.fast.glance(collected["glance"])
-        assert self.patches is not None
-        corners_BS2 = self.model.act(glance, self.patches).corners_BS2
+        corners_BS2 = self.corners(glance)
         return {
             "glance": glance,
             "patches": self.model.crop(collected["focus"], corners_BS2),
             "target": collected["target"],
         }
+
+    def corners(self, glance: Glance) -> Tensor:
+        """Where the focuser looks, int64 (B, S, 2)."""
+        return self.random_corners(glance)
 
     def features(self, patches_BTCPP: Tensor) -> Tensor:
         """The focuser's features, with or without a graph."""
