@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
+import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed._tools.mem_tracker import MemTracker
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
 
 from adafocus.evaluate import Look
 from adafocus.loader import Batch
@@ -27,6 +32,36 @@ def first_clip(batch: Batch) -> Batch:
     )
 
 
+class TensorMemory(TorchDispatchMode):
+    """While entered, counts the bytes of the tensors that operations make, until they are freed; on any device."""
+
+    def __init__(self, *held: Tensor) -> None:
+        """`held` are tensors that count from the start."""
+        super().__init__()
+        self.bytes = self.peak = 0
+        self._known = WeakIdKeyDictionary()
+        for tensor in held:
+            self._add(tensor)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Called for every operation, those of a backward pass too."""
+        return tree_map_only(Tensor, self._add, func(*args, **(kwargs or {})))
+
+    def _add(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage not in self._known:  # else it is a view, or the operation was in place
+            self._known[storage] = storage.nbytes()
+            weakref.finalize(storage, self._drop, storage.nbytes())
+            self.bytes += storage.nbytes()
+            self.peak = max(self.peak, self.bytes)
+        return tensor
+
+    def _drop(self, size: int) -> None:
+        self.bytes -= size
+
+
 @torch.inference_mode()
 def seconds(model: AdaFocus, batch: Batch, patches: Look, repeats: int = 5) -> float:
     """Median time of a batch: frames in, prediction out."""
@@ -44,14 +79,9 @@ def peak_bytes(model: AdaFocus, batch: Batch, patches: Look) -> int:
 
     Counted operation by operation, so that it is the same in every run; a kernel's own scratch memory is left out.
     """
-    device = batch.glance_BTCHW.device
-    tracker = MemTracker()
-    tracker.track_external(*{id(each): each for each in (batch.glance_BTCHW, batch.focus_BTCHW)}.values())
-    with tracker:
+    with TensorMemory(batch.glance_BTCHW, batch.focus_BTCHW) as memory:
         _predict(model, batch, patches)
-    held = tracker.get_tracker_snapshot("peak")[device]
-    weights = sum(size for kind, size in held.items() if getattr(kind, "name", "") in ("PARAM", "BUFFER"))
-    return int(held["Total"] - weights)
+    return memory.peak
 
 
 def _predict(model: AdaFocus, batch: Batch, patches: Look) -> Tensor:

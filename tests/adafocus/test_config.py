@@ -38,6 +38,10 @@ def perturbed(name: str) -> Config:
         other = "constant"
     elif name.endswith(".precision"):
         other = "bf16"
+    elif name.endswith(".lr_batch_size"):
+        other = 32
+    elif name.endswith(".milestones"):
+        other = (1,)
     else:
         other = not value if isinstance(value, bool) else value + 1
     return override(Config(), {name: other})

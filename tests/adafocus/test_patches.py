@@ -2,7 +2,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
 
+from adafocus.config import Config, override
+from adafocus.models.adafocus import Untrimmed
 from adafocus.models.patches import (
     cell_corners,
     centre_corners,
@@ -68,3 +72,35 @@ def test_patches_fit_their_frames(patch_size: int) -> None:
 def test_a_grid_has_two_cells_per_axis() -> None:
     with pytest.raises(ValueError, match="grid_size is 1"):
         grid_corners(1, 224, 96)
+
+
+def test_a_differentiable_crop_takes_its_place() -> None:
+    """As AdaFocusV2 does: bilinear sampling at any position, equal to ours at whole pixels, with a gradient for it."""
+
+    class Smooth(Untrimmed):
+        def crop(self, frames_BTCHW: Tensor, corners_BS2: Tensor) -> Tensor:
+            side, patch = frames_BTCHW.shape[-1], self.config.model.patch_size
+            corners_N2 = corners_BS2.flatten(0, 1).float()
+            pixels_NP2 = corners_N2[:, None, :] + torch.arange(patch)[None, :, None] + 0.5
+            place_NP2 = 2 * pixels_NP2 / side - 1
+            rows, columns = place_NP2.unbind(-1)
+            grid_NPP2 = torch.stack(
+                [columns[:, None, :].expand(-1, patch, -1), rows[:, :, None].expand(-1, -1, patch)], -1
+            )
+            images = self.prepare(frames_BTCHW).flatten(0, 1)
+            patches = F.grid_sample(images, grid_NPP2, align_corners=False)
+            return patches.unflatten(0, corners_BS2.shape[:2])
+
+    changes = {"model.glancer": "tiny_glance", "model.focuser": "tiny", "data.crop": 32, "model.patch_size": 12}
+    small = {"model.glance_size": 16, "data.num_frames": 3, "data.num_focus_frames": 3, "model.policy_hidden": 8}
+    none = {"model.glancer_weights": "none", "model.focuser_weights": "none", "model.classifier_hidden": 8}
+    config = override(Config(), {**changes, **small, **none})
+    torch.manual_seed(0)
+    smooth, hard = Smooth(config, 4).eval(), Untrimmed(config, 4).eval()
+    hard.load_state_dict(smooth.state_dict())
+    frames = torch.randint(256, (2, 3, 3, 32, 32), dtype=torch.uint8)
+    torch.testing.assert_close(smooth(frames, frames).logits_BTK, hard(frames, frames).logits_BTK, rtol=1e-3, atol=1e-4)
+    corners = torch.rand(2, 3, 2).mul(20).requires_grad_()
+    glance = smooth.glance(frames)
+    smooth.classify(glance, smooth.focus(smooth.crop(frames, corners)))[:, -1, 0].sum().backward()
+    assert corners.grad is not None and (corners.grad != 0).any(-1).all()

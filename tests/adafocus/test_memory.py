@@ -1,0 +1,52 @@
+"""Frozen networks hold no graph: a ppo step, with twice the patches, needs less memory than a warm-up step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from adafocus.batches import Batch
+from adafocus.config import Config, override
+from adafocus.models.adafocus import build_model
+from adafocus.stages import STAGES
+from pipelines.measure import TensorMemory
+from pipelines.recipes import RECIPES
+
+
+def peak_bytes(name: str, config: Config, batch: Batch) -> int:
+    """Most bytes that a step's tensors take at one time, beside the weights."""
+    torch.manual_seed(0)
+    stage = STAGES[name](build_model(config, 5), config)
+    optimizer = stage.optimizer()
+    stage.train()
+    with TensorMemory(batch.glance_BTCHW) as memory:
+        with torch.no_grad():
+            collected = stage.collect(batch)
+        loss, _ = stage(collected)
+        loss.backward()
+        optimizer.step()
+    return memory.peak
+
+
+@pytest.mark.parametrize("recipe", ["activitynet-128", "ssv1-144"])
+def test_ppo_needs_less_memory_than_the_warm_up(
+    recipe: str, tiny_form: Callable[[Config], Config], make_batch: Callable[..., Batch]
+) -> None:
+    config = override(tiny_form(RECIPES[recipe]()), {"model.focuser": "resnet18", "warmup.precision": "float32"})
+    batch = make_batch(config, 8, 5, seed=0)
+    warmup, ppo = (peak_bytes(name, config, batch) for name in ("warmup", "ppo"))
+    frozen = peak_bytes("warmup", override(config, {"warmup.backbone_lr": 0}), batch)
+    assert ppo < 0.9 * warmup and frozen < 0.9 * warmup
+
+
+def test_bytes_are_counted_until_they_are_freed() -> None:
+    with TensorMemory() as memory:
+        first = torch.zeros(1000)
+        second = first.view(10, 100).add_(1) + 1  # a view and an operation in place take nothing
+        assert memory.bytes == 8000
+        del first
+        assert memory.bytes == 4000
+        second.double()
+    assert memory.peak == 12000 and memory.bytes == 4000
