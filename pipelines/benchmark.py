@@ -21,7 +21,7 @@ from adafocus.probe import linear_probe
 from adafocus.stages.trainer import Options, stage_folder
 from pipelines import measure
 from pipelines.train import Places
-from preprocessing.schema import DatasetInfo, UserError
+from preprocessing.schema import UserError
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,8 @@ def benchmark(
     sample = next(iter(loader)).to(device)
 
     def add(name: str, label: str, look: Look, precision: Precision, fast: AdaFocus, predicted: Predictions) -> None:
-        rows.append(_row(name, label, look, precision, predicted, fast, sample, info))
+        cost = _cost(model, look, info.num_classes)
+        rows.append(_row(name, label, look, precision, predicted, fast, sample, cost))
         predictions[rows[-1].key()] = predicted
         log.info("%s, %s: top-1 %.1f %%", name, precision, rows[-1].top1)
 
@@ -195,10 +196,10 @@ def _row(
     predicted: Predictions,
     model: AdaFocus,
     sample: Batch,
-    info: DatasetInfo,
+    cost: tuple[float, int],
 ) -> Row:
     scores, online = predicted.metrics(), predicted.online()
-    gflops, parameters = _cost(model, look, info.num_classes)
+    gflops, parameters = cost
     shares = model.config.model.family == "untrimmed"
     prefixes = [gflops * (t + 1) / len(online) if shares else gflops for t in range(len(online))]
     return Row(
@@ -222,7 +223,7 @@ def _row(
 
 
 def _cost(model: AdaFocus, look: Look, num_classes: int) -> tuple[float, int]:
-    """GFLOPs per video and parameters of what a method uses."""
+    """GFLOPs per video and parameters, those of batch norms included, of what a method uses."""
     parts = flops.parameters(model)
     if look == "whole":
         return flops.count_whole(model), parts["focuser"]

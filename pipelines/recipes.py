@@ -193,19 +193,18 @@ def demo() -> Config:
 
 
 def folder() -> Config:
-    """Your own clips on a CPU: MobileNetV2 glances at 160 pixels and looks at patches of 128 out of 224.
+    """Your own clips on a CPU: MobileNetV2 glances at whole frames and looks at patches of 160 out of 224 pixels.
 
     For a hundred clips and more: both networks keep their initial weights (model.glancer_weights,
     model.focuser_weights) and only what stands on them learns; with more clips set `warmup.backbone_lr` above 0.
     """
-    probe = _adamw(OptimConfig(batch_size=10, backbone_lr=0.0, head_lr=3e-3, label_smoothing=0.1))
+    probe = _adamw(OptimConfig(batch_size=10, backbone_lr=0.0, head_lr=1e-3, label_smoothing=0.1))
     return Config(
         data=DataConfig(num_frames=8, num_focus_frames=8),
         model=ModelConfig(
             glancer="mobilenet_v2",
-            glance_size=160,
             focuser="mobilenet_v2",
-            patch_size=128,
+            patch_size=160,
             grid_size=5,
             policy_hidden=256,
             classifier="linear",
