@@ -30,6 +30,7 @@ from adafocus.models.adafocus import Act, Glance, Patches, Untrimmed
 from adafocus.models.policy import GaussianActions, GridActions, PolicyOutput
 from adafocus.online import OnlineClip
 from adafocus.sampling import Pad, evaluation_frames
+from adafocus.transforms import evaluation_view
 from preprocessing.ffmpeg import DEFAULT_LIMITS, Extraction, Limits
 from preprocessing.index import read_index
 from preprocessing.sampled import sample_frames
@@ -134,9 +135,12 @@ class AdaFocusPredictor:
         """Of a checkpoint's folder, such as runs/finetune-...: see `__init__`."""
         return cls(Path(folder), device=device, precision=precision, patches=patches, shards=shards)
 
-    def predict(self, path: Path | str) -> Prediction:
-        """Of a video file, or of a folder of JPEG frames. Raises VideoError if it has no frames."""
-        return self.predict_frames(self.read(path))
+    def predict(self, video: Path | str | np.ndarray) -> Prediction:
+        """Of a video file, of a folder of JPEG frames, or of all frames of a video as uint8 (N, H, W, 3), RGB.
+
+        Raises VideoError if it has no frames, ValueError for another array.
+        """
+        return self.predict_frames(self.take(video) if isinstance(video, np.ndarray) else self.read(video))
 
     def read(self, path: Path | str, stop: threading.Event | None = None) -> ClipFrames:
         """The first half of `predict`, for threads that run ahead: decode, sample, crop.
@@ -154,6 +158,22 @@ class AdaFocusPredictor:
             raise VideoError(f"decode_failed: {error}") from error
         elapsed_ms = 1000 * (time.perf_counter() - started)
         return ClipFrames(str(path), glance_TCHW, focus_TCHW, self.focus_index(len(clip)), clip.result, elapsed_ms)
+
+    def take(self, frames_NHWC: np.ndarray, name: str = "frames") -> ClipFrames:
+        """As `read`, of all frames of a video as uint8 (N, H, W, 3), RGB. Raises ValueError for another array."""
+        if frames_NHWC.dtype != np.uint8 or frames_NHWC.ndim != 4 or frames_NHWC.shape[-1] != 3 or not len(frames_NHWC):
+            raise ValueError(f"frames are uint8 (N, H, W, 3), not {frames_NHWC.dtype} {frames_NHWC.shape}")
+        started = time.perf_counter()
+        count, height, width, _ = frames_NHWC.shape
+        data = self.config.data
+        view = evaluation_view(height, width, data.resize, data.crop)
+        glance, focus = evaluation_frames(count, data.num_frames, self.pad), self.focus_index(count)
+        frames_NCHW = torch.from_numpy(frames_NHWC).permute(0, 3, 1, 2)
+        glance_TCHW = focus_TCHW = torch.stack([view.apply(frames_NCHW[index]) for index in glance.tolist()])
+        if self.config.model.family == "trimmed":
+            focus_TCHW = torch.stack([view.apply(frames_NCHW[index]) for index in focus.tolist()])
+        source = Extraction("ok", num_frames=count, height=height, width=width)
+        return ClipFrames(name, glance_TCHW, focus_TCHW, focus, source, 1000 * (time.perf_counter() - started))
 
     def focus_index(self, num_frames: int) -> np.ndarray:
         """Which frames of a clip of so many the focuser sees, int64 (T,)."""

@@ -1,4 +1,4 @@
-"""Verbs that use a trained model: predict."""
+"""Verbs that use a trained model: predict, export."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ OldShards = Annotated[
 def register(app: typer.Typer) -> None:
     """Add this file's verbs to the command line."""
     app.command()(predict)
+    app.command()(export)
 
 
 def predict(
@@ -63,13 +64,15 @@ def predict(
     from pipelines.train import Places
     from preprocessing.ffmpeg import Limits
 
-    _one_of(run, checkpoint)
+    _one_of(run=run, checkpoint=checkpoint)
     if patches not in ("policy", "random", "centre"):
         raise UserError(f"--patches is {patches!r}, but has to be policy, random or centre")
     if precision not in ("float32", "bf16", "fp16"):
         raise UserError(f"--precision is {precision!r}, but has to be float32, bf16 or fp16")
     paths = find_videos(videos)
-    folder, _, _ = find_checkpoint(Places.of(shards or "", runs), run=run, sweep=None, folder=checkpoint)
+    places = Places.of(shards or "", runs)
+    folder, run_id, _ = find_checkpoint(places, run=run, sweep=None, folder=checkpoint)
+    shards = shards or (places.tracker().shards_of(run_id) if run_id else None)
     model = AdaFocusPredictor(
         folder,
         device=device,
@@ -97,9 +100,40 @@ def predict(
         raise typer.Exit(1)
 
 
-def _one_of(run: str | None, checkpoint: Path | None) -> None:
-    if (run is None) == (checkpoint is None):
-        raise UserError("give exactly one of --run and --checkpoint")
+def export(
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
+    run: RunName = None,
+    sweep: Annotated[str | None, typer.Option(help="The best trial of this sweep.")] = None,
+    checkpoint: Checkpoint = None,
+    runs: RunsDir = RUNS,
+    shards: Annotated[str | None, typer.Option(help="Data set to compare on [the one that the run logged].")] = None,
+    video: Annotated[list[Path] | None, typer.Option(help="Compare on this video instead; may be repeated.")] = None,
+) -> None:
+    """Write a model as torch.export and ONNX files, checked, with all that another program needs to use them.
+
+    Of a run or a sweep the checkpoint is logged to MLflow too, as a model that it loads and serves.
+    """
+    from pipelines.benchmark import find_checkpoint
+    from pipelines.export import export as write
+    from pipelines.export import log_model
+    from pipelines.tracking import Run
+    from pipelines.train import Places
+
+    _one_of(run=run, sweep=sweep, checkpoint=checkpoint)
+    places = Places.of(shards or "", runs)
+    folder, run_id, name = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
+    shards = shards or (places.tracker().shards_of(run_id) if run_id else None)
+    told = write(folder, out, shards=shards, videos=video or (), title=name)
+    worst = max(part[f"{kind}_error"] for part in told["programs"].values() for kind in ("pt2", "onnx"))
+    typer.echo(f"{out}: {', '.join(told['programs'])} as .pt2 and .onnx, off by {worst:.1e} at most")
+    if run_id:
+        typer.echo(f"MLflow model: {log_model(Run.open(places.tracker(), run_id), out)}")
+
+
+def _one_of(**given: object) -> None:
+    if sum(value is not None for value in given.values()) != 1:
+        names = [f"--{name}" for name in given]
+        raise UserError(f"give exactly one of {', '.join(names[:-1])} and {names[-1]}")
 
 
 def _text(outcome: Outcome, top: int) -> str:

@@ -16,7 +16,7 @@ import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -104,6 +104,14 @@ class Tracker:
     def unfinished(self, kind: Kind, **identity: str) -> list[Run]:
         """Those of the runs that were not closed."""
         return [Run(self.client, run, self.uri) for run in self.find(kind, **identity) if run.info.status == "RUNNING"]
+
+    def shards_of(self, run_id: str) -> str | None:
+        """Where the data set of a run lies (or lay), if that was logged."""
+        for given in self.client.get_run(run_id).inputs.dataset_inputs:
+            found = json.loads(given.dataset.source).get("uri")
+            if found:
+                return str(found)
+        return None
 
     def read_json(self, run: MlflowRun, name: str) -> Any:
         """A JSON artifact of a run."""
@@ -217,11 +225,50 @@ class Run:
             path.write_text(text)
             self.client.log_artifact(self.run_id, str(path))
 
+    def model(self, code: Path, checkpoint: Path, packages: Sequence[Path], requirements: Sequence[str]) -> str:
+        """Log a checkpoint as a model that MLflow loads and serves with `code`; its URI.
+
+        `packages` are folders of code that it imports, `requirements` the names of installed packages.
+        """
+        import mlflow
+        import pandas as pd
+
+        mlflow.set_tracking_uri(self.uri)
+        with mlflow.start_run(run_id=self.run_id):
+            logged = mlflow.pyfunc.log_model(
+                name="video_model",
+                python_model=str(code),
+                artifacts={"checkpoint": str(checkpoint)},
+                code_paths=[str(package) for package in packages],
+                pip_requirements=[f"{name}=={version(name)}" for name in requirements],
+                signature=_signature(),
+                input_example=pd.DataFrame({"path": ["video.mp4"]}),
+            )
+        return str(logged.model_uri)
+
     def finish(self, status: Ending = "FINISHED", reason: str = "") -> None:
         """Close the run; `reason` says why one failed."""
         if reason:
             self.tags({"reason": reason[:5000]})
         self.client.set_terminated(self.run_id, status)
+
+
+def _signature() -> Any:
+    """Columns of the served model's tables (pipelines/served.py): one row a video."""
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Array, ColSpec, DataType, Schema
+
+    frames = Array(Array(Array(Array(DataType.long))))
+    videos = [ColSpec(DataType.string, "path", required=False), ColSpec(frames, "frames", required=False)]
+    columns = {
+        "class": DataType.string,
+        "probability": DataType.double,
+        "top_classes": Array(DataType.string),
+        "top_probabilities": Array(DataType.double),
+        "num_frames": DataType.long,
+        "error": DataType.string,
+    }
+    return ModelSignature(Schema(videos), Schema([ColSpec(kind, name) for name, kind in columns.items()]))
 
 
 def provenance() -> dict[str, str]:

@@ -45,7 +45,8 @@ def test_imports_point_one_way(path: Path) -> None:
 
 ALLOWED = {
     "subprocess": {"preprocessing/ffmpeg.py"},
-    "mlflow": {"pipelines/tracking.py"},
+    # served.py runs inside MLflow, where a logged model is loaded: it is the model's own code.
+    "mlflow": {"pipelines/tracking.py", "pipelines/served.py"},
     "ray": {"pipelines/extract.py", "pipelines/ray_session.py", "pipelines/tune.py"},
 }
 

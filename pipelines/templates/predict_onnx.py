@@ -1,0 +1,86 @@
+"""Say what a video shows, with ONNX Runtime, NumPy and Pillow alone: all its frames in, a line of JSON out.
+
+    python predict_onnx.py FRAME.jpg FRAME.jpg ...
+
+This folder's README.md says how to cut a video into frames. Nothing here needs the project that made this folder.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+HERE = Path(__file__).parent
+
+
+def sample(num_frames: int, count: int, pad: str) -> list[int]:
+    """Which frames of a clip are seen: the centres of `count` equal parts."""
+    if num_frames < count or (pad == "first" and num_frames == count):
+        return [0] * count if pad == "first" else [min(i, num_frames - 1) for i in range(count)]
+    tick = num_frames / count
+    return [int(tick / 2.0 + tick * i) for i in range(count)]
+
+
+def read(path: str, facts: dict) -> np.ndarray:
+    """A frame as the networks see it, uint8 (3, crop, crop): the short side scaled, the centre kept."""
+    short, crop = facts["preprocessing"]["resize_short_side"], facts["preprocessing"]["crop"]
+    image = Image.open(path).convert("RGB")
+    least = min(image.size)
+    size = (short * image.width // least, short * image.height // least)
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    left, top = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
+    return np.asarray(image)[top : top + crop, left : left + crop].transpose(2, 0, 1).copy()
+
+
+def main(paths: list[str]) -> dict:
+    """The prediction after every frame, and where the patches were."""
+    facts = json.loads((HERE / "facts.json").read_text())
+    sessions = {name: onnxruntime.InferenceSession(HERE / f"{name}.onnx") for name in facts["programs"]}
+
+    def run(part: str, **inputs: np.ndarray) -> dict:
+        names = facts["programs"][part]["outputs"]
+        return dict(zip(names, sessions[part].run(names, inputs), strict=True))
+
+    told, side = facts["preprocessing"], facts["patch_size"]
+    states = {name: np.zeros(shape, np.float32) for name, shape in facts["states"].items()}
+    paths = sorted(paths)
+    glances = np.stack([read(paths[i], facts) for i in sample(len(paths), told["num_frames"], told["pad"])])
+    frames = np.stack([read(paths[i], facts) for i in sample(len(paths), told["num_focus_frames"], told["pad"])])
+    seen = run("glancer", frames=glances)
+    used = facts["glance_input"]
+
+    if facts["family"] == "trimmed":  # one look for the whole clip
+        row, column = run("policy", map=seen["map"], policy_state=states["policy_state"])["corner"][0]
+        focus = run("focuser", patches=frames[:, :, row : row + side, column : column + side].copy())["focus"]
+        logits = run("classifier", focus=focus, **({"glance": seen[used]} if used else {}))["prediction"]
+        corners = [[int(row), int(column)]]
+    else:  # a look for every frame
+        corners, logits = [], []
+        for i, frame in enumerate(frames):
+            looked = run("policy", map=seen["map"][i : i + 1], policy_state=states["policy_state"])
+            states["policy_state"] = looked["next_policy_state"]
+            row, column = looked["corner"][0]
+            focus = run("focuser", patches=frame[None, :, row : row + side, column : column + side].copy())["focus"]
+            glance = {"glance": seen[used][i : i + 1]} if used else {}
+            said = run("classifier", focus=focus, classifier_state=states["classifier_state"], **glance)
+            states["classifier_state"] = said["next_classifier_state"]
+            corners.append([int(row), int(column)])
+            logits.append(said["prediction"][0])
+        logits = np.stack(logits)
+
+    likely = np.exp(logits - logits.max(-1, keepdims=True))
+    likely /= likely.sum(-1, keepdims=True)
+    best = np.argsort(-likely[-1])[:5]
+    return {
+        "top": [{"class": facts["class_names"][k], "probability": float(likely[-1, k])} for k in best],
+        "probability": likely.tolist(),
+        "corners": corners,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1:])))
