@@ -107,6 +107,9 @@ def benchmark(
     batch_size: Annotated[int, typer.Option(help="Clips per batch.", min=1)] = 32,
     precision: Annotated[str, typer.Option(help="Of the image networks, a row each: float32,bf16,fp16.")] = "float32",
     probe: Annotated[bool, typer.Option(help="Add linear classifiers on features of whole frames.")] = False,
+    explain: Annotated[
+        int, typer.Option(help="Log a page of so many best, worst and most uncertain clips each.", min=0)
+    ] = 0,
     device: Device = "auto",
     num_workers: Workers = 0,
     as_json: Json = False,
@@ -126,6 +129,10 @@ def benchmark(
     options = _options(device, num_workers)
     result = bench.benchmark(folder, places, options, batch_size=batch_size, precisions=precisions, probe=probe)
     made = track(result, folder, places, trial, name)
+    if explain:
+        from pipelines.gallery import log_gallery
+
+        log_gallery(made, folder, places.shards, result, explain)
     table = [reports.Measured(name, made.run_id, trial or folder.name, result.facts, result.table(), {})]
     typer.echo(reports.as_json(table)) if as_json else reports.show(table, Console())
 
