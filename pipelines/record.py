@@ -70,7 +70,8 @@ def track(result: Benchmark, folder: Path, places: Places, trial: str, name: str
     info, digest = ClipLoader.describe(places.shards)
     config, tracker = from_flat(checkpoint.read_meta(folder).config), places.tracker()
     where = {key: str(result.facts[key]) for key in ("digest", "device", "threads", "batch_size")}
-    identity = {"trial": trial or folder.name, "checkpoint": folder.name, **where}
+    precisions = ",".join(dict.fromkeys(row.precision for row in result.rows))
+    identity = {"trial": trial or folder.name, "checkpoint": folder.name, **where, "precisions": precisions}
     run = tracker.run(info.name, "benchmark", f"benchmark {name}", **identity)
     measured = Run.open(tracker, trial) if trial else None
     recipe = measured.param("recipe") if measured else ""
@@ -113,8 +114,8 @@ def track(result: Benchmark, folder: Path, places: Places, trial: str, name: str
 
 def _online(result: Benchmark, config: Config) -> dict[str, list[dict[str, float]]]:
     """The rows' scores after 1..T frames, and their compute; none for clips that are seen as a whole."""
-    shown = result.rows if config.model.family == "untrimmed" else []
-    return {row.key(): row.online for row in shown if row.precision == result.rows[0].precision}
+    shown = [row for row in result.rows if row.precision == result.rows[0].precision and len(row.online) > 1]
+    return {row.key(): row.online for row in shown if config.model.family == "untrimmed"}
 
 
 def _charts(result: Benchmark, info: DatasetInfo, online: dict[str, list[dict[str, float]]], folder: Path) -> None:
