@@ -47,6 +47,11 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+def agree(value: Any) -> Any:
+    """Rank 0's value, on every worker."""
+    return gather(value)[0]
+
+
 def barrier() -> None:
     """Wait for the other workers."""
     if world_size() > 1:

@@ -1,7 +1,7 @@
 """The command `adafocus <verb>`: options in, one clear line out when they cannot work.
 
-Verbs live in `cli_data.py`, `cli_train.py`, `cli_models.py` and `cli_predict.py`; each imports what it needs when it
-runs, so that `--help` is instant.
+Verbs live in `cli_data.py`, `cli_train.py`, `cli_tune.py`, `cli_models.py` and `cli_predict.py`; each imports what it
+needs when it runs, so that `--help` is instant.
 Exit status: 0 done, 1 finished with failures that are listed, 2 the user has to change something, 130 interrupted.
 """
 
@@ -14,7 +14,7 @@ import sys
 
 import typer
 
-from pipelines import cli_data, cli_models, cli_predict, cli_train
+from pipelines import cli_data, cli_models, cli_predict, cli_train, cli_tune
 from preprocessing.schema import UserError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 cli_data.register(app)
 cli_train.register(app)
+cli_tune.register(app)
 cli_models.register(app)
 cli_predict.register(app)
 

@@ -1,4 +1,4 @@
-"""Verbs of the training half: train, tune, benchmark, report, recipes, dashboard."""
+"""Verbs of the training half: train, benchmark, report, recipes, dashboard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Workers = Annotated[int, typer.Option(help="Processes that load clips, per train
 
 def register(app: typer.Typer) -> None:
     """Add this file's verbs to the command line."""
-    for verb in (train, tune, benchmark, report, recipes, dashboard):
+    for verb in (train, benchmark, report, recipes, dashboard):
         app.command()(verb)
 
 
@@ -46,56 +46,9 @@ def train(
     """Train one configuration through all stages. Start it again to go on after a stop."""
     from pipelines.train import train as run
 
-    config, places = _config(recipe, changes, scale_lr), _places(shards, runs)
-    folder = run(config, recipe, places, _options(device, num_workers), name or recipe)
+    config, places = config_of(recipe, changes, scale_lr), places_of(shards, runs)
+    folder = run(config, recipe, places, options_of(device, num_workers), name or recipe)
     typer.echo(f"finished: {folder}")
-
-
-def tune(
-    recipe: RecipeName,
-    shards: Shards,
-    name: Annotated[str, typer.Option(help="Name of the sweep.")],
-    runs: RunsDir = RUNS,
-    grid: Annotated[list[str] | None, typer.Option(help="Try every value: --grid ppo.gamma=0.5,0.7.")] = None,
-    sample: Annotated[list[str] | None, typer.Option(help="Draw: --sample ppo.lr=loguniform:1e-5:1e-3.")] = None,
-    space: Annotated[Path | None, typer.Option(help="YAML file with maps grid and sample.")] = None,
-    num_samples: Annotated[int, typer.Option(help="Draws, or repeats of the grid.")] = 1,
-    max_concurrent: Annotated[int, typer.Option(help="Trials at once; 0: as many as fit.")] = 0,
-    cpus_per_trial: Annotated[float, typer.Option(help="CPUs of a trial; 0: shared evenly.")] = 0,
-    gpus_per_trial: Annotated[float, typer.Option(help="GPUs of a trial.")] = 0,
-    changes: Changes = None,
-    scale_lr: ScaleLr = False,
-    device: Device = "auto",
-    num_workers: Workers = 0,
-    ray_address: Annotated[str | None, typer.Option(help="Ray cluster to use, e.g. auto [start one here].")] = None,
-) -> None:
-    """Run a sweep with Ray Tune; stages that all trials share are trained once."""
-    from pipelines.space import parse
-    from pipelines.tune import Machines, Sweep, run_sweep
-
-    machines = Machines(
-        num_samples=num_samples,
-        cpus_per_trial=cpus_per_trial,
-        gpus_per_trial=gpus_per_trial,
-        max_concurrent=max_concurrent,
-        ray_address=ray_address,
-    )
-    sweep = Sweep(
-        name=name,
-        config=_config(recipe, changes, scale_lr),
-        recipe=recipe,
-        space=parse(grid or [], sample or [], space),
-        places=_places(shards, runs),
-        options=_options(device, num_workers),
-        machines=machines,
-    )
-    results = run_sweep(sweep)
-    failed = [result for result in results if result.error]
-    for result in results:
-        typer.echo(f"{result.name}: " + (f"FAILED: {result.error}" if result.error else f"score {result.score:.1f}"))
-    if failed:
-        typer.echo(f"{len(failed)} of {len(results)} trials failed", err=True)
-        raise typer.Exit(1)
 
 
 def benchmark(
@@ -124,9 +77,9 @@ def benchmark(
     if sum(given is not None for given in (run, sweep, checkpoint)) != 1:
         raise UserError("give exactly one of --run, --sweep and --checkpoint")
     precisions = bench.parse_precisions(precision)
-    places = _places(shards, runs)
+    places = places_of(shards, runs)
     folder, trial, name = bench.find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
-    options = _options(device, num_workers)
+    options = options_of(device, num_workers)
     result = bench.benchmark(folder, places, options, batch_size=batch_size, precisions=precisions, probe=probe)
     made = track(result, folder, places, trial, name)
     if explain:
@@ -151,7 +104,7 @@ def report(
     from pipelines import pages
     from pipelines import report as reports
 
-    results = reports.collect(_places("", runs), name)
+    results = reports.collect(places_of("", runs), name)
     written = pages.write(results, out)
     if as_json:
         typer.echo(reports.as_json(results.measured))
@@ -183,7 +136,7 @@ def dashboard(
     """Serve the MLflow dashboard."""
     from pipelines.tracking import MODEL_VIEW
 
-    places = _places("", runs)
+    places = places_of("", runs)
     places.tracker()  # so that a fresh store is complete before the server opens it
     if places.tracking_uri.startswith("http"):
         raise UserError(f"MLFLOW_TRACKING_URI is {places.tracking_uri}: that server has the dashboard already")
@@ -194,7 +147,7 @@ def dashboard(
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments, "--workers", "1"])
 
 
-def _config(recipe: str, changes: list[str] | None, scale_lr: bool) -> Config:
+def config_of(recipe: str, changes: list[str] | None, scale_lr: bool) -> Config:
     from adafocus.config import override
     from pipelines.recipes import find_recipe, scale_rates
 
@@ -208,13 +161,13 @@ def _config(recipe: str, changes: list[str] | None, scale_lr: bool) -> Config:
     return scale_rates(config, find_recipe(recipe)) if scale_lr else config
 
 
-def _places(shards: str, runs: Path) -> Places:
+def places_of(shards: str, runs: Path) -> Places:
     from pipelines.train import Places
 
     return Places.of(shards, runs)
 
 
-def _options(device: str, num_workers: int) -> Options:
+def options_of(device: str, num_workers: int) -> Options:
     from adafocus.stages.trainer import Options
 
     return Options(device=device, num_workers=num_workers)

@@ -145,7 +145,7 @@ def stack(strips: Sequence[Image.Image]) -> Image.Image:
     return canvas
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode, which the loader's threads would not share
 def draw_strips(folder: Path, shards: str, path: Path, clips: int = 6) -> None:
     """Draw where a finished model looks in clips spread over the evaluation split."""
     model, meta = checkpoint.load_model(folder)

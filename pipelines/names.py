@@ -39,7 +39,11 @@ METRICS: tuple[tuple[str, str], ...] = (
     ("online/<patches>/top1", "after 1, 2, ... frames (the step), in percent; map likewise"),
     ("system/<host>/<what>", "processor, memory, disk, network and GPU of the machine, every ten seconds"),
     ("trials", "of a sweep: how many there are"),
-    ("trials_failed", "how many of them failed"),
+    ("trials_<ending>", "how many of them were finished, pruned, failed, or stopped by the time budget"),
+    ("reuse/stages_trained", "of a sweep: stages that were begun after it was"),
+    ("reuse/stages_reused", "times that a trial found a stage finished"),
+    ("reuse/hours_trained", "training time of the stages that were trained"),
+    ("reuse/hours_saved", "what the trials would have trained each for itself, less that"),
 )
 """Name and meaning. `<...>` stands for the words of PLACES."""
 
@@ -53,6 +57,7 @@ PLACES = {
     "<patches>": "(?:policy|random|centre|glancer|warmup_random|probe_glancer|probe_focuser)(?:_bf16|_fp16)?",
     "<score>": "(?:glancer_|focuser_)?(?:top1|map)",
     "<tt>": r"\d\d",
+    "<ending>": "finished|pruned|failed|stopped",
     "<host>": r"[\w.-]+",
     "<what>": r"\w+",
 }

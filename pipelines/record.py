@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import torch
 
 from adafocus import checkpoint, metrics
-from adafocus.config import Config, flatten, from_flat
+from adafocus.config import STAGES, Config, flatten, from_flat
 from adafocus.distributed import pick_device
 from adafocus.loader import ClipLoader
+from adafocus.stages.trainer import stage_folder
 from pipelines import charts, registry
 from pipelines.charts import Point
 from pipelines.figures import draw_strips
@@ -35,6 +36,7 @@ def describe(run: Run, config: Config, places: Places, recipe: str, device: str 
     """Log what a trial is before it starts: configuration, device and data set."""
     info, digest = ClipLoader.describe(places.shards)
     run.params({**flatten(config), "recipe": recipe, "device": device_name(device)})
+    run.tags({"stages": " ".join(stage_folder(stage, config, places.runs, digest).name for stage in STAGES)})
     run.dataset(info, digest, places.shards)
 
 

@@ -16,7 +16,7 @@ import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -159,6 +159,12 @@ class Run:
         """Log metrics in one request. The same values with the same step and time again change nothing."""
         now = time_ms or int(time.time() * 1000)
         self.client.log_batch(self.run_id, metrics=[Metric(key, value, now, step) for key, value in values.items()])
+
+    def history(self, rows: Iterable[tuple[Mapping[str, float], int, int]]) -> None:
+        """Log many steps' (metrics, step, time_ms) in as few requests as the store allows."""
+        metrics = [Metric(key, value, when, step) for values, step, when in rows for key, value in values.items()]
+        for start in range(0, len(metrics), 1000):
+            self.client.log_batch(self.run_id, metrics=metrics[start : start + 1000])
 
     def summary(self, prefix: str, values: Mapping[str, Any]) -> None:
         """Log plain values under a prefix: numbers as metrics, the rest as parameters."""

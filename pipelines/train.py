@@ -12,7 +12,8 @@ from adafocus.loader import ClipLoader
 from adafocus.stages.loop import run_stage
 from adafocus.stages.trainer import EpochReport, Options
 from pipelines.record import complete, describe
-from pipelines.tracking import Tracker
+from pipelines.reporter import Reporter, Sink
+from pipelines.tracking import Run, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -54,18 +55,24 @@ def train_stages(
     return folder
 
 
+def to_mlflow(run: Run) -> Sink:
+    """Where a reporter leaves its rows in MLflow."""
+    return lambda rows: run.history((row.metrics, row.clock, row.time_ms) for row in rows)
+
+
 def train(config: Config, recipe: str, places: Places, options: Options, name: str) -> Path:
     """One trial without Tune. Killed and started again under the same name, it goes on in the same MLflow run."""
     info, _ = ClipLoader.describe(places.shards)
     run = places.tracker().run(info.name, "trial", name, sweep="", trial=name)
     describe(run, config, places, recipe, options.device)
 
-    def report(row: EpochReport) -> None:
-        run.metrics(row.metrics, row.clock, row.time_ms)
-        log.info("%s", row.line())
-
     try:
-        with run.system_metrics():
+        with run.system_metrics(), Reporter(to_mlflow(run)) as reporter:
+
+            def report(row: EpochReport) -> None:
+                reporter(row)
+                log.info("%s", row.line())
+
             folder = train_stages(config, places, options, report)
     except KeyboardInterrupt:
         run.finish("KILLED", "interrupted")

@@ -1,214 +1,342 @@
-"""A sweep: stages that all trials share are trained once, then Ray Tune runs the trials, each in its own MLflow run."""
+"""A sweep: stages that all trials share are trained once, then Ray Tune runs the trials, each in its own MLflow run.
+
+MLflow says what has become of every trial, so a sweep whose driver was killed goes on from there: finished and pruned
+trials are not run again, and scheduler and search learn from them as if they had been.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
-import math
-from dataclasses import dataclass
+import os
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 from ray import tune
 
-from adafocus.config import STAGES, Config, override, stage_key, stage_reads
+from adafocus import checkpoint
+from adafocus.config import STAGES
 from adafocus.loader import ClipLoader
-from adafocus.stages.trainer import EpochReport, Options
-from pipelines.ray_session import ray_session
-from pipelines.record import complete, describe
-from pipelines.space import Space
-from pipelines.tracking import Ending, Run
-from pipelines.train import Places, train_stages
+from adafocus.stages.claim import Claim
+from adafocus.stages.trainer import EpochReport, first_epoch
+from pipelines.group import release_group
+from pipelines.ray_session import has_dashboard, ray_session
+from pipelines.reuse import Reuse, measure_reuse
+from pipelines.search import Pruning, scheduler_for, searcher_for
+from pipelines.space import Point, spread
+from pipelines.sweep import Machines, Sweep, continued, show_point
+from pipelines.tracking import Ending, MlflowRun, Run, Tracker
+from pipelines.train import to_mlflow
+from pipelines.trial import run_trial, score_name, train_shared
+from preprocessing.schema import DatasetInfo, UserError
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Machines:
-    """How a sweep uses the cluster; nothing here changes a result."""
-
-    num_samples: int = 1
-    cpus_per_trial: float = 0
-    """0: the cluster's CPUs shared by the trials that run at once."""
-    gpus_per_trial: float = 0
-    max_concurrent: int = 0
-    """Trials at once; 0: as many as fit."""
-    max_failures: int = 3
-    """Times that a trial whose worker died is started again, from its last state."""
-    ray_address: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """What is tried, on what, and where."""
-
-    name: str
-    config: Config
-    recipe: str
-    space: Space
-    places: Places
-    options: Options
-    machines: Machines = Machines()
+TUNE_SETTINGS = {
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # what trials are compared by is missing outside the judged stage
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow has it all: no files of Tune's own for every trial
+    "RAY_AIR_NEW_OUTPUT": "0",  # no boxes about the search
+}
+"""Environment variables, read by Tune in the driver."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """How a trial ended."""
+    """How a trial ended: finished if none of `error`, `pruned` and `stopped` says anything else."""
 
     name: str
-    params: dict[str, Any]
-    metrics: dict[str, float]
-    checkpoint: Path | None
+    params: Point
+    score: float = 0.0
+    """The data set's metric on the evaluation split, in percent; of a trial that did not finish, its last one."""
+    checkpoint: Path | None = None
     error: str = ""
+    pruned: str = ""
+    stopped: str = ""
 
     @property
-    def score(self) -> float:
-        """The data set's metric on the evaluation split, in percent."""
-        return self.metrics.get("score", 0.0)
+    def status(self) -> str:
+        """In one word."""
+        return "failed" if self.error else "pruned" if self.pruned else "stopped" if self.stopped else "finished"
 
 
-def shared_stages(keys: set[str]) -> tuple[str, ...]:
-    """Stages whose result no key of the space changes: the same for all trials."""
-    return tuple(stage for stage in STAGES if not keys.intersection(stage_reads(stage)))
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a sweep ended."""
+
+    trials: list[TrialResult]
+    reuse: Reuse
 
 
-def run_sweep(sweep: Sweep) -> list[TrialResult]:
-    """Run every trial and return how each ended; a failed trial does not stop the others.
+def run_sweep(sweep: Sweep) -> Outcome:
+    """Run every trial that is not finished and return how each ended; a failed trial does not stop the others.
 
     Raises UserError for what the user can mend, before or while the shared stages are trained.
     """
-    sweep.space.check(sweep.config)
-    places, name = sweep.places, sweep.name
-    info, digest = ClipLoader.describe(places.shards)
-    tracker = places.tracker()
-    parent = tracker.run(info.name, "sweep", name, sweep=name)
-    parent.params(
-        {"recipe": sweep.recipe, **{f"space.{key}": str(value) for key, value in _shown(sweep.space).items()}}
-    )
-    parent.dataset(info, digest, places.shards)
+    sweep.check()
+    info, digest = ClipLoader.describe(sweep.places.shards)
+    tracker = sweep.places.tracker()
+    claim = Claim(sweep.places.runs, f"sweep-{sweep.name}")
+    if not claim.acquire(0.5):
+        raise UserError(f"sweep {sweep.name!r} is running already: {claim.holder} has it")
     try:
-        with ray_session(sweep.machines.ray_address, dashboard=True, worker_logs=True):
-            _share(sweep, parent.run_id)
-            results = [_result(row) for row in _tuner(sweep, parent.run_id).fit()]
-    except BaseException as error:
-        status: Ending = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        for run in (*tracker.unfinished("trial", sweep=name), parent):
-            run.finish(status, repr(error))
-        raise
-    failed = [result for result in results if result.error]
-    ranked = sorted(results, key=lambda result: -result.score)
-    parent.json("trials.json", [{"trial": each.name, "score": each.score, "error": each.error} for each in ranked])
-    parent.metrics({"trials": len(results), "trials_failed": len(failed)})
-    parent.finish("FAILED" if failed else "FINISHED")
-    return results
+        sweep = continued(sweep)
+        sweep.save()
+        return _Driver(sweep, tracker, info, digest).run()
+    finally:
+        claim.release()
 
 
-def _share(sweep: Sweep, parent: str) -> None:
-    """Train the stages that all trials share, in one task with the whole machine, or a trial's share of GPUs."""
-    shared = shared_stages(sweep.space.keys)
-    if not shared:
-        return
-    log.info("stages that all trials share: %s", ", ".join(shared))
-    cpus, gpus = _per_trial(sweep)
-    cpus = cpus if gpus else int(ray.cluster_resources().get("CPU", 1))
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=sweep.machines.max_failures)(_train_shared)
-    try:
-        ray.get(task.remote(sweep, shared, parent))
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from None  # as it was raised in the worker, without Ray's trace around it
+class _Driver:
+    """One start of a sweep."""
+
+    def __init__(self, sweep: Sweep, tracker: Tracker, info: DatasetInfo, digest: str) -> None:
+        self.sweep, self.tracker, self.info, self.digest = sweep, tracker, info, digest
+        self.deadline = time.monotonic() + sweep.machines.time_budget_h * 3600 if sweep.machines.time_budget_h else None
+        self.parent = tracker.run(info.name, "sweep", sweep.name, sweep=sweep.name)
+        self.parent.params(
+            {"recipe": sweep.recipe, **{f"space.{key}": value for key, value in sweep.space.shown().items()}}
+        )
+        self.parent.dataset(info, digest, sweep.places.shards)
+
+    def run(self) -> Outcome:
+        try:
+            with ray_session(self.sweep.machines.ray_address, dashboard=True, worker_logs=True):
+                self.sweep = replace(self.sweep, machines=fit_machines(self.sweep))
+                self._share()
+                past = self._past()
+                results = [*past.values(), *self._trials(past)]
+        except BaseException as error:
+            status: Ending = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+            for run in (*self.tracker.unfinished("trial", sweep=self.sweep.name), self.parent):
+                run.finish(status, repr(error))
+            raise
+        return self._conclude(results)
+
+    def _share(self) -> None:
+        """Train the stages that all trials share, in one task with the whole machine, or a trial's share of GPUs."""
+        sweep, shared = self.sweep, self.sweep.shared
+        folders = sweep.folders({}, self.digest)[: len(shared)]
+        self.parent.tags({"stages": " ".join(folder.name for folder in folders)})
+        if all((folder / checkpoint.META).exists() for folder in folders):
+            for folder in folders:
+                to_mlflow(self.parent)([EpochReport(**row) for row in checkpoint.read_meta(folder).history])
+            return
+        log.info("stages that all trials share: %s", ", ".join(shared))
+        machines, group = sweep.machines, sweep.machines.workers_per_trial > 1
+        whole = machines.cpus_per_worker if machines.gpus_per_worker else _total("CPU")
+        task = ray.remote(
+            num_cpus=0 if group else whole,
+            num_gpus=0 if group else machines.gpus_per_worker,
+            max_retries=machines.max_failures,
+        )(train_shared).remote(sweep, self.parent.run_id)
+        timeout = None if self.deadline is None else max(self.deadline - time.monotonic(), 1)
+        try:
+            ray.get(task, timeout=timeout)
+        except ray.exceptions.GetTimeoutError:
+            ray.cancel(task)
+            raise UserError(f"the time budget ended in the shared stages; --resume {sweep.name} goes on") from None
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise error.cause from None  # as it was raised in the worker, without Ray's trace around it
+            log.error("%s", error)
+            reason = f"{type(error.cause).__name__}: {error.cause}"
+            raise UserError(f"the stages that all trials share ({', '.join(shared)}) failed: {reason}") from None
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"the worker that trained the stages which all trials share died {machines.max_failures + 1} times "
+                f"({reason}); --resume {sweep.name} goes on"
+            ) from None
+
+    def _past(self) -> dict[str, TrialResult]:
+        """Trials that need not run again, by their key: finished with a checkpoint that is still there, or pruned."""
+        found = {}
+        for run in self.tracker.find("trial", sweep=self.sweep.name):
+            tags, point = run.data.tags, _point(run)
+            folder = self.sweep.places.runs / tags.get("adafocus.checkpoint", "")
+            score = run.data.metrics.get(score_name(STAGES[-1], self.info.metric), 0.0)
+            if run.info.status != "FINISHED":
+                continue
+            if pruned := tags.get("adafocus.pruned"):
+                judged = run.data.metrics.get(score_name(self.sweep.judged, self.info.metric), 0.0)
+                found[tags["adafocus.trial"]] = TrialResult(show_point(point), point, judged, pruned=pruned)
+            elif "adafocus.checkpoint" in tags and (folder / checkpoint.META).exists():
+                found[tags["adafocus.trial"]] = TrialResult(show_point(point), point, score, folder)
+        if found:
+            log.info("%d trials are finished from before", len(found))
+        return found
+
+    def _trials(self, past: dict[str, TrialResult]) -> list[TrialResult]:
+        """Run the trials that are left."""
+        sweep, machines = self.sweep, self.sweep.machines
+        scheduler = scheduler_for(sweep)
+        if isinstance(scheduler, Pruning):
+            for run in self.tracker.find("trial", sweep=sweep.name):
+                if run.data.tags["adafocus.trial"] in past:
+                    scheduler.learn(run.info.run_id, self._judged_scores(run))
+        if sweep.search == "optuna":
+            begun = [_point(run) for run in self.tracker.find("trial", sweep=sweep.name)]
+            open_points = [point for point in begun if sweep.trial_key(point, self.digest) not in past]
+            searcher = searcher_for(sweep, [(each.params, each.score) for each in past.values()], open_points)
+            count, param_space = sweep.num_samples - len(past), None
+        else:
+            points = spread(sweep.space.points(sweep.config, sweep.num_samples), sweep.config, self.digest)
+            left = [point for point in points if sweep.trial_key(point, self.digest) not in past]
+            searcher, count, param_space = None, len(left), {"point": tune.grid_search(left)}
+        if count <= 0:
+            return []
+        # A group's own workers have all the processors: its trial only waits for them, so it asks for none.
+        alone = {"CPU": machines.cpus_per_worker, "GPU": machines.gpus_per_worker}
+        needs = tune.PlacementGroupFactory([{"memory": 1e6} if machines.workers_per_trial > 1 else alone])
+        trainable = tune.with_parameters(_run, sweep=sweep, parent=self.parent.run_id)
+        ending = _Ending(self, scheduler)
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, needs),
+            param_space=param_space,
+            tune_config=tune.TuneConfig(
+                num_samples=count if searcher else 1,
+                search_alg=searcher,
+                scheduler=scheduler,
+                max_concurrent_trials=machines.max_concurrent or None,
+                time_budget_s=None if self.deadline is None else max(self.deadline - time.monotonic(), 1),
+            ),
+            run_config=tune.RunConfig(
+                name=sweep.name,
+                storage_path=str(sweep.places.runs / "tune"),
+                failure_config=tune.FailureConfig(max_failures=machines.max_failures),
+                callbacks=[ending],
+                verbose=0,  # the trials log a line an epoch themselves
+            ),
+        )
+        for key, value in TUNE_SETTINGS.items():
+            os.environ.setdefault(key, value)
+        logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)  # `ending` says it in a line
+        tuner.fit()
+        return ending.results
+
+    def _judged_scores(self, run: MlflowRun) -> list[tuple[int, float]]:
+        """(epoch in the stage where trials are compared, score) of a trial, out of MLflow."""
+        judged = self.sweep.judged
+        name, first = score_name(judged, self.info.metric), first_epoch(judged, self.sweep.config)
+        curve = Run(self.tracker.client, run, self.tracker.uri).curve(name)
+        return [(step - first, value) for step, value in curve.items()]
+
+    def _conclude(self, results: list[TrialResult]) -> Outcome:
+        ranked = sorted(results, key=lambda result: (result.status != "finished", -result.score))
+        since = self.sweep.started_ms
+        reuse = measure_reuse([self.sweep.folders(each.params, self.digest) for each in results], since)
+        counts = {f"trials_{word}": 0 for word in ("finished", "pruned", "failed", "stopped")}
+        for result in results:
+            counts[f"trials_{result.status}"] += 1
+        shown = [
+            {"trial": each.name, "score": each.score, "status": each.status, "error": each.error} for each in ranked
+        ]
+        self.parent.json("trials.json", shown)
+        self.parent.metrics({"trials": len(results), **counts, **reuse.metrics()})
+        self.parent.finish(
+            "FAILED" if counts["trials_failed"] else "KILLED" if counts["trials_stopped"] else "FINISHED"
+        )
+        return Outcome(ranked, reuse)
 
 
-def _tuner(sweep: Sweep, parent: str) -> tune.Tuner:
-    cpus, gpus = _per_trial(sweep)
-    trainable = tune.with_parameters(_trial, sweep=sweep, parent=parent)
-    return tune.Tuner(
-        tune.with_resources(trainable, {"cpu": cpus, "gpu": gpus}),
-        param_space=_param_space(sweep.space),
-        tune_config=tune.TuneConfig(
-            metric="score",
-            mode="max",
-            num_samples=sweep.machines.num_samples,
-            max_concurrent_trials=sweep.machines.max_concurrent or None,
-        ),
-        run_config=tune.RunConfig(
-            name=sweep.name,
-            storage_path=str(sweep.places.runs / "tune"),
-            failure_config=tune.FailureConfig(max_failures=sweep.machines.max_failures),
-            verbose=0,  # the trials log a line an epoch themselves
-        ),
-    )
+class _Ending(tune.Callback):
+    """Notes how each trial ended, and closes the MLflow runs of those that could not do it themselves."""
+
+    def __init__(self, driver: _Driver, scheduler: Any) -> None:
+        self.driver, self.scheduler = driver, scheduler
+        self.results: list[TrialResult] = []
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """It returned, or the scheduler or the time budget stopped it."""
+        point, last = _point_of(trial.config), trial.last_result or {}
+        release_group(last.get("group"))
+        name, score = show_point(point), float(last.get("score", 0.0))
+        if "failure" in last:
+            self.results.append(TrialResult(name, point, error=last["failure"]))
+        elif "folder" in last:
+            self.results.append(TrialResult(name, point, score, Path(last["folder"])))
+        elif trial.trial_id in getattr(self.scheduler, "pruned", {}):
+            epoch, judged = self.scheduler.pruned[trial.trial_id], self.driver.sweep.judged
+            reason = f"pruned in {judged} after {epoch} of its epochs, epoch {last['clock']} in all"
+            log.info("%s: %s", name, reason)
+            self.results.append(TrialResult(name, point, score, pruned=reason))
+            self._close(point, "FINISHED", reason, pruned=reason, pruned_epoch=str(last["clock"]))
+        else:
+            reason = "the time budget ended"
+            self.results.append(TrialResult(name, point, score, stopped=reason))
+            self._close(point, "KILLED", reason)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Its worker died, and it is started again."""
+        release_group((trial.last_result or {}).get("group"))
+        log.info("%s starts again, for its worker died: %s", show_point(_point_of(trial.config)), _died(trial))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Its worker died more often than it is started again."""
+        release_group((trial.last_result or {}).get("group"))
+        point = _point_of(trial.config)
+        reason = f"its worker died {trial.num_failures} times: {_died(trial)}"
+        log.error("%s failed: %s", show_point(point), reason)
+        self.results.append(TrialResult(show_point(point), point, error=reason))
+        self._close(point, "FAILED", reason)
+
+    def _close(self, point: Point, status: Ending, reason: str, **tags: str) -> None:
+        driver = self.driver
+        key = driver.sweep.trial_key(point, driver.digest)
+        for found in driver.tracker.find("trial", sweep=driver.sweep.name, trial=key):
+            run = Run(driver.tracker.client, found, driver.tracker.uri)
+            if tags:
+                run.tags(tags)
+            run.finish(status, reason)
 
 
-def _train_shared(sweep: Sweep, stages: tuple[str, ...], parent: str) -> None:
-    """The stages that all trials share, in one Ray task."""
-    _start_worker()
-    run = Run.open(sweep.places.tracker(), parent)
-
-    def report(row: EpochReport) -> None:
-        run.metrics(row.metrics, row.clock, row.time_ms)
-        log.info("shared: %s", row.line())
-
-    train_stages(sweep.config, sweep.places, sweep.options, report, stages)
+def _run(config: dict[str, Any], *, sweep: Sweep, parent: str) -> None:
+    """What Tune calls."""
+    run_trial(_point_of(config), sweep=sweep, parent=parent)
 
 
-def _trial(params: dict[str, Any], *, sweep: Sweep, parent: str) -> None:
-    """One trial, in a worker of Ray Tune."""
-    _start_worker()
-    config, places = override(sweep.config, params), sweep.places
-    info, digest = ClipLoader.describe(places.shards)
-    trial = stage_key(config, STAGES[-1], digest)  # not Tune's id: a sweep that starts again finds its runs
-    shown = " ".join(f"{key.split('.')[-1]}={value}" for key, value in params.items()) or "single"
-    run = places.tracker().run(info.name, "trial", shown, parent=parent, sweep=sweep.name, trial=trial)
-    describe(run, config, places, sweep.recipe, sweep.options.device)
-    score = {"score": 0.0}
-
-    def report(row: EpochReport) -> None:
-        run.metrics(row.metrics, row.clock, row.time_ms)
-        score["score"] = row.metrics.get(f"{row.stage}/val_{info.metric}", score["score"])
-        tune.report({**row.metrics, **score, "clock": row.clock})
-        log.info("%s: %s", shown, row.line())
-
-    try:
-        with run.system_metrics():
-            folder = train_stages(config, places, sweep.options, report)
-    except Exception as error:
-        run.finish("FAILED", f"{type(error).__name__}: {error}")
-        raise
-    complete(run, folder, places)
-    run.finish()
-    tune.report({**score, "clock": sum(getattr(config, stage).epochs for stage in STAGES), "folder": str(folder)})
+def _point_of(config: dict[str, Any]) -> Point:
+    point: Point = config.get("point", config)  # a grid's point comes whole, a search's by its keys
+    return point
 
 
-def _start_worker() -> None:
-    """Log to the driver's terminal, and use as many threads as Ray gave this worker CPUs."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
-    torch.set_num_threads(max(1, int(cpus)))
+def _point(run: MlflowRun) -> Point:
+    point: Point = json.loads(run.data.tags["adafocus.point"])
+    return point
 
 
-def _per_trial(sweep: Sweep) -> tuple[float, float]:
-    """CPUs and GPUs of one trial: as asked for, else the cluster's CPUs over the trials that run at once."""
-    machines, total = sweep.machines, int(ray.cluster_resources().get("CPU", 1))
-    trials = machines.num_samples * math.prod(len(values) for values in sweep.space.grid.values())
-    at_once = min(trials, machines.max_concurrent or trials, total)
-    return machines.cpus_per_trial or max(1, total // at_once), machines.gpus_per_trial
+def _died(trial: Any) -> str:
+    """Why a trial's worker died, in a line: Ray's explanations are long."""
+    lines = [line.strip() for line in str(trial.get_error() or "").splitlines() if line.strip()]
+    of_memory = [line for line in lines if "memory" in line.lower()]
+    return [*of_memory, *lines[-1:], "nothing is known of it"][0][:200]
 
 
-def _param_space(space: Space) -> dict[str, Any]:
-    samplers: dict[str, Any] = {key: tune.grid_search(values) for key, values in space.grid.items()}
-    for key, (sampler, arguments) in space.sample.items():
-        samplers[key] = tune.choice(arguments) if sampler == "choice" else getattr(tune, sampler)(*arguments)
-    return samplers
+def fit_machines(sweep: Sweep) -> Machines:
+    """What the cluster gives each worker, and how many trials run at once. Raises UserError if not one fits.
+
+    A cluster that is joined may grow for those who wait: only one that was started here is known to be too small.
+    """
+    machines, workers = sweep.machines, sweep.machines.workers_per_trial
+    points = sweep.num_samples if sweep.search == "optuna" else len(sweep.space.points(sweep.config, sweep.num_samples))
+    total = max(_total("CPU"), 1)
+    at_once = max(1, min(points, machines.max_concurrent or points, total // workers))
+    cpus = machines.cpus_per_worker or max(1, total // (at_once * workers))
+    needs = {"CPU": cpus * workers, "GPU": machines.gpus_per_worker * workers}
+    for kind, need in needs.items():
+        if need > _total(kind) and not machines.ray_address and not os.environ.get("RAY_ADDRESS"):
+            raise UserError(f"a trial of {workers} workers needs {need:g} {kind}s, and this machine has {_total(kind)}")
+    if workers > 1:
+        if not has_dashboard():
+            raise UserError("--workers-per-trial needs Ray's dashboard: start the cluster with `ray start --head`")
+        fits = [_total(kind) // need for kind, need in needs.items() if need]
+        at_once = max(1, int(min([at_once, *fits])))
+    concurrent = at_once if workers > 1 or sweep.search == "optuna" else machines.max_concurrent
+    return replace(machines, cpus_per_worker=cpus, max_concurrent=concurrent)
 
 
-def _shown(space: Space) -> dict[str, Any]:
-    return {**space.grid, **{key: f"{name}({', '.join(map(str, a))})" for key, (name, a) in space.sample.items()}}
-
-
-def _result(row: Any) -> TrialResult:
-    metrics = {key: value for key, value in (row.metrics or {}).items() if isinstance(value, int | float)}
-    folder = (row.metrics or {}).get("folder")
-    name = " ".join(f"{key}={value}" for key, value in row.config.items()) or "single"
-    error = str(row.error).strip().splitlines()[-1] if row.error else ""
-    return TrialResult(name, row.config, metrics, Path(folder) if folder else None, error)
+def _total(kind: str) -> int:
+    return int(ray.cluster_resources().get(kind, 0))

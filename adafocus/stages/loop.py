@@ -6,16 +6,13 @@ key.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from adafocus import checkpoint, distributed
 from adafocus.config import Config
 from adafocus.loader import ClipLoader
+from adafocus.stages.claim import Claim, holding
 from adafocus.stages.trainer import EpochReport, Options, Report, StageTrainer, stage_folder
 
 log = logging.getLogger(__name__)
@@ -32,40 +29,28 @@ def run_stage(
 ) -> Path:
     """Train one stage, or find it finished. Returns the folder with its weights and meta.json.
 
-    The stages before it must be finished. Raises UserError if they are not, NonFiniteLossError if training diverges.
+    The stages before it must be finished. Raises UserError if they are not, NonFiniteLossError if training diverges,
+    ClaimLostError if this process slept for so long that another one took the stage over.
     """
-    with _claim(name, config, shards, runs) as (folder, digest):
-        if (folder / checkpoint.META).exists():
-            log.info("%s: found finished", folder.name)
-            if distributed.rank() == 0:
-                for row in checkpoint.read_meta(folder).history:
-                    report(EpochReport(**row))
-            return folder
-        trainer = StageTrainer(name, config, shards, runs, folder, digest, options, report)
-        trainer.train()
-        return folder
-
-
-@contextlib.contextmanager
-def _claim(name: str, config: Config, shards: str, runs: Path) -> Iterator[tuple[Path, str]]:
-    """Hold the stage's lock: of several processes that need it, one trains and the others wait, then find it done."""
     digest = ClipLoader.digest_of(shards)
     folder = stage_folder(name, config, runs, digest)
-    if distributed.rank() == 0 and not (folder / checkpoint.META).exists():
-        locks = runs / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(locks / f"{folder.name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("%s is being trained by another process: waiting for it", folder.name)
-            lock.acquire()
-        try:
-            distributed.barrier()
-            yield folder, digest
-        finally:
-            lock.release()
-    else:
-        distributed.barrier()
-        yield folder, digest
-    distributed.barrier()
+    if not _finished(folder):
+        with holding(Claim(runs, folder.name)) as claim:
+            if not _finished(folder):  # else whoever held the claim before has finished it
+
+                def checked(row: EpochReport) -> None:
+                    report(row)
+                    claim.check()
+
+                StageTrainer(name, config, shards, runs, folder, digest, options, checked).train()
+                return folder
+    log.info("%s: found finished", folder.name)
+    history = distributed.agree(checkpoint.read_meta(folder).history if distributed.rank() == 0 else [])
+    for row in history:
+        report(EpochReport(**row))
+    return folder
+
+
+def _finished(folder: Path) -> bool:
+    """As rank 0 sees it, and nobody else asks: a machine that looks too early may remember that there is nothing."""
+    return bool(distributed.agree(distributed.rank() == 0 and (folder / checkpoint.META).exists()))

@@ -56,7 +56,7 @@ class EpochReport:
 
 
 Report = Callable[[EpochReport], None]
-"""Called by rank 0 after every epoch, and for every epoch of a stage that was found finished."""
+"""Called on every rank after every epoch, and for every epoch that was trained before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +153,8 @@ class StageTrainer:
 
     def train(self) -> None:
         """Run the remaining epochs and commit the result."""
-        if distributed.rank() == 0:
-            for past in self.progress.history:
-                self.report(EpochReport(**past))
+        for past in self.progress.history:
+            self.report(EpochReport(**past))
         while self.progress.epoch < self.settings.epochs:
             metrics = self._train_epoch()
             self._save()  # evaluation may be long: a run killed in it need not train this epoch again
@@ -171,8 +170,7 @@ class StageTrainer:
             )
             self.progress.history.append(asdict(row))
             self._save()
-            if distributed.rank() == 0:
-                self.report(row)
+            self.report(row)
         if distributed.rank() == 0:
             self._commit()
         distributed.barrier()

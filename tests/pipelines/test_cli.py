@@ -12,7 +12,7 @@ import pytest
 from pipelines.cli import main
 from pipelines.tracking import Tracker
 
-VERBS = ("preprocess", "verify", "inspect", "train", "tune", "benchmark", "report", "recipes", "dashboard")
+VERBS = ("runs", "preprocess", "verify", "inspect", "train", "tune", "benchmark", "report", "recipes", "dashboard")
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -38,7 +38,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 def test_every_verb_has_help_with_defaults(verb: str, cli: Cli) -> None:
     status, out, _ = cli(verb, "--help")
     assert status == 0 and "Usage:" in out
-    assert verb in ("verify", "inspect", "recipes", "dashboard") or "default" in out or "[" in out
+    assert verb in ("verify", "inspect", "recipes", "dashboard", "runs") or "default" in out or "[" in out
 
 
 TRAIN = ("--recipe", "demo", "--shards", "none")
@@ -57,6 +57,15 @@ TRAIN = ("--recipe", "demo", "--shards", "none")
         (("tune", *TRAIN, "--name", "s", "--sample", "ppo.lr=lognormal:1:2"), "unknown distribution 'lognormal'"),
         (("tune", *TRAIN, "--name", "s", "--sample", "ppo.lr=loguniform:1"), "loguniform takes 2 numbers, not 1"),
         (("tune", *TRAIN, "--name", "s", "--space", "none.yaml"), "the space file none.yaml cannot be read"),
+        (("tune", "--recipe", "demo"), "give --recipe and --shards, or --resume and the name of a sweep"),
+        (("tune", "--resume", "s"), "there is no sweep 's' in runs; known: none"),
+        (("tune", "--resume", "s", "--grid", "seed=1"), "--resume s takes --grid from the sweep itself: leave it out"),
+        (("tune", "--resume", "s", "--set", "seed=1"), "--resume s takes --set from the sweep itself: leave it out"),
+        (("tune", *TRAIN, "--grid", "seed=1,2", "--num-samples", "2"), "--num-samples 2 without --sample would repeat"),
+        (("tune", *TRAIN, "--grid", "seed=1,2", "--search", "optuna"), "use --sample seed=choice:1:2"),
+        (("tune", *TRAIN, "--scheduler", "asha"), "--scheduler asha compares trials, and there is only one"),
+        (("tune", *TRAIN, "--name", "a/b", "--grid", "seed=1,2"), "'a/b' is no name for a sweep"),
+        (("runs", "show", "ppo"), "'ppo' has to be the beginning of one stage in"),
         (("benchmark", "--shards", "s"), "give exactly one of --run, --sweep and --checkpoint"),
         (("benchmark", "--shards", "s", "--run", "a", "--precision", "int8"), "'int8' is none of float32, bf16, fp16"),
         (("benchmark", "--shards", "s", "--run", "nobody"), "there is no run 'nobody'"),

@@ -20,9 +20,10 @@ from pipelines import names, report
 from pipelines.ray_session import ray_session
 from pipelines.record import track
 from pipelines.space import Space
+from pipelines.sweep import Sweep
 from pipelines.tracking import Run
 from pipelines.train import Places
-from pipelines.tune import Machines, Sweep, TrialResult, run_sweep, shared_stages
+from pipelines.tune import TrialResult, run_sweep
 
 
 @pytest.fixture(scope="module")
@@ -39,20 +40,12 @@ def one_ray() -> Iterator[None]:
 
 def sweep(config: Config, places: Places, name: str, **grid: list[object]) -> list[TrialResult]:
     space = Space({key.replace("__", "."): values for key, values in grid.items()})
-    machines = Machines(max_failures=0)
-    return run_sweep(Sweep(name, config, "demo", space, places, Options(device="cpu"), machines))
+    return run_sweep(Sweep(name, config, "demo", space, places, Options(device="cpu"))).trials
 
 
 @pytest.fixture(scope="module")
 def finished(tiny_config: Config, places: Places, one_ray: None) -> list[TrialResult]:
     return sweep(tiny_config, places, "s", ppo__gamma=[0.5, 0.7])
-
-
-def test_shared_stages_are_those_that_no_key_changes() -> None:
-    assert shared_stages({"ppo.gamma"}) == ("pretrain", "warmup")
-    assert shared_stages({"finetune.head_lr"}) == ("pretrain", "warmup", "ppo")
-    assert shared_stages({"seed"}) == ()
-    assert shared_stages(set()) == ("pretrain", "warmup", "ppo", "finetune")
 
 
 def test_trials_share_what_they_can(finished: list[TrialResult], places: Places) -> None:
@@ -163,7 +156,8 @@ def test_benchmark_and_report(finished: list[TrialResult], places: Places, tmp_p
     unknown = [name for name in logged if names.explain(name) is None]
     assert not unknown, "not in the table of names"
     # Where gradients are clipped; every ten seconds; of the parent run.
-    rare = {"<stage>/grad_norm", "system/<host>/<what>", "trials", "trials_failed"}
+    rare = {"<stage>/grad_norm", "system/<host>/<what>"}
+    rare |= {shown for shown, _ in names.METRICS if shown.startswith(("trials", "reuse/"))}  # of the sweep, not a trial
     assert {shown for shown, _ in names.METRICS} - {names.explain(name) for name in logged} <= rare
     # The report has these rows from MLflow alone, and measuring again does not add a run.
     track(result, folder, places, trial, name)

@@ -1,0 +1,139 @@
+"""One trial of a sweep, in a worker of Ray Tune, and the stages that all trials share, in a Ray task.
+
+Goes in: a sweep and what this trial changes of it; comes out: finished stages on disk, an MLflow run, and a report to
+Tune after every epoch: `clock` counts epochs through all stages, and `judged_epoch` and `judged_score` are there only
+in the stage in which trials are compared.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray import tune
+
+from adafocus import checkpoint, distributed
+from adafocus.config import STAGES, Config, override
+from adafocus.loader import ClipLoader
+from adafocus.stages.claim import ClaimLostError
+from adafocus.stages.trainer import EpochReport, first_epoch
+from pipelines.group import WorkersDiedError, own_group, train_in_group
+from pipelines.record import complete, describe
+from pipelines.reporter import Reporter, Sink
+from pipelines.space import Point
+from pipelines.sweep import Sweep, show_point
+from pipelines.tracking import Run
+from pipelines.train import to_mlflow, train_stages
+
+log = logging.getLogger(__name__)
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
+    """Train a trial through all stages; what goes wrong is logged and told to Tune as `failure`, not raised.
+
+    For Tune starts again whatever raises, and only a worker that died is worth it: what raised would raise again.
+    """
+    start_worker()
+    config, places = override(sweep.config, point), sweep.places
+    info, digest = ClipLoader.describe(places.shards)
+    key, shown = sweep.trial_key(point, digest), show_point(point)
+    run = places.tracker().run(info.name, "trial", shown, parent=parent, sweep=sweep.name, trial=key)
+    try:
+        run.tags({"point": json.dumps(point)})
+        describe(run, config, places, sweep.recipe, sweep.options.device)
+        work = partial(_train, config, sweep, STAGES, run.run_id, shown, info.metric)
+        if sweep.machines.workers_per_trial > 1:
+            groups = places.runs / "tune" / sweep.name / "groups"
+            train_in_group(partial(work, ray.train.report), sweep.machines, groups, in_trial=True)
+        else:
+            work(tune.report)
+        folder = sweep.folders(point, digest)[-1]
+        complete(run, folder, places)
+    except (ClaimLostError, WorkersDiedError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        log.error("%s failed: %s", shown, reason)
+        run.finish("FAILED", reason)
+        tune.report({"score": 0.0, "failure": reason})
+        return
+    run.finish()
+    score = checkpoint.read_meta(folder).metrics[score_name(STAGES[-1], info.metric)]
+    tune.report({"score": score, "folder": str(folder)})
+
+
+def train_shared(sweep: Sweep, parent: str) -> None:
+    """The stages that all trials share, in one Ray task."""
+    start_worker()
+    metric = ClipLoader.describe(sweep.places.shards)[0].metric
+    work = partial(_train, sweep.config, sweep, sweep.shared, parent, "shared", metric)
+    if sweep.machines.workers_per_trial > 1:
+        groups = sweep.places.runs / "tune" / sweep.name / "groups"
+        train_in_group(partial(work, None), sweep.machines, groups, in_trial=False)
+    else:
+        work(None)
+
+
+def _train(
+    config: Config, sweep: Sweep, stages: tuple[str, ...], run_id: str, shown: str, metric: str, tell: Tell | None
+) -> None:
+    """What each worker of a trial does: train, and report every epoch to MLflow (rank 0) and to Ray (every rank)."""
+    start_worker()
+    first, started_ms = distributed.rank() == 0, time.time() * 1000
+    run = Run.open(sweep.places.tracker(), run_id)
+    sinks: list[Sink] = [to_mlflow(run)] if first else []
+    if tell:
+        told = partial(_with_group, tell) if sweep.machines.workers_per_trial > 1 else tell
+        sinks.append(ToTune(told, sweep.judged, first_epoch(sweep.judged, config), metric))
+    with run.system_metrics(), Reporter(*sinks) as reporter:
+
+        def report(row: EpochReport) -> None:
+            reporter(row)
+            if first and row.time_ms >= started_ms:  # else it is told again, from a stage that was found
+                log.info("%s: %s", shown, row.line())
+
+        train_stages(config, sweep.places, sweep.options, report, stages)
+
+
+def _with_group(tell: Tell, row: dict[str, Any]) -> None:
+    tell({**row, "group": own_group()})
+
+
+def score_name(stage: str, metric: str) -> str:
+    """The metric by which a stage is judged: the data set's own, on the evaluation split."""
+    return f"{stage}/val_{'focuser_' if stage == 'pretrain' else ''}{metric}"
+
+
+class ToTune:
+    """Tells Tune every epoch: its metrics, the clock, the newest score, and what trials are compared by."""
+
+    def __init__(self, tell: Tell, judged: str, first: int, metric: str) -> None:
+        """`first`: epochs before the stage `judged`, on the clock."""
+        self._tell, self._judged, self._first, self._metric = tell, judged, first, metric
+        self._score = 0.0
+
+    def __call__(self, rows: Sequence[EpochReport]) -> None:
+        for row in rows:
+            told: dict[str, Any] = {**row.metrics, "clock": row.clock}
+            score = row.metrics.get(score_name(row.stage, self._metric))  # not every epoch is evaluated
+            if score is not None:
+                self._score = score
+                if row.stage == self._judged:
+                    told |= {"judged_epoch": row.clock - self._first, "judged_score": score}
+            self._tell({**told, "score": self._score})
+
+
+def start_worker() -> None:
+    """Log to the driver's terminal, and use as many threads as Ray gave this worker CPUs."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
+    torch.set_num_threads(max(1, int(cpus)))

@@ -1,0 +1,89 @@
+"""Weak trials stop early, with one worker and with several, and give what they had back at once."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from sweeping import settings, start, trials
+
+from preprocessing.datasets import synthetic
+from preprocessing.datasets.synthetic import SyntheticSpec
+from preprocessing.index import build_index
+from preprocessing.schema import ExtractionSpec
+from preprocessing.shards import plan_shards, write_shard
+from preprocessing.storage import Store
+
+EASY = SyntheticSpec(num_train=60, num_val=20, num_frames=8, size=40, digit=24, fragments=0)
+GRID = ["--grid", "warmup.head_lr=3e-3,1e-6,2e-6", "--set", "warmup.backbone_lr=3e-3"]
+"""The first learns (35 % after 8 epochs), the others do not (10 %)."""
+
+
+@pytest.fixture(scope="module")
+def easy(tmp_path_factory: pytest.TempPathFactory, tiny_changes: dict[str, object]) -> list[str]:
+    """Options of a sweep over digits so large that something is learned in seconds."""
+    root, shards = tmp_path_factory.mktemp("easy"), tmp_path_factory.mktemp("shards")
+    synthetic.make(root, EASY)
+    info, clips = synthetic.read_clips(root)
+    spec, out = ExtractionSpec(height=EASY.size), Store(shards)
+    records = [write_shard(plan, root, spec, out) for plan in plan_shards(clips, [1] * len(clips), 12)]
+    build_index(out, clips, info, spec, records)
+    changes = {**tiny_changes, "model.patch_size": 28, "pretrain.epochs": 6, "warmup.epochs": 8}
+    return ["--recipe", "demo", "--shards", str(shards), *settings(changes), *GRID]
+
+
+def check_pruned(runs: Path, text: str) -> None:
+    """The good trial is finished; the others were pruned inside warmup, are no failures, and went no further."""
+    found = {run.data.params["warmup.head_lr"]: run for run in trials(runs, "a")}
+    assert len(found) == 3, text
+    good, *weak = (found[key] for key in ("0.003", "1e-06", "2e-06"))
+    assert good.info.status == "FINISHED" and "adafocus.pruned" not in good.data.tags
+    for run in weak:
+        assert run.info.status == "FINISHED", text
+        assert run.data.tags["adafocus.pruned"] == "pruned in warmup after 3 of its epochs, epoch 9 in all"
+        assert run.data.tags["adafocus.pruned_epoch"] == "9"
+        assert "ppo/loss" not in run.data.metrics
+    assert text.count(", pruned in warmup after 3 of its epochs") == 2
+    assert "sweep a: 3 trials, 1 finished, 2 pruned" in text
+
+
+def idle_s(runs: Path) -> list[float]:
+    """Seconds between the end of a pruned trial and the begin of the next."""
+    ordered = sorted(trials(runs, "a"), key=lambda run: run.info.start_time)
+    pairs = itertools.pairwise(ordered)
+    return [(b.info.start_time - a.info.end_time) / 1000 for a, b in pairs if "adafocus.pruned" in a.data.tags]
+
+
+@pytest.mark.timeout(600)
+def test_weak_trials_are_pruned_in_the_stage_that_differs(easy: list[str], tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    sweep = start(runs, *easy, "--name", "a", "--scheduler", "asha", "--max-concurrent", 1)
+    assert sweep.wait(400) == 0, sweep.text
+    check_pruned(runs, sweep.text)
+    assert len(idle_s(runs)) == 1 and idle_s(runs)[0] < 45
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_pruned_groups_of_workers_make_room_for_the_next(easy: list[str], tmp_path: Path) -> None:
+    """Two workers each, on as many processors as one trial needs: the next trial starts only if the workers of the
+    pruned one are gone."""
+    runs = tmp_path / "runs"
+    options = ["--workers-per-trial", 2, "--cpus-per-worker", 1]
+    sweep = start(runs, *easy, "--name", "a", "--scheduler", "asha", *options)
+    assert sweep.wait(800) == 0, sweep.text
+    check_pruned(runs, sweep.text)
+    assert len(idle_s(runs)) == 1 and idle_s(runs)[0] < 60
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_restarted_sweep_neither_runs_pruned_trials_again_nor_forgets_them(easy: list[str], tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    sweep = start(runs, *easy, "--name", "a", "--scheduler", "asha", "--max-concurrent", 1)
+    assert sweep.wait(400) == 0, sweep.text
+    again = start(runs, "--resume", "a", log="again")
+    assert again.wait(400) == 0, again.text
+    assert "3 trials are finished from before" in again.text
+    check_pruned(runs, again.text)
