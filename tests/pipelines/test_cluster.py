@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import site
 import subprocess
@@ -24,6 +25,7 @@ import yaml
 
 from pipelines.tracking import Tracker
 from tests.conftest import SYNTHETIC, TINY
+from tests.test_readme import options_of
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "pipelines" / "cluster"
@@ -112,6 +114,18 @@ def test_the_kubernetes_manifest_has_the_operators_fields() -> None:
     environment = yaml.safe_load(job["spec"]["runtimeEnvYAML"])
     assert set(JOB_READS) <= set(environment["env_vars"])
     assert not any(word in name for name in environment["env_vars"] for word in ("PASSWORD", "TOKEN", "SECRET"))
+
+
+def test_the_commands_options_exist() -> None:
+    texts = {path.name: path.read_text() for path in CLUSTER.iterdir()}
+    given = re.findall(r"TUNE_ARGS(?:: |=\"|:-)(--[^\"}\n]+)", "\n".join(texts.values()))
+    assert len(given) == 3
+    for words in given:
+        assert {word for word in words.split() if word.startswith("--")} <= options_of("tune"), words
+    verbs = re.findall(r"^adafocus (\w+) (.*)$", texts["job.sh"], re.MULTILINE)
+    assert [verb for verb, _ in verbs] == ["preprocess", "tune", "benchmark", "report"]
+    for verb, words in verbs:
+        assert {word for word in words.split() if word.startswith("--")} <= options_of(verb), words
 
 
 def test_the_job_says_what_is_missing() -> None:
