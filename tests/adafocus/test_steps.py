@@ -1,4 +1,4 @@
-"""Frozen networks hold no graph: a ppo step, with twice the patches, needs less memory than a warm-up step."""
+"""What a step costs beside its arithmetic: memory for graphs, and waiting for the device."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from adafocus.batches import Batch
 from adafocus.config import Config, override
@@ -34,6 +35,7 @@ def peak_bytes(name: str, config: Config, batch: Batch) -> int:
 def test_ppo_needs_less_memory_than_the_warm_up(
     recipe: str, tiny_form: Callable[[Config], Config], make_batch: Callable[..., Batch]
 ) -> None:
+    """Frozen networks hold no graph, so that even twice the patches take less."""
     config = override(tiny_form(RECIPES[recipe]()), {"model.focuser": "resnet18", "warmup.precision": "float32"})
     batch = make_batch(config, 8, 5, seed=0)
     warmup, ppo = (peak_bytes(name, config, batch) for name in ("warmup", "ppo"))
@@ -50,3 +52,31 @@ def test_bytes_are_counted_until_they_are_freed() -> None:
         assert memory.bytes == 4000
         second.double()
     assert memory.peak == 12000 and memory.bytes == 4000
+
+
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("recipe", ["activitynet-128", "ssv1-144"])
+def test_a_step_reads_nothing_back_from_the_device(
+    recipe: str, name: str, tiny_form: Callable[[Config], Config], make_batch: Callable[..., Batch]
+) -> None:
+    """Fake tensors hold no values: whatever reads one raises. Several labels a clip, of which one is drawn."""
+    config = override(tiny_form(RECIPES[recipe]()), {f"{name}.precision": "bf16"})
+    stage, real = STAGES[name](build_model(config, 5), config), make_batch(config, 4, 5, seed=0)
+    stage.draws = None  # type: ignore[assignment]  # fake tensors know no generators: torch's own one instead
+    fake = FakeTensorMode()
+    for module in {*stage.modules(), *stage.fast.modules()}:
+        for key, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            setattr(module, key, fake.from_tensor(value))
+    with fake:
+        frames, focus, labels = map(fake.from_tensor, (real.glance_BTCHW, real.focus_BTCHW, real.labels_BL))
+        batch = Batch(frames, focus, labels.expand(-1, 3), real.clip_ids)
+        optimizer = stage.optimizer()
+        stage.train()
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                collected = stage.collect(batch)
+            loss, _ = stage(collected)
+        loss.backward()
+        optimizer.step()
+        with pytest.raises(DataDependentOutputException):
+            loss.item()
