@@ -50,6 +50,8 @@ class TensorMemory(TorchDispatchMode):
         return tree_map_only(Tensor, self._add, func(*args, **(kwargs or {})))
 
     def _add(self, tensor: Tensor) -> Tensor:
+        if tensor.layout != torch.strided:  # weights laid out for a kernel: not what a pass makes
+            return tensor
         storage = tensor.untyped_storage()
         if storage not in self._known:  # else it is a view, or the operation was in place
             self._known[storage] = storage.nbytes()

@@ -1,8 +1,11 @@
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
 
-from adafocus import infer
+from adafocus import fuse, infer
 from adafocus.config import Config, override
 from adafocus.infer import FastBody, accelerate, fold_batch_norms
 from adafocus.models.adafocus import AdaFocus, build_model
@@ -36,6 +39,14 @@ def test_folding_changes_nothing_in_any_kind_of_backbone(name: str, shift: int |
     wanted = body(images)
     torch.testing.assert_close(folded(images), wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
     assert any(isinstance(part, nn.BatchNorm2d) for part in body.modules())  # the original is untouched
+    fused = fuse.fuse(folded, images)
+    for other in (images, torch.randn(3, 3, 32, 32) if shift is None else images):  # of another size too
+        torch.testing.assert_close(fused(other), folded(other), rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
+    torch.testing.assert_close(folded(images), wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
+    if name in ("resnet18", "mobilenet_v2") and shift is None:  # nothing is left between the convolutions
+        calls = [type(fused.get_submodule(str(node.target))) for node in fused.graph.nodes if node.op == "call_module"]
+        assert set(calls) <= {fuse.FusedConv, nn.MaxPool2d}
+        assert not any(node.op == "call_function" for node in fused.graph.nodes)
 
 
 def make(family: str) -> AdaFocus:
@@ -98,3 +109,12 @@ def test_what_trains_is_shared_and_what_is_fast_is_frozen() -> None:
     assert list(model.state_dict()) == names and model.focuser is not fast.focuser
     only = accelerate(model, parts=("glancer",))
     assert only.focuser is model.focuser and only.glancer is not model.glancer
+
+
+@torch.no_grad()
+def test_a_fast_model_that_was_used_can_be_copied() -> None:
+    frames = torch.randint(256, (1, 2, 3, 48, 48), dtype=torch.uint8)
+    fast = accelerate(make("untrimmed"))
+    wanted = fast(frames, frames).logits_BTK
+    assert torch.equal(copy.deepcopy(fast)(frames, frames).logits_BTK, wanted)
+    assert torch.equal(pickle.loads(pickle.dumps(fast))(frames, frames).logits_BTK, wanted)
