@@ -23,8 +23,9 @@ import pytest
 import ray
 import yaml
 
+from adafocus.config import STAGES
 from pipelines.tracking import Tracker
-from tests.conftest import SYNTHETIC, TINY
+from tests.conftest import TINY
 from tests.test_readme import options_of
 
 ROOT = Path(__file__).parents[2]
@@ -167,7 +168,7 @@ def answers(url: str, timeout_s: float = 120) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_job_runs_on_two_nodes_that_have_only_the_packages(
-    synthetic_root: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    folder_root: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """`ray start --head`, `ray start --address`, `ray job submit`, as in README: with a token, MLflow by HTTP."""
     venv.create(tmp_path / "env", symlinks=True)
@@ -199,17 +200,18 @@ def test_the_job_runs_on_two_nodes_that_have_only_the_packages(
     store = [f"--backend-store-uri=sqlite:///{tmp_path}/mlflow.db", f"--artifacts-destination={tmp_path}/artifacts"]
     server = [python, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={mlflow}", "--workers=1", *store]
     runs = tmp_path / "runs"
-    changes = {**TINY, "data.crop_scales": "1,0.875", "ppo.epochs": 4}
+    sizes = {f"{stage}.batch_size": 3 for stage in STAGES}  # six clips to learn from
+    changes = {**TINY, **sizes, "data.crop_scales": "1,0.875"}
     settings = " ".join(f"--set {key}={value}" for key, value in changes.items())
     job = {
-        "DATASET": "synthetic",
-        "DATA_ROOT": str(synthetic_root),
+        "DATASET": "folder",
+        "DATA_ROOT": str(folder_root),
         "SHARDS": str(tmp_path / "shards"),
         "RUNS": str(runs),
         "RECIPE": "demo",
         "NAME": "cluster",
         "MLFLOW_TRACKING_URI": uri,
-        "PREPROCESS_ARGS": f"--height {SYNTHETIC.size} --clips-per-shard 6",
+        "PREPROCESS_ARGS": "--height 40 --clips-per-shard 3 --max-failures 100%",
         "TUNE_ARGS": f"--grid ppo.gamma=0.5,0.7 --device cpu {settings}",
         "ADAFOCUS_COMMIT": "0123abc",
     }
