@@ -34,7 +34,7 @@ export MLFLOW_HOST=$address MLFLOW_PORT=$((port + 10000))
 export MLFLOW_TRACKING_URI=http://$address:$MLFLOW_PORT
 srun --overlap --nodes=1 --ntasks=1 -w "$head" bash pipelines/cluster/mlflow.sh > "mlflow-$SLURM_JOB_ID.log" 2>&1 &
 
-common=(--num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --block)
+common=(--disable-usage-stats --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --block)
 srun --overlap --nodes=1 --ntasks=1 -w "$head" \
   ray start --head --node-ip-address="$address" --port="$port" --dashboard-host=127.0.0.1 "${common[@]}" &
 until ray status > /dev/null 2>&1; do sleep 2; done

@@ -197,6 +197,8 @@ def test_the_job_runs_on_two_nodes_that_have_only_the_packages(
     start = [python, "-m", "ray.scripts.scripts", "start", "--num-cpus=1", "--block", "--disable-usage-stats"]
     head = [*start, "--head", "--node-ip-address=127.0.0.1", f"--port={gcs}", f"--temp-dir={temp}"]
     head += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+    # Of its own, as on another machine: a node deletes a job's files when none of its workers needs them any more.
+    node = [*start, f"--address=127.0.0.1:{gcs}", f"--temp-dir={temp}b"]
     store = [f"--backend-store-uri=sqlite:///{tmp_path}/mlflow.db", f"--artifacts-destination={tmp_path}/artifacts"]
     server = [python, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={mlflow}", "--workers=1", *store]
     runs = tmp_path / "runs"
@@ -224,7 +226,7 @@ def test_the_job_runs_on_two_nodes_that_have_only_the_packages(
     ):
         answers(f"http://127.0.0.1:{dashboard}")
         answers(f"{uri}/health")
-        with running([*start, f"--address=127.0.0.1:{gcs}"], tmp_path / "node.log", environment, away):
+        with running(node, tmp_path / "node.log", environment, away):
             address = {"RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}
             stranger = {**environment, **address, "RAY_AUTH_MODE": "disabled"}
             refused = subprocess.run(submit, env=stranger, cwd=away, capture_output=True, text=True, timeout=120)
