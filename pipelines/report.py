@@ -259,7 +259,7 @@ def show(results: list[Measured], console: Console) -> None:
     for result in results:
         table = Table(title=result.title, title_justify="left", caption=LEGEND, caption_justify="left")
         for number, (_, heading, _) in enumerate(COLUMNS):
-            table.add_column(heading, justify="left" if number == 0 else "right", no_wrap=True)
+            table.add_column(heading, justify="left" if number == 0 else "right", no_wrap=number > 0)
         for row in result.rows:
             table.add_row(*cells(row))
         console.print(table)
