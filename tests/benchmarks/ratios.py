@@ -74,6 +74,6 @@ def report(title: str, best: dict[str, float], targets: dict[str, float]) -> boo
     if slow:
         print(f"below target: {', '.join(slow)}")
     if "bf16" in slow and not torch.cpu._is_amx_tile_supported():
-        print("(this CPU has no matrix units for bf16, AMX: nothing but memory is saved by it, and it does not count)")
+        print("(bf16's target is meant for CPUs with matrix units, AMX; this one has none and does not fail for it)")
         slow.remove("bf16")
     return not slow
