@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RunName = Annotated[str | None, typer.Option("--run", help="MLflow run whose model is used, by id or name.")]
+Sweep = Annotated[str | None, typer.Option(help="Use the best trial of this sweep.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Use the model in this folder.")]
 OldShards = Annotated[
     str | None, typer.Option(help="Data set of a checkpoint that does not say how its frames were extracted.")
@@ -40,6 +41,7 @@ def register(app: typer.Typer) -> None:
 def predict(
     videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Files, folders and quoted globs.")],
     run: RunName = None,
+    sweep: Sweep = None,
     checkpoint: Checkpoint = None,
     runs: RunsDir = RUNS,
     top: Annotated[int, typer.Option(help="Classes that are named per video.")] = 5,
@@ -64,14 +66,14 @@ def predict(
     from pipelines.train import Places
     from preprocessing.ffmpeg import Limits
 
-    _one_of(run=run, checkpoint=checkpoint)
+    _one_of(run=run, sweep=sweep, checkpoint=checkpoint)
     if patches not in ("policy", "random", "centre"):
         raise UserError(f"--patches is {patches!r}, but has to be policy, random or centre")
     if precision not in ("float32", "bf16", "fp16"):
         raise UserError(f"--precision is {precision!r}, but has to be float32, bf16 or fp16")
     paths = find_videos(videos)
     places = Places.of(shards or "", runs)
-    folder, run_id, _ = find_checkpoint(places, run=run, sweep=None, folder=checkpoint)
+    folder, run_id, _ = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
     shards = shards or (places.tracker().shards_of(run_id) if run_id else None)
     model = AdaFocusPredictor(
         folder,
@@ -103,7 +105,7 @@ def predict(
 def export(
     out: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
     run: RunName = None,
-    sweep: Annotated[str | None, typer.Option(help="The best trial of this sweep.")] = None,
+    sweep: Sweep = None,
     checkpoint: Checkpoint = None,
     runs: RunsDir = RUNS,
     shards: Annotated[str | None, typer.Option(help="Data set to compare on [the one that the run logged].")] = None,

@@ -86,7 +86,7 @@ def test_by_run_of_mlflow(checkpoints: dict[str, Path], videos: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("x.mp4",), "give exactly one of --run and --checkpoint"),
+        (("x.mp4",), "give exactly one of --run, --sweep and --checkpoint"),
         (("empty", "--checkpoint", "c"), "there is no video in empty"),
         (("*.mp4", "--checkpoint", "c"), "there is no video in *.mp4"),
         (("x.mp4", "--checkpoint", "none"), "none holds no finished checkpoint"),
