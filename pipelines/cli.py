@@ -47,15 +47,27 @@ def main() -> None:
     except UserError as error:
         print(f"adafocus: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        place = _full(error)
+        if place is None:
             raise
-        print(f"adafocus: no space left for {error.filename or 'its files'}; what is finished is kept", file=sys.stderr)
+        print(f"adafocus: no space left for {place}; what is finished is kept", file=sys.stderr)
         raise SystemExit(2) from None
     except SystemExit as stop:
         if stop.code == INTERRUPTED:  # typer turns Ctrl-C into this status and says nothing
             print("adafocus: interrupted; start the same command again to go on", file=sys.stderr)
         raise
+
+
+def _full(error: BaseException | None) -> str | None:
+    """What a full disk had no space for, if that is the reason of an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return str(error.filename or "its files")
+        if "database or disk is full" in str(error):  # SQLite's words, in one of MLflow's exceptions
+            return "the MLflow store"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 if __name__ == "__main__":

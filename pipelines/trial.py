@@ -29,7 +29,7 @@ from pipelines.record import complete, describe
 from pipelines.reporter import Reporter, Sink
 from pipelines.space import Point
 from pipelines.sweep import Sweep, show_point
-from pipelines.tracking import Run
+from pipelines.tracking import Ending, Run
 from pipelines.train import to_mlflow, train_stages
 
 log = logging.getLogger(__name__)
@@ -63,12 +63,22 @@ def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         log.error("%s failed: %s", shown, reason)
-        run.finish("FAILED", reason)
+        close(run, "FAILED", reason)
         tune.report({"score": 0.0, "failure": reason})
         return
     run.finish()
     score = checkpoint.read_meta(folder).metrics[score_name(STAGES[-1], info.metric)]
     tune.report({"score": score, "folder": str(folder)})
+
+
+def close(run: Run, status: Ending, reason: str, **tags: str) -> None:
+    """Close a run that did not end by itself. What went wrong matters more than that MLflow cannot be told of it."""
+    try:
+        if tags:
+            run.tags(tags)
+        run.finish(status, reason)
+    except Exception as error:
+        log.error("MLflow could not be told that %s ended (%s): %s", run.name, reason, error)
 
 
 def train_shared(sweep: Sweep, parent: str) -> None:

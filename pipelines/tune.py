@@ -21,6 +21,7 @@ from adafocus import checkpoint
 from adafocus.config import STAGES
 from adafocus.loader import ClipLoader
 from adafocus.stages.claim import Claim
+from adafocus.stages.steps import NonFiniteLossError
 from adafocus.stages.trainer import EpochReport, first_epoch
 from pipelines.group import release_group
 from pipelines.ray_session import has_dashboard, ray_session
@@ -30,7 +31,7 @@ from pipelines.space import Point, spread
 from pipelines.sweep import Machines, Sweep, continued, show_point
 from pipelines.tracking import Ending, MlflowRun, Run, Tracker
 from pipelines.train import to_mlflow
-from pipelines.trial import run_trial, score_name, train_shared
+from pipelines.trial import close, run_trial, score_name, train_shared
 from preprocessing.schema import DatasetInfo, UserError
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ class TrialResult:
     error: str = ""
     pruned: str = ""
     stopped: str = ""
+    begun: bool = True
+    """False for a trial that the time budget left waiting."""
 
     @property
     def status(self) -> str:
@@ -111,7 +114,7 @@ class _Driver:
         except BaseException as error:
             status: Ending = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             for run in (*self.tracker.unfinished("trial", sweep=self.sweep.name), self.parent):
-                run.finish(status, repr(error))
+                close(run, status, repr(error))
             raise
         return self._conclude(results)
 
@@ -141,7 +144,8 @@ class _Driver:
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from None  # as it was raised in the worker, without Ray's trace around it
-            log.error("%s", error)
+            if not isinstance(error.cause, OSError | MemoryError | NonFiniteLossError):
+                log.error("%s", error)  # where in the code it happened
             reason = f"{type(error.cause).__name__}: {error.cause}"
             raise UserError(f"the stages that all trials share ({', '.join(shared)}) failed: {reason}") from None
         except ray.exceptions.RayError as error:
@@ -158,7 +162,7 @@ class _Driver:
             tags, point = run.data.tags, _point(run)
             folder = self.sweep.places.runs / tags.get("adafocus.checkpoint", "")
             score = run.data.metrics.get(score_name(STAGES[-1], self.info.metric), 0.0)
-            if run.info.status != "FINISHED":
+            if run.info.status != "FINISHED" or point is None:
                 continue
             if pruned := tags.get("adafocus.pruned"):
                 judged = run.data.metrics.get(score_name(self.sweep.judged, self.info.metric), 0.0)
@@ -179,7 +183,7 @@ class _Driver:
                     scheduler.learn(run.info.run_id, self._judged_scores(run))
         if sweep.search == "optuna":
             begun = [_point(run) for run in self.tracker.find("trial", sweep=sweep.name)]
-            open_points = [point for point in begun if sweep.trial_key(point, self.digest) not in past]
+            open_points = [point for point in begun if point and sweep.trial_key(point, self.digest) not in past]
             searcher = searcher_for(sweep, [(each.params, each.score) for each in past.values()], open_points)
             count, param_space = sweep.num_samples - len(past), None
         else:
@@ -227,7 +231,8 @@ class _Driver:
     def _conclude(self, results: list[TrialResult]) -> Outcome:
         ranked = sorted(results, key=lambda result: (result.status != "finished", -result.score))
         since = self.sweep.started_ms
-        reuse = measure_reuse([self.sweep.folders(each.params, self.digest) for each in results], since)
+        begun = [each.params for each in results if each.begun]
+        reuse = measure_reuse([self.sweep.folders(point, self.digest) for point in begun], since)
         counts = {f"trials_{word}": 0 for word in ("finished", "pruned", "failed", "stopped")}
         for result in results:
             counts[f"trials_{result.status}"] += 1
@@ -266,7 +271,7 @@ class _Ending(tune.Callback):
             self._close(point, "FINISHED", reason, pruned=reason, pruned_epoch=str(last["clock"]))
         else:
             reason = "the time budget ended"
-            self.results.append(TrialResult(name, point, score, stopped=reason))
+            self.results.append(TrialResult(name, point, score, stopped=reason, begun=bool(last)))
             self._close(point, "KILLED", reason)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -288,9 +293,7 @@ class _Ending(tune.Callback):
         key = driver.sweep.trial_key(point, driver.digest)
         for found in driver.tracker.find("trial", sweep=driver.sweep.name, trial=key):
             run = Run(driver.tracker.client, found, driver.tracker.uri)
-            if tags:
-                run.tags(tags)
-            run.finish(status, reason)
+            close(run, status, reason, **tags)
 
 
 def _run(config: dict[str, Any], *, sweep: Sweep, parent: str) -> None:
@@ -303,9 +306,10 @@ def _point_of(config: dict[str, Any]) -> Point:
     return point
 
 
-def _point(run: MlflowRun) -> Point:
-    point: Point = json.loads(run.data.tags["adafocus.point"])
-    return point
+def _point(run: MlflowRun) -> Point | None:
+    """What a trial changes; None if its worker died before it could say so."""
+    told = run.data.tags.get("adafocus.point")
+    return json.loads(told) if told else None
 
 
 def _died(trial: Any) -> str:
