@@ -18,6 +18,7 @@ from pathlib import Path
 import ray.exceptions
 import ray.train
 import ray.util
+import torch.distributed
 from ray._raylet import PlacementGroupID
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
@@ -71,8 +72,16 @@ def train_in_group(work: Callable[[], None], machines: Machines, folder: Path, *
     try:
         trainer.fit()
     except ray.train.WorkerGroupError as error:
-        causes = [getattr(each, "cause", None) or each for each in error.worker_failures.values()]
-        raised = [each for each in causes if not isinstance(each, ray.exceptions.RayError)]
-        if raised:
-            raise raised[0] from None
-        raise WorkersDiedError(f"{len(causes)} workers died: {str(causes[0]).strip().splitlines()[0]}") from None
+        # Ray wraps what a worker raised, to keep its traceback.
+        causes = [getattr(each, "_base_exc", each) for each in error.worker_failures.values()]
+        died = [each for each in causes if _of_a_death(each)]
+        if died or not causes:
+            reason = str(died[0]).strip().splitlines()[0] if died else str(error)
+            raise WorkersDiedError(f"a worker of the group died: {reason}") from None
+        raise causes[0] from None
+
+
+def _of_a_death(error: Exception) -> bool:
+    """Was a worker killed, or does this one only miss another that was?"""
+    lost = isinstance(error, ray.exceptions.RayError | torch.distributed.DistError)
+    return lost or (isinstance(error, RuntimeError) and "gloo" in str(error))
