@@ -16,7 +16,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 MANY_CLASSES = 40
 """From here on names and numbers of every class would not be readable: the extreme ones are listed instead."""
@@ -41,6 +40,8 @@ class Point:
 
 def confusion_chart(labels_N: np.ndarray, guesses_N: np.ndarray, class_names: Sequence[str]) -> Figure:
     """The confusion matrix, rows true classes. With many classes a heat map beside the pairs confused most often."""
+    from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix  # three seconds that few processes need
+
     matrix = confusion_matrix(labels_N, guesses_N, labels=range(len(class_names)))
     names = [_short(name) for name in class_names]
     if len(names) <= MANY_CLASSES:

@@ -142,6 +142,10 @@ class ToTune:
             self._tell({**told, "score": self._score})
 
 
+def warm_up() -> None:
+    """Nothing but the imports of this module."""
+
+
 def start_worker() -> None:
     """Log to the driver's terminal, and use as many threads as Ray gave this worker CPUs."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)

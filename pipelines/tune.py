@@ -31,7 +31,7 @@ from pipelines.space import Point, spread
 from pipelines.sweep import Machines, Sweep, continued, show_point
 from pipelines.tracking import Ending, MlflowRun, Run, Tracker
 from pipelines.train import to_mlflow
-from pipelines.trial import close, run_trial, score_name, train_shared
+from pipelines.trial import close, run_trial, score_name, train_shared, warm_up
 from preprocessing.schema import DatasetInfo, UserError
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,12 @@ class _Driver:
 
     def run(self) -> Outcome:
         try:
-            with ray_session(self.sweep.machines.ray_address, dashboard=True, worker_logs=True):
+            machines = self.sweep.machines
+            # The dashboard takes seconds to start and is needed only to clean up after groups of workers.
+            group = machines.workers_per_trial > 1
+            with ray_session(machines.ray_address, dashboard=group, worker_logs=True) as own:
+                if own and _here(machines) and not group:
+                    self._warm()
                 self.sweep = replace(self.sweep, machines=fit_machines(self.sweep))
                 self._share()
                 past = self._past()
@@ -117,6 +122,11 @@ class _Driver:
                 close(run, status, repr(error))
             raise
         return self._conclude(results)
+
+    def _warm(self) -> None:
+        """Let all workers import side by side what the shared stages and the first trials would import in turn."""
+        for _ in range(_total("CPU")):
+            ray.remote(num_cpus=1)(warm_up).remote()
 
     def _share(self) -> None:
         """Train the stages that all trials share, in one task with the whole machine, or a trial's share of GPUs."""
@@ -205,6 +215,7 @@ class _Driver:
                 search_alg=searcher,
                 scheduler=scheduler,
                 max_concurrent_trials=machines.max_concurrent or None,
+                reuse_actors=machines.workers_per_trial == 1,  # importing torch takes longer than a short trial
                 time_budget_s=None if self.deadline is None else max(self.deadline - time.monotonic(), 1),
             ),
             run_config=tune.RunConfig(
@@ -218,6 +229,7 @@ class _Driver:
         for key, value in TUNE_SETTINGS.items():
             os.environ.setdefault(key, value)
         logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)  # `ending` says it in a line
+        logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # misses the files that nobody writes
         tuner.fit()
         return ending.results
 
@@ -331,7 +343,7 @@ def fit_machines(sweep: Sweep) -> Machines:
     cpus = machines.cpus_per_worker or max(1, total // (at_once * workers))
     needs = {"CPU": cpus * workers, "GPU": machines.gpus_per_worker * workers}
     for kind, need in needs.items():
-        if need > _total(kind) and not machines.ray_address and not os.environ.get("RAY_ADDRESS"):
+        if need > _total(kind) and _here(machines):
             raise UserError(f"a trial of {workers} workers needs {need:g} {kind}s, and this machine has {_total(kind)}")
     if workers > 1:
         if not has_dashboard():
@@ -340,6 +352,11 @@ def fit_machines(sweep: Sweep) -> Machines:
         at_once = max(1, int(min([at_once, *fits])))
     concurrent = at_once if workers > 1 or sweep.search == "optuna" else machines.max_concurrent
     return replace(machines, cpus_per_worker=cpus, max_concurrent=concurrent)
+
+
+def _here(machines: Machines) -> bool:
+    """Is Ray started here, for this sweep?"""
+    return not machines.ray_address and not os.environ.get("RAY_ADDRESS")
 
 
 def _total(kind: str) -> int:
