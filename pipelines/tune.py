@@ -129,7 +129,7 @@ class _Driver:
             ray.remote(num_cpus=1)(warm_up).remote()
 
     def _share(self) -> None:
-        """Train the stages that all trials share, in one task with the whole machine, or a trial's share of GPUs."""
+        """Train the stages that all trials share, in one task with a whole machine, or a trial's share of GPUs."""
         sweep, shared = self.sweep, self.sweep.shared
         folders = sweep.folders({}, self.digest)[: len(shared)]
         self.parent.tags({"stages": " ".join(folder.name for folder in folders)})
@@ -139,7 +139,7 @@ class _Driver:
             return
         log.info("stages that all trials share: %s", ", ".join(shared))
         machines, group = sweep.machines, sweep.machines.workers_per_trial > 1
-        whole = machines.cpus_per_worker if machines.gpus_per_worker else _total("CPU")
+        whole = machines.cpus_per_worker if machines.gpus_per_worker else _largest("CPU")
         task = ray.remote(
             num_cpus=0 if group else whole,
             num_gpus=0 if group else machines.gpus_per_worker,
@@ -340,7 +340,7 @@ def fit_machines(sweep: Sweep) -> Machines:
     points = sweep.num_samples if sweep.search == "optuna" else len(sweep.space.points(sweep.config, sweep.num_samples))
     total = max(_total("CPU"), 1)
     at_once = max(1, min(points, machines.max_concurrent or points, total // workers))
-    cpus = machines.cpus_per_worker or max(1, total // (at_once * workers))
+    cpus = machines.cpus_per_worker or max(1, min(total // (at_once * workers), _largest("CPU")))
     needs = {"CPU": cpus * workers, "GPU": machines.gpus_per_worker * workers}
     for kind, need in needs.items():
         if need > _total(kind) and _here(machines):
@@ -352,6 +352,11 @@ def fit_machines(sweep: Sweep) -> Machines:
         at_once = max(1, int(min([at_once, *fits])))
     concurrent = at_once if workers > 1 or sweep.search == "optuna" else machines.max_concurrent
     return replace(machines, cpus_per_worker=cpus, max_concurrent=concurrent)
+
+
+def _largest(kind: str) -> int:
+    """What the best machine has of a resource: a worker cannot have more."""
+    return max((int(node["Resources"].get(kind, 0)) for node in ray.nodes() if node["Alive"]), default=0)
 
 
 def _here(machines: Machines) -> bool:

@@ -43,10 +43,10 @@ def settings(changes: dict[str, object]) -> list[str]:
     return [word for key, value in texts.items() for word in ("--set", f"{key}={value}")]
 
 
-def start(runs: Path, *options: object, log: str = "log", verb: str = "tune") -> Sweeping:
-    """`adafocus tune --runs RUNS ...`, printing into a file beside the results."""
+def start(runs: Path, *options: object, log: str = "log", verb: str = "tune", folder: Path | None = None) -> Sweeping:
+    """`adafocus tune --runs RUNS ...`, printing into a file in `folder`, else beside the results."""
     runs.mkdir(parents=True, exist_ok=True)
-    path = runs.parent / f"{runs.name}.{log}"
+    path = (folder or runs.parent) / f"{runs.name}.{log}"
     argv = [sys.executable, "-m", "pipelines.cli", verb, "--runs", str(runs), *map(str, options)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with path.open("w") as file:

@@ -165,14 +165,14 @@ def test_a_full_disk_is_named_and_what_was_written_stays(
 ) -> None:
     runs = small_disk / "runs"
     options = [*tiny, "--name", "full", *(["--grid", "ppo.gamma=0.5,0.7"] if verb == "tune" else [])]
-    full = start(runs, *options, verb=verb)
+    full = start(runs, *options, verb=verb, folder=tmp_path)
     status = full.wait(400)
     assert status in (1, 2), full.text
     assert "No space left" in full.text or "no space left" in full.text or "disk is full" in full.text, full.text
     assert "Traceback" not in full.text
     finished = valid(runs)
     subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
-    again = start(runs, *options, verb=verb, log="again")
+    again = start(runs, *options, verb=verb, log="again", folder=tmp_path)
     assert again.wait(400) == 0, again.text
     assert set(finished) < set(valid(runs))
     assert len(valid(runs)) == (6 if verb == "tune" else 4)
@@ -181,9 +181,9 @@ def test_a_full_disk_is_named_and_what_was_written_stays(
 
 def test_a_time_budget_stops_a_sweep_that_goes_on_later(tiny: list[str], tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    options = [*tiny, *settings({"ppo.epochs": 150}), "--grid", "ppo.gamma=0.5,0.7", "--name", "b"]
+    options = [*tiny, *settings({"ppo.epochs": 300}), "--grid", "ppo.gamma=0.5,0.7", "--name", "b"]
     assert start(runs, *options[:-2], "--name", "warm", *settings({"ppo.epochs": 1})).wait() == 0  # the shared stages
-    stopped = start(runs, *options, "--time-budget", 25 / 3600, log="stopped")
+    stopped = start(runs, *options, "--time-budget", 45 / 3600, log="stopped")
     assert stopped.wait() == 0, stopped.text
     assert "the time budget ended" in stopped.text and "`adafocus tune --resume b`" in stopped.text
     assert {run.info.status for run in trials(runs, "b")} == {"KILLED"}
