@@ -82,7 +82,7 @@ def run_sweep(sweep: Sweep) -> Outcome:
     info, digest = ClipLoader.describe(sweep.places.shards)
     tracker = sweep.places.tracker()
     claim = Claim(sweep.places.runs, f"sweep-{sweep.name}")
-    if not claim.acquire(0.5):
+    if not claim.take():
         raise UserError(f"sweep {sweep.name!r} is running already: {claim.holder} has it")
     try:
         sweep = continued(sweep)

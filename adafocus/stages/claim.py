@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,16 @@ class Claim:
         except Timeout:
             return False
         return True
+
+    def take(self) -> bool:
+        """Take the claim unless whoever has it is alive, which of another machine is known after LEASE_S."""
+        if self.acquire(0.5):
+            return True
+        owner = self._lease.owner
+        if owner is not None and owner.hostname == socket.gethostname():
+            return False
+        log.info("%s is claimed by %s: waiting %.0f s to see whether it lives", self.name, self.holder, LEASE_S)
+        return self.acquire(LEASE_S + 5)
 
     def release(self) -> None:
         """Let go of the claim."""

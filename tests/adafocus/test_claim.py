@@ -70,6 +70,18 @@ def test_a_machine_that_died_blocks_for_the_length_of_a_lease(tmp_path: Path, mo
     claim.release()
 
 
+def test_a_claim_is_taken_from_the_dead_and_left_to_the_living(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "LEASE_S", 1.5)
+    foreign(tmp_path / ".locks" / "s.lock", 1.5)
+    mine = Claim(tmp_path, "s")
+    assert mine.take(), "the other machine was silent for the length of a lease"
+    started = time.monotonic()
+    assert not Claim(tmp_path, "s").take() and time.monotonic() - started < 1.4, (
+        "this process lives, as is plain at once"
+    )
+    mine.release()
+
+
 def test_a_machine_that_lives_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "LEASE_S", 1.0)
     marker = tmp_path / ".locks" / "s.lock"
