@@ -239,8 +239,7 @@ class Run:
         import mlflow
         import pandas as pd
 
-        mlflow.set_tracking_uri(self.uri)
-        with mlflow.start_run(run_id=self.run_id):
+        with _current_store(self.uri), mlflow.start_run(run_id=self.run_id):
             logged = mlflow.pyfunc.log_model(
                 name="video_model",
                 python_model=str(code),
@@ -257,6 +256,19 @@ class Run:
         if reason:
             self.tags({"reason": reason[:5000]})
         self.client.set_terminated(self.run_id, status)
+
+
+@contextlib.contextmanager
+def _current_store(uri: str) -> Iterator[None]:
+    """MLflow's own idea of the current store, which it keeps in the environment too, is `uri` meanwhile."""
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # None: as if it had never been set
 
 
 def _signature() -> Any:

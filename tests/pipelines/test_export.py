@@ -128,6 +128,7 @@ def test_mlflow_loads_it_in_a_process_of_its_own(
     tracker = Tracker(tmp_path / "runs")
     run = tracker.run("synthetic", "trial", "mine", sweep="", trial="mine")
     uri = log_model(Run.open(tracker, run.run_id), out)
+    assert "MLFLOW_TRACKING_URI" not in os.environ  # MLflow would leave it there
     path = make_video(tmp_path / "a.mp4")
     frames = np.stack(numbered_frames(12))
     np.save(f"{path}.npy", frames)

@@ -131,7 +131,7 @@ def test_decoding_runs_ahead_but_not_far(videos: Path, checkpoints: dict[str, Pa
 
 def test_ctrl_c_stops_ffmpeg_too(tmp_path: Path, checkpoints: dict[str, Path], run_ffmpeg: Callable[..., None]) -> None:
     path = tmp_path / "long.mkv"
-    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x480:d=50:r=60", "-c:v", "mpeg4", path)
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x480:d=30:r=60", "-c:v", "mpeg4", path)
     argv = [sys.executable, "-m", "pipelines.cli", "predict", str(path), "--checkpoint"]
     process = subprocess.Popen([*argv, str(checkpoints["untrimmed"])], stderr=subprocess.PIPE, text=True)
 
