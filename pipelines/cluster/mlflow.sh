@@ -10,6 +10,9 @@ set -euo pipefail
 : "${MLFLOW_BACKEND_STORE_URI:?}" "${MLFLOW_ARTIFACTS_DESTINATION:?}" "${MLFLOW_AUTH_ADMIN_PASSWORD:?}"
 : "${MLFLOW_FLASK_SERVER_SECRET_KEY:?}"
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false # nothing here needs it, and it runs code
+host=${MLFLOW_HOST:-127.0.0.1} port=${MLFLOW_PORT:-5000}
+# By default it answers to private addresses only, and a cluster's may be public ones.
+export MLFLOW_SERVER_ALLOWED_HOSTS=${MLFLOW_SERVER_ALLOWED_HOSTS:-$host:$port,localhost:$port,127.0.0.1:$port}
 MLFLOW_AUTH_CONFIG_PATH=$(mktemp) # readable by its owner alone: the store's address holds a password
 export MLFLOW_AUTH_CONFIG_PATH
 cat > "$MLFLOW_AUTH_CONFIG_PATH" <<END
@@ -19,5 +22,5 @@ database_uri = ${MLFLOW_BACKEND_STORE_URI//%/%%}
 admin_username = admin
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 END
-exec python -m mlflow server --app-name basic-auth --host "${MLFLOW_HOST:-127.0.0.1}" --port "${MLFLOW_PORT:-5000}" \
+exec python -m mlflow server --app-name basic-auth --host "$host" --port "$port" \
   --backend-store-uri "$MLFLOW_BACKEND_STORE_URI" --artifacts-destination "$MLFLOW_ARTIFACTS_DESTINATION"
