@@ -142,6 +142,8 @@ class Report:
     sections: list[Section]
     single: list[Trial]
     """Trials outside of sweeps that did not finish."""
+    broken: list[str]
+    """Benchmarks without a result, in words."""
 
     @property
     def measured(self) -> list[Measured]:
@@ -155,8 +157,14 @@ def collect(places: Places, sweep: str | None = None) -> Report:
     trials = tracker.find("trial", **({"sweep": sweep} if sweep is not None else {}))
     parents = tracker.find("sweep", **({"sweep": sweep} if sweep is not None else {}))
     wanted = {run.info.run_id for run in trials} if sweep is not None else None
-    measured = [_measured(tracker, run) for run in tracker.find("benchmark")]
-    measured = [each for each in measured if wanted is None or each.trial in wanted]
+    measured, broken = [], []
+    for run in tracker.find("benchmark"):
+        if wanted is None or run.data.tags["adafocus.trial"] in wanted:
+            table = tracker.read_json(run, "table.json")
+            if table is None:
+                broken.append(f"{run.info.run_name}: it left no table; was it killed? Measure again")
+            else:
+                measured.append(_measured(run, table))
     if not measured and not parents and not trials:
         what = f"sweep {sweep!r}" if sweep is not None else "trial yet"
         raise UserError(f"{_shown(places)} holds no {what}; `adafocus train` or `adafocus tune` makes one")
@@ -170,7 +178,7 @@ def collect(places: Places, sweep: str | None = None) -> Report:
         sections.append(Section(name, here, mine, _missing(name, here, mine) if sweep is None else []))
     sections.sort(key=lambda section: not (section.measured or section.sweeps))
     single = [_trial(run) for run in trials if not run.data.tags.get("adafocus.sweep")]
-    return Report(_shown(places), sections, [trial for trial in single if trial.ending != "finished"])
+    return Report(_shown(places), sections, [trial for trial in single if trial.ending != "finished"], broken)
 
 
 def _shown(places: Places) -> str:
@@ -179,8 +187,7 @@ def _shown(places: Places) -> str:
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
-def _measured(tracker: Tracker, run: Any) -> Measured:
-    table = tracker.read_json(run, "table.json")
+def _measured(run: Any, table: Any) -> Measured:
     name = str(run.info.run_name).removeprefix("benchmark ")
     trial = run.data.tags["adafocus.trial"]
     return Measured(name, run.info.run_id, trial, table["facts"], table["rows"], table.get("online", {}))
@@ -272,6 +279,8 @@ def show(results: list[Measured], console: Console) -> None:
 def show_report(report: Report, console: Console) -> None:
     """Print the benchmarks, and in a line each the trials that did not finish."""
     show(report.measured, console)
+    for text in report.broken:
+        console.print(text, style="yellow", markup=False)
     for section in report.sections:
         for sweep in section.sweeps:
             for trial in sweep.lost:

@@ -114,7 +114,9 @@ class Tracker:
         return None
 
     def read_json(self, run: MlflowRun, name: str) -> Any:
-        """A JSON artifact of a run."""
+        """A JSON artifact of a run; None if there is none."""
+        if name not in {item.path for item in self.client.list_artifacts(run.info.run_id)}:
+            return None
         with tempfile.TemporaryDirectory() as folder:
             return json.loads(Path(self.client.download_artifacts(run.info.run_id, name, folder)).read_text())
 

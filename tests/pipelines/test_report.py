@@ -53,6 +53,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
     online = {"policy": [{"frames": 1, "gflops": 12.0, "top1": 30.0}, {"frames": 2, "gflops": 23.5, "top1": 42.5}]}
     bench.json("table.json", {"facts": {**facts, "recipe": "ssv1-144"}, "rows": rows, "online": online})
     bench.finish()
+    tracker.run("ssv1", "benchmark", "benchmark killed", trial=made[0].run_id, checkpoint="finetune-0")
     tracker.run("folder", "trial", "mine", sweep="", trial="mine").finish("FAILED", "OutOfMemoryError: 3 GiB")
     return places
 
@@ -78,6 +79,11 @@ def test_a_sweep_is_told_with_all_its_trials(found: Report) -> None:
     assert sweep.alone_hours == pytest.approx(4 + 1)
     assert (sweep.metric, sweep.reuse, sweep.space) == ("top-1", {"hours_saved": 1.5}, {"ppo.gamma": "0.5, 0.7"})
     assert [trial.reason for trial in found.single] == ["OutOfMemoryError: 3 GiB"]
+
+
+def test_a_benchmark_that_was_killed_is_named(found: Report) -> None:
+    assert found.broken == ["benchmark killed: it left no table; was it killed? Measure again"]
+    assert "Missing: benchmark killed" in pages.markdown(found) and "Missing: benchmark killed" in pages.html(found)
 
 
 def test_what_was_not_run_is_missing_and_has_no_number(found: Report) -> None:
