@@ -22,11 +22,11 @@ import psutil
 import pytest
 import ray
 import yaml
+from conftest import TINY
+from test_readme import options_of
 
 from adafocus.config import STAGES
 from pipelines.tracking import Tracker
-from tests.conftest import TINY
-from tests.test_readme import options_of
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "pipelines" / "cluster"
