@@ -195,7 +195,7 @@ class _Driver:
             begun = [_point(run) for run in self.tracker.find("trial", sweep=sweep.name)]
             open_points = [point for point in begun if point and sweep.trial_key(point, self.digest) not in past]
             searcher = searcher_for(sweep, [(each.params, each.score) for each in past.values()], open_points)
-            count, param_space = sweep.num_samples - len(past), None
+            left, count, param_space = [], sweep.num_samples - len(past), None
         else:
             points = spread(sweep.space.points(sweep.config, sweep.num_samples), sweep.config, self.digest)
             left = [point for point in points if sweep.trial_key(point, self.digest) not in past]
@@ -215,7 +215,9 @@ class _Driver:
                 search_alg=searcher,
                 scheduler=scheduler,
                 max_concurrent_trials=machines.max_concurrent or None,
-                reuse_actors=machines.workers_per_trial == 1,  # importing torch takes longer than a short trial
+                # Importing torch takes longer than a short trial. But a trial that is pruned goes on to the end of its
+                # epoch, and Tune waits two seconds for that: then it gives up the trial that should come next.
+                reuse_actors=machines.workers_per_trial == 1 and not isinstance(scheduler, Pruning),
                 time_budget_s=None if self.deadline is None else max(self.deadline - time.monotonic(), 1),
             ),
             run_config=tune.RunConfig(
@@ -231,7 +233,15 @@ class _Driver:
         logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)  # `ending` says it in a line
         logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # misses the files that nobody writes
         tuner.fit()
-        return ending.results
+        return [*ending.results, *self._unheard(left, ending.results)]
+
+    def _unheard(self, points: list[Point], heard: list[TrialResult]) -> list[TrialResult]:
+        """Trials of which Tune said nothing: so that none is lost without a word."""
+        keys = {self.sweep.trial_key(each.params, self.digest) for each in heard}
+        lost = [point for point in points if self.sweep.trial_key(point, self.digest) not in keys]
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        stopped, error = ("the time budget ended", "") if late else ("", "Ray Tune ended without starting it")
+        return [TrialResult(show_point(each), each, stopped=stopped, error=error, begun=False) for each in lost]
 
     def _judged_scores(self, run: MlflowRun) -> list[tuple[int, float]]:
         """(epoch in the stage where trials are compared, score) of a trial, out of MLflow."""
