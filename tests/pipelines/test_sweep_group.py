@@ -21,6 +21,8 @@ def tiny(synthetic_shards: str, tiny_changes: dict[str, object]) -> list[str]:
     return ["--recipe", "demo", "--shards", synthetic_shards, *settings(tiny_changes)]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_workers_train_every_stage(tiny: list[str], tmp_path: Path) -> None:
     """The batch is shared, which seven clips cannot be: that trial says so, and the other one is finished."""
     runs = tmp_path / "runs"
