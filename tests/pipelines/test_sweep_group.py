@@ -22,7 +22,6 @@ def tiny(synthetic_shards: str, tiny_changes: dict[str, object]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_two_workers_train_every_stage(tiny: list[str], tmp_path: Path) -> None:
     """The batch is shared, which seven clips cannot be: that trial says so, and the other one is finished."""
     runs = tmp_path / "runs"
