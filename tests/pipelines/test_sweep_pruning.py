@@ -60,13 +60,15 @@ def idle_s(runs: Path) -> list[float]:
     return [(b.info.start_time - a.info.end_time) / 1000 for a, b in pairs if "adafocus.pruned" in a.data.tags]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_weak_trials_are_pruned_in_the_stage_that_differs(easy: list[str], tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     sweep = start(runs, *easy, "--name", "a", "--scheduler", "asha", "--max-concurrent", 1)
-    assert sweep.wait(400) == 0, sweep.text
+    assert sweep.wait(500) == 0, sweep.text
     check_pruned(runs, sweep.text)
-    assert len(idle_s(runs)) == 1 and idle_s(runs)[0] < 45
+    # The next one starts a process of its own, which imports torch: seconds, or a minute where others are at work.
+    assert len(idle_s(runs)) == 1 and idle_s(runs)[0] < 120
 
 
 @pytest.mark.slow
