@@ -149,6 +149,7 @@ def warm_up() -> None:
 def start_worker() -> None:
     """Log to the driver's terminal, and use as many threads as Ray gave this worker CPUs."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    logging.getLogger("ray").setLevel(logging.WARNING)  # Ray Train repeats every report of every worker
+    for name in ("ray", "ray.train"):  # the second has a level of its own; it repeats every report of every worker
+        logging.getLogger(name).setLevel(logging.WARNING)
     cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
     torch.set_num_threads(max(1, int(cpus)))
