@@ -79,6 +79,8 @@ def train_in_group(work: Callable[[], None], machines: Machines, folder: Path, *
             reason = str(died[0]).strip().splitlines()[0] if died else str(error)
             raise WorkersDiedError(f"a worker of the group died: {reason}") from None
         raise causes[0] from None
+    except ray.exceptions.RayError as error:  # as when the driver has taken a pruned trial's resources back
+        raise WorkersDiedError(f"the group's controller died: {str(error).strip().splitlines()[0]}") from None
 
 
 def _of_a_death(error: Exception) -> bool:
