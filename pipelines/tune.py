@@ -121,7 +121,20 @@ class _Driver:
             for run in (*self.tracker.unfinished("trial", sweep=self.sweep.name), self.parent):
                 close(run, status, repr(error))
             raise
+        self._settle(results)
         return self._conclude(results)
+
+    def _settle(self, results: list[TrialResult]) -> None:
+        """Let MLflow say of every pruned or stopped trial that it was, now that no process of one is left: some are
+        begun or torn down while their trial is being ended, and leave a run open or call that a failure."""
+        ended = {self.sweep.trial_key(each.params, self.digest): each for each in results}
+        for found in self.tracker.find("trial", sweep=self.sweep.name):
+            result = ended.get(found.data.tags["adafocus.trial"])
+            if result is None or result.status not in ("pruned", "stopped"):
+                continue
+            status: Ending = "FINISHED" if result.pruned else "KILLED"
+            if found.info.status != status:
+                close(Run(self.tracker.client, found, self.tracker.uri), status, result.pruned or result.stopped)
 
     def _warm(self) -> None:
         """Let all workers import side by side what the shared stages and the first trials would import in turn."""
