@@ -84,6 +84,8 @@ def train_in_group(work: Callable[[], None], machines: Machines, folder: Path, *
 
 
 def _of_a_death(error: Exception) -> bool:
-    """Was a worker killed, or does this one only miss another that was?"""
-    lost = isinstance(error, ray.exceptions.RayError | torch.distributed.DistError)
-    return lost or (isinstance(error, RuntimeError) and "gloo" in str(error))
+    """Was a worker killed, or does this one only miss another that was? What Ray itself says is of a death; what was
+    raised in a worker has a module of its own."""
+    of_ray = type(error).__module__.partition(".")[0] == "ray"
+    of_torch = isinstance(error, torch.distributed.DistError)
+    return of_ray or of_torch or (isinstance(error, RuntimeError) and "gloo" in str(error))
