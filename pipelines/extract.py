@@ -120,8 +120,10 @@ def extract(
     with ray_session(ray_address) as ours:
         task = ray.remote(num_cpus=1, max_retries=LOST_NODE_RETRIES)(_shard_task)
         common = ray.put((job.root, job.spec, store, limits, job.drop_damaged))
-        # Asked again and again, for nodes come and go.
-        width = lambda: max(1, int(TASKS_PER_CPU * ray.cluster_resources().get("CPU", 1)))  # noqa: E731
+
+        def width() -> int:  # asked again and again, for nodes come and go
+            return max(1, int(TASKS_PER_CPU * ray.cluster_resources().get("CPU", 1)))
+
         return _drive(plans, lambda plan: task.remote(plan, common), width, cancel=not ours)
 
 
