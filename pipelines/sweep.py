@@ -87,6 +87,11 @@ class Sweep:
         return STAGES[min(len(self.shared), len(STAGES) - 1)]
 
     @property
+    def num_trials(self) -> int:
+        """How many trials there are in all."""
+        return self.num_samples if self.search == "optuna" else len(self.space.points(self.config, self.num_samples))
+
+    @property
     def path(self) -> Path:
         """Where this record is kept."""
         return record_path(self.places.runs, self.name)

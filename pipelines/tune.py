@@ -11,7 +11,6 @@ import logging
 import os
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -23,12 +22,13 @@ from adafocus.loader import ClipLoader
 from adafocus.stages.claim import Claim
 from adafocus.stages.steps import NonFiniteLossError
 from adafocus.stages.trainer import EpochReport, first_epoch
-from pipelines.group import release_group
-from pipelines.ray_session import has_dashboard, ray_session
+from pipelines.endings import Endings, TrialResult, point_of
+from pipelines.machines import fit_machines, largest, started_here, total_of
+from pipelines.ray_session import ray_session
 from pipelines.reuse import Reuse, measure_reuse
 from pipelines.search import Pruning, scheduler_for, searcher_for
 from pipelines.space import Point, spread
-from pipelines.sweep import Machines, Sweep, continued, show_point
+from pipelines.sweep import Sweep, continued, show_point
 from pipelines.tracking import Ending, MlflowRun, Run, Tracker
 from pipelines.train import to_mlflow
 from pipelines.trial import close, run_trial, score_name, train_shared, warm_up
@@ -42,27 +42,6 @@ TUNE_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # no boxes about the search
 }
 """Environment variables, read by Tune in the driver."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrialResult:
-    """How a trial ended: finished if none of `error`, `pruned` and `stopped` says anything else."""
-
-    name: str
-    params: Point
-    score: float = 0.0
-    """The data set's metric on the evaluation split, in percent; of a trial that did not finish, its last one."""
-    checkpoint: Path | None = None
-    error: str = ""
-    pruned: str = ""
-    stopped: str = ""
-    begun: bool = True
-    """False for a trial that the time budget left waiting."""
-
-    @property
-    def status(self) -> str:
-        """In one word."""
-        return "failed" if self.error else "pruned" if self.pruned else "stopped" if self.stopped else "finished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +89,7 @@ class _Driver:
             # The dashboard takes seconds to start and is needed only to clean up after groups of workers.
             group = machines.workers_per_trial > 1
             with ray_session(machines.ray_address, dashboard=group, worker_logs=True) as own:
-                if own and _here(machines) and not group:
+                if own and started_here(machines) and not group:
                     self._warm()
                 self.sweep = replace(self.sweep, machines=fit_machines(self.sweep))
                 self._share()
@@ -138,7 +117,7 @@ class _Driver:
 
     def _warm(self) -> None:
         """Let all workers import side by side what the shared stages and the first trials would import in turn."""
-        for _ in range(_total("CPU")):
+        for _ in range(total_of("CPU")):
             ray.remote(num_cpus=1)(warm_up).remote()
 
     def _share(self) -> None:
@@ -152,7 +131,7 @@ class _Driver:
             return
         log.info("stages that all trials share: %s", ", ".join(shared))
         machines, group = sweep.machines, sweep.machines.workers_per_trial > 1
-        whole = machines.cpus_per_worker if machines.gpus_per_worker else _largest("CPU")
+        whole = machines.cpus_per_worker if machines.gpus_per_worker else largest("CPU")
         task = ray.remote(
             num_cpus=0 if group else whole,
             num_gpus=0 if group else machines.gpus_per_worker,
@@ -219,7 +198,7 @@ class _Driver:
         alone = {"CPU": machines.cpus_per_worker, "GPU": machines.gpus_per_worker}
         needs = tune.PlacementGroupFactory([{"memory": 1e6} if machines.workers_per_trial > 1 else alone])
         trainable = tune.with_parameters(_run, sweep=sweep, parent=self.parent.run_id)
-        ending = _Ending(self, scheduler)
+        endings = Endings(sweep, self.digest, self.tracker, scheduler)
         tuner = tune.Tuner(
             tune.with_resources(trainable, needs),
             param_space=param_space,
@@ -237,16 +216,18 @@ class _Driver:
                 name=sweep.name,
                 storage_path=str(sweep.places.runs / "tune"),
                 failure_config=tune.FailureConfig(max_failures=machines.max_failures),
-                callbacks=[ending],
+                callbacks=[endings],
                 verbose=0,  # the trials log a line an epoch themselves
             ),
         )
         for key, value in TUNE_SETTINGS.items():
             os.environ.setdefault(key, value)
-        logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)  # `ending` says it in a line
+        logging.getLogger("ray.tune.execution.tune_controller").setLevel(
+            logging.CRITICAL
+        )  # `endings` says it in a line
         logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # misses the files that nobody writes
         tuner.fit()
-        return [*ending.results, *self._unheard(left, ending.results)]
+        return [*endings.results, *self._unheard(left, endings.results)]
 
     def _unheard(self, points: list[Point], heard: list[TrialResult]) -> list[TrialResult]:
         """Trials of which Tune said nothing: so that none is lost without a word."""
@@ -282,110 +263,12 @@ class _Driver:
         return Outcome(ranked, reuse)
 
 
-class _Ending(tune.Callback):
-    """Notes how each trial ended, and closes the MLflow runs of those that could not do it themselves."""
-
-    def __init__(self, driver: _Driver, scheduler: Any) -> None:
-        self.driver, self.scheduler = driver, scheduler
-        self.results: list[TrialResult] = []
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """It returned, or the scheduler or the time budget stopped it."""
-        point, last = _point_of(trial.config), trial.last_result or {}
-        release_group(last.get("group"))
-        name, score = show_point(point), float(last.get("score", 0.0))
-        if "failure" in last:
-            self.results.append(TrialResult(name, point, error=last["failure"]))
-        elif "folder" in last:
-            self.results.append(TrialResult(name, point, score, Path(last["folder"])))
-        elif trial.trial_id in getattr(self.scheduler, "pruned", {}):
-            epoch, judged = self.scheduler.pruned[trial.trial_id], self.driver.sweep.judged
-            reason = f"pruned in {judged} after {epoch} of its epochs, epoch {last['clock']} in all"
-            log.info("%s: %s", name, reason)
-            self.results.append(TrialResult(name, point, score, pruned=reason))
-            self._close(point, "FINISHED", reason, pruned=reason, pruned_epoch=str(last["clock"]))
-        else:
-            reason = "the time budget ended"
-            self.results.append(TrialResult(name, point, score, stopped=reason, begun=bool(last)))
-            self._close(point, "KILLED", reason)
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Its worker died, and it is started again."""
-        release_group((trial.last_result or {}).get("group"))
-        log.info("%s starts again, for its worker died: %s", show_point(_point_of(trial.config)), _died(trial))
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Its worker died more often than it is started again."""
-        release_group((trial.last_result or {}).get("group"))
-        point = _point_of(trial.config)
-        reason = f"its worker died {trial.num_failures} times: {_died(trial)}"
-        log.error("%s failed: %s", show_point(point), reason)
-        self.results.append(TrialResult(show_point(point), point, error=reason))
-        self._close(point, "FAILED", reason)
-
-    def _close(self, point: Point, status: Ending, reason: str, **tags: str) -> None:
-        driver = self.driver
-        key = driver.sweep.trial_key(point, driver.digest)
-        for found in driver.tracker.find("trial", sweep=driver.sweep.name, trial=key):
-            run = Run(driver.tracker.client, found, driver.tracker.uri)
-            close(run, status, reason, **tags)
-
-
 def _run(config: dict[str, Any], *, sweep: Sweep, parent: str) -> None:
     """What Tune calls."""
-    run_trial(_point_of(config), sweep=sweep, parent=parent)
-
-
-def _point_of(config: dict[str, Any]) -> Point:
-    point: Point = config.get("point", config)  # a grid's point comes whole, a search's by its keys
-    return point
+    run_trial(point_of(config), sweep=sweep, parent=parent)
 
 
 def _point(run: MlflowRun) -> Point | None:
     """What a trial changes; None if its worker died before it could say so."""
     told = run.data.tags.get("adafocus.point")
     return json.loads(told) if told else None
-
-
-def _died(trial: Any) -> str:
-    """Why a trial's worker died, in a line: Ray's explanations are long."""
-    lines = [line.strip() for line in str(trial.get_error() or "").splitlines() if line.strip()]
-    of_memory = [line for line in lines if "memory" in line.lower()]
-    return [*of_memory, *lines[-1:], "nothing is known of it"][0][:200]
-
-
-def fit_machines(sweep: Sweep) -> Machines:
-    """What the cluster gives each worker, and how many trials run at once. Raises UserError if not one fits.
-
-    A cluster that is joined may grow for those who wait: only one that was started here is known to be too small.
-    """
-    machines, workers = sweep.machines, sweep.machines.workers_per_trial
-    points = sweep.num_samples if sweep.search == "optuna" else len(sweep.space.points(sweep.config, sweep.num_samples))
-    total = max(_total("CPU"), 1)
-    at_once = max(1, min(points, machines.max_concurrent or points, total // workers))
-    cpus = machines.cpus_per_worker or max(1, min(total // (at_once * workers), _largest("CPU")))
-    needs = {"CPU": cpus * workers, "GPU": machines.gpus_per_worker * workers}
-    for kind, need in needs.items():
-        if need > _total(kind) and _here(machines):
-            raise UserError(f"a trial of {workers} workers needs {need:g} {kind}s, and this machine has {_total(kind)}")
-    if workers > 1:
-        if not has_dashboard():
-            raise UserError("--workers-per-trial needs Ray's dashboard: start the cluster with `ray start --head`")
-        fits = [_total(kind) // need for kind, need in needs.items() if need]
-        at_once = max(1, int(min([at_once, *fits])))
-    concurrent = at_once if workers > 1 or sweep.search == "optuna" else machines.max_concurrent
-    return replace(machines, cpus_per_worker=cpus, max_concurrent=concurrent)
-
-
-def _largest(kind: str) -> int:
-    """What the best machine has of a resource: a worker cannot have more."""
-    return max((int(node["Resources"].get(kind, 0)) for node in ray.nodes() if node["Alive"]), default=0)
-
-
-def _here(machines: Machines) -> bool:
-    """Is Ray started here, for this sweep?"""
-    return not machines.ray_address and not os.environ.get("RAY_ADDRESS")
-
-
-def _total(kind: str) -> int:
-    return int(ray.cluster_resources().get(kind, 0))

@@ -17,13 +17,14 @@ from adafocus.config import Config, override
 from adafocus.stages.trainer import Options
 from pipelines import benchmark as bench
 from pipelines import names, report
+from pipelines.endings import TrialResult
 from pipelines.ray_session import ray_session
 from pipelines.record import track
 from pipelines.space import Space
 from pipelines.sweep import Sweep
 from pipelines.tracking import Run
 from pipelines.train import Places
-from pipelines.tune import TrialResult, run_sweep
+from pipelines.tune import run_sweep
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,99 @@
+"""How each trial of a sweep ended, as Ray Tune tells it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from pipelines.group import release_group
+from pipelines.space import Point
+from pipelines.sweep import Sweep, show_point
+from pipelines.tracking import Ending, Run, Tracker
+from pipelines.trial import close
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """How a trial ended: finished if none of `error`, `pruned` and `stopped` says anything else."""
+
+    name: str
+    params: Point
+    score: float = 0.0
+    """The data set's metric on the evaluation split, in percent; of a trial that did not finish, its last one."""
+    checkpoint: Path | None = None
+    error: str = ""
+    pruned: str = ""
+    stopped: str = ""
+    begun: bool = True
+    """False for a trial that the time budget left waiting."""
+
+    @property
+    def status(self) -> str:
+        """In one word."""
+        return "failed" if self.error else "pruned" if self.pruned else "stopped" if self.stopped else "finished"
+
+
+class Endings(tune.Callback):
+    """Notes how each trial ended, and closes the MLflow runs of those that could not do it themselves."""
+
+    def __init__(self, sweep: Sweep, digest: str, tracker: Tracker, scheduler: Any) -> None:
+        self.sweep, self.digest, self.tracker, self.scheduler = sweep, digest, tracker, scheduler
+        self.results: list[TrialResult] = []
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """It returned, or the scheduler or the time budget stopped it."""
+        point, last = point_of(trial.config), trial.last_result or {}
+        release_group(last.get("group"))
+        name, score = show_point(point), float(last.get("score", 0.0))
+        if "failure" in last:
+            self.results.append(TrialResult(name, point, error=last["failure"]))
+        elif "folder" in last:
+            self.results.append(TrialResult(name, point, score, Path(last["folder"])))
+        elif trial.trial_id in getattr(self.scheduler, "pruned", {}):
+            epoch, judged = self.scheduler.pruned[trial.trial_id], self.sweep.judged
+            reason = f"pruned in {judged} after {epoch} of its epochs, epoch {last['clock']} in all"
+            log.info("%s: %s", name, reason)
+            self.results.append(TrialResult(name, point, score, pruned=reason))
+            self._close(point, "FINISHED", reason, pruned=reason, pruned_epoch=str(last["clock"]))
+        else:
+            reason = "the time budget ended"
+            self.results.append(TrialResult(name, point, score, stopped=reason, begun=bool(last)))
+            self._close(point, "KILLED", reason)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Its worker died, and it is started again."""
+        release_group((trial.last_result or {}).get("group"))
+        log.info("%s starts again, for its worker died: %s", show_point(point_of(trial.config)), _died(trial))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Its worker died more often than it is started again."""
+        release_group((trial.last_result or {}).get("group"))
+        point = point_of(trial.config)
+        reason = f"its worker died {trial.num_failures} times: {_died(trial)}"
+        log.error("%s failed: %s", show_point(point), reason)
+        self.results.append(TrialResult(show_point(point), point, error=reason))
+        self._close(point, "FAILED", reason)
+
+    def _close(self, point: Point, status: Ending, reason: str, **tags: str) -> None:
+        key = self.sweep.trial_key(point, self.digest)
+        for found in self.tracker.find("trial", sweep=self.sweep.name, trial=key):
+            close(Run(self.tracker.client, found, self.tracker.uri), status, reason, **tags)
+
+
+def point_of(config: dict[str, Any]) -> Point:
+    """What a trial changes, out of what Tune hands it: a grid's point comes whole, a search's by its keys."""
+    point: Point = config.get("point", config)
+    return point
+
+
+def _died(trial: Any) -> str:
+    """Why a trial's worker died, in a line: Ray's explanations are long."""
+    lines = [line.strip() for line in str(trial.get_error() or "").splitlines() if line.strip()]
+    of_memory = [line for line in lines if "memory" in line.lower()]
+    return [*of_memory, *lines[-1:], "nothing is known of it"][0][:200]
