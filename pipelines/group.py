@@ -26,6 +26,11 @@ from ray.util.placement_group import PlacementGroup
 
 from pipelines.sweep import Machines
 
+TRAIN_SETTINGS = {
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # importing torch may take a minute
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how often an epoch's report is fetched
+}
+"""Environment variables, read by Ray Train in the trial."""
 PATIENCE_S = 4 * 3600
 """How long workers wait for one another: rank 0 may have to write to a slow storage."""
 
@@ -51,7 +56,8 @@ def train_in_group(work: Callable[[], None], machines: Machines, folder: Path, *
 
     Raises what a worker raised, WorkersDiedError if none raised and some died.
     """
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")  # importing torch may take a minute
+    for key, value in TRAIN_SETTINGS.items():
+        os.environ.setdefault(key, value)
     trainer = TorchTrainer(
         work,
         torch_config=TorchConfig(timeout_s=PATIENCE_S),

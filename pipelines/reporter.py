@@ -1,7 +1,8 @@
 """Takes an epoch's report off the training loop's hands: a thread of its own passes it on, in order.
 
 Goes in: one `EpochReport` after every epoch; comes out: the same rows, as many at once as have gathered meanwhile, to
-every sink. A row costs the training loop the time to put it into a queue, not a round trip to a server.
+every sink. A row costs the training loop the time to put it into a queue, not a round trip to a server; unless the loop
+may only be so many epochs ahead of what has arrived.
 """
 
 from __future__ import annotations
@@ -26,29 +27,39 @@ class Reporter:
     What a sink raises (SystemExit, by which Tune ends a trial, included) is raised by the next call, or on leaving.
     """
 
-    def __init__(self, *sinks: Sink) -> None:
+    def __init__(self, *sinks: Sink, ahead: int = 0) -> None:
+        """`ahead`: rows that may wait to be passed on before the training loop waits too; 0: any number."""
         self._sinks = sinks
-        self._queue: queue.Queue[EpochReport | None] = queue.Queue()
+        self._queue: queue.Queue[EpochReport | None] = queue.Queue(ahead)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
 
     def __call__(self, row: EpochReport) -> None:
-        """Pass a row on; returns at once."""
-        if self._error is not None:
+        """Pass a row on; returns at once if not too many wait already."""
+        if not self._put(row) and self._error is not None:
             raise self._error
-        self._queue.put(row)
 
     def __enter__(self) -> Reporter:
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._queue.put(None)
+        self._put(None)
         self._thread.join()
         if self._error is not None and self._error is not error:
             if error is None:
                 raise self._error
             log.error("the last reports were lost: %r", self._error)
+
+    def _put(self, row: EpochReport | None) -> bool:
+        """False if nobody takes it any more, because a sink has raised."""
+        while self._error is None:
+            try:
+                self._queue.put(row, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
 
     def _run(self) -> None:
         ended = False

@@ -101,10 +101,13 @@ def _train(
     first, started_ms = distributed.rank() == 0, time.time() * 1000
     run = Run.open(sweep.places.tracker(), run_id)
     sinks: list[Sink] = [to_mlflow(run)] if first else []
+    group = sweep.machines.workers_per_trial > 1
     if tell:
-        told = partial(_with_group, tell) if sweep.machines.workers_per_trial > 1 else tell
+        told = partial(_with_group, tell) if group else tell
         sinks.append(ToTune(told, sweep.judged, first_epoch(sweep.judged, config), metric))
-    with run.system_metrics(), Reporter(*sinks) as reporter:
+    # Tune learns of a group's epochs by polling, one at a time: workers with short ones would be long done before it
+    # could prune them.
+    with run.system_metrics(), Reporter(*sinks, ahead=1 if group else 0) as reporter:
 
         def report(row: EpochReport) -> None:
             reporter(row)

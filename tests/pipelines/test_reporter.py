@@ -32,6 +32,32 @@ def test_a_slow_sink_costs_the_loop_nothing_and_loses_nothing() -> None:
     assert len(seen) <= 3, "what gathers while a request is under way goes with the next one"
 
 
+def test_the_loop_may_be_kept_from_running_ahead() -> None:
+    """Of ten rows at most one waits in the queue while another is passed on."""
+    arrived, most = [], 0
+
+    def slow(rows: Sequence[EpochReport]) -> None:
+        time.sleep(0.05)
+        arrived.extend(row.clock for row in rows)
+
+    with Reporter(slow, ahead=1) as reporter:
+        for clock in range(10):
+            reporter(row(clock))
+            most = max(most, clock + 1 - len(arrived))
+    assert arrived == list(range(10))
+    assert most <= 3, "the row just put, and two that are being passed on at once"
+
+
+def test_a_loop_that_waits_hears_of_a_broken_sink() -> None:
+    def broken(rows: Sequence[EpochReport]) -> None:
+        time.sleep(0.2)
+        raise RuntimeError("the store is gone")
+
+    with pytest.raises(RuntimeError, match="the store is gone"), Reporter(broken, ahead=1) as reporter:
+        for clock in range(10):
+            reporter(row(clock))
+
+
 def test_rows_arrive_although_the_training_raises() -> None:
     seen: list[int] = []
     with (
