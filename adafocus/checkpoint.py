@@ -65,6 +65,9 @@ class Meta:
     seconds: float = 0.0
     """Time the training took."""
     versions: dict[str, str] = field(default_factory=versions)
+    imported: list[dict[str, Any]] = field(default_factory=list)
+    """Where the weights come from files of the authors' code instead of training: a record of each (name, sha256,
+    parts, and the epoch and accuracies that it tells of)."""
     weights: str = ""
     """Name of the weights file in the folder, filled in by `save`."""
 
@@ -90,12 +93,13 @@ class Meta:
         digest: str = "",
         history: Sequence[dict[str, Any]] = (),
         seconds: float = 0.0,
+        imported: Sequence[dict[str, Any]] = (),
     ) -> Meta:
         """The record of a model of `config`."""
         flat = {name: list(value) if isinstance(value, tuple) else value for name, value in flatten(config).items()}
         facts = {**info.to_dict(), "class_names": list(info.class_names)}  # lists: as JSON gives them back
         told = {} if extraction is None else asdict(extraction)
-        return cls(flat, stage, key, digest, facts, told, list(history), seconds)
+        return cls(flat, stage, key, digest, facts, told, list(history), seconds, imported=list(imported))
 
 
 def save(folder: Path, model: AdaFocus, meta: Meta) -> Meta:

@@ -1,16 +1,16 @@
 """Checkpoints of the authors' code: their `.pth.tar` in, our model out, and back, key for key.
 
 Two layouts, one per family. A file of stage 1 to 3 has the tables `glancer`, `focuser`, `fc` and, once there is one,
-`policy`; a file of stage 0 for untrimmed videos has some of them. Networks pretrained for Something-Something come as
-files of the Temporal Shift Module, with one table `state_dict`. Names are translated one by one and nothing may be
-left over; nothing is unpickled but tensors and plain values.
+`policy`; files of stage 0 for untrimmed videos hold a network each. Networks pretrained for Something-Something come as
+files of the Temporal Shift Module, with one table `state_dict`. Names are translated one by one (`layouts.py`) and
+nothing may be left over; nothing is unpickled but tensors and plain values.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,164 +20,148 @@ import torch
 from torch import Tensor
 
 from adafocus.config import Config
+from adafocus.layouts import LAYOUTS, POLICY_COPIES, PRETRAINED, THEIR_PART, renamed, theirs
 from adafocus.models.adafocus import AdaFocus, build_model
 from adafocus.models.backbones import describe
 from preprocessing.schema import UserError
 
-State = dict[str, Tensor]
-Rename = Callable[[str], str | None]
-"""Our name of a tensor -> theirs; None where they keep none."""
+__all__ = ["LAYOUTS", "POLICY_COPIES", "THEIR_PART", "export_checkpoint", "import_checkpoint", "import_files", "theirs"]
 
-THEIR_PART = {"glancer": "glancer", "focuser": "focuser", "policy": "policy", "classifier": "fc"}
-POLICY_COPIES = ("policy.policy.", "policy.policy_old.")
-"""In the untrimmed layout the focuser's table holds the policy twice more."""
+State = dict[str, Tensor]
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "pretrain": ("glancer", "focuser"),
+    "warmup": ("glancer", "focuser", "classifier"),
+    "ppo": tuple(THEIR_PART),
+    "finetune": tuple(THEIR_PART),
+}
+"""Parts that a stage's result has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What a file held."""
+    """What a file held, or several files together."""
 
     model: AdaFocus
     parts: tuple[str, ...]
-    """Parts that the file filled; the others are fresh."""
-    stage: str
-    """The stage of ours that such a file stands for."""
+    """Parts that were filled; the others are fresh."""
     info: dict[str, float]
-    """Epoch and accuracies, as far as they are recorded."""
+    """Epoch and accuracies, as far as they are recorded (and alike in all files)."""
+
+    @property
+    def stage(self) -> str:
+        """The stage of ours whose result has these parts."""
+        held = set(self.parts)
+        return "finetune" if "policy" in held else "warmup" if "classifier" in held else "pretrain"
 
 
-def _glancer_untrimmed(name: str) -> str:
-    return "net." + name.replace("body.", "features.", 1).replace("last.", "classifier.", 1)
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file to import, or only one part of it."""
+
+    path: Path
+    only: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        """`FILE`, or `part=FILE`. Raises UserError for an unknown part."""
+        part, equals, path = text.partition("=")
+        if not equals or Path(text).exists():
+            return cls(Path(text))
+        if part not in THEIR_PART:
+            raise UserError(f"{text!r}: {part!r} is none of {', '.join(THEIR_PART)}")
+        return cls(Path(path), part)
+
+    def record(self, imported: Imported) -> dict[str, Any]:
+        """What a checkpoint's meta.json says of it."""
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        return {"name": self.path.name, "sha256": digest, "parts": list(imported.parts), **imported.info}
 
 
-def _focuser_untrimmed(name: str) -> str:
-    return "net." + name.replace("body.", "", 1).replace("last.1.", "fc.", 1)
+def import_files(sources: Sequence[Source], config: Config) -> tuple[Imported, list[dict[str, Any]]]:
+    """Files that make one model together, and the record of each.
+
+    Raises UserError as `import_checkpoint`, and if two files hold the same part.
+    """
+    found: Imported | None = None
+    records: list[dict[str, Any]] = []
+    for source in sources:
+        one = import_checkpoint(source.path, config, into=found.model if found else None, only=source.only)
+        for record in records:
+            if twice := set(record["parts"]) & set(one.parts):
+                part = sorted(twice)[0]
+                raise UserError(
+                    f"{record['name']} and {source.path.name} both hold the {part}: take one part of a file, as in "
+                    f"{part}={source.path}"
+                )
+        records.append(source.record(one))
+        if found:
+            parts = tuple(part for part in THEIR_PART if part in (*found.parts, *one.parts))
+            one = Imported(one.model, parts, dict(found.info.items() & one.info.items()))
+        found = one
+    if found is None:
+        raise UserError("there is no file to import")
+    return found, records
 
 
-_FIRST_BLOCK = {"0.0": "0", "0.1": "1", "1": "3", "2": "4"}
-_BLOCK = {"0.0": "0", "0.1": "1", "1.0": "3", "1.1": "4", "2": "6", "3": "7"}
+def check_stage(imported: Imported, stage: str) -> None:
+    """Raises UserError unless what was imported is enough for a result of `stage`."""
+    missing = [part for part in NEEDS[stage] if part not in imported.parts]
+    if missing:
+        raise UserError(
+            f"a result of {stage} has {', '.join(NEEDS[stage])}, but {', '.join(missing)} came with no file: give that "
+            "file too (several may follow each other)"
+        )
 
 
-def _glancer_trimmed(name: str) -> str:
-    """Their MobileNetV2 numbers the layers of a block straight through; ours nests convolution, norm, activation."""
-    name = name.replace("last.1.", "classifier.", 1).replace(".layer.", ".net.").replace("body.", "features.", 1)
-    match = re.fullmatch(r"(features\.(\d+)\.conv)\.([01]\.[01]|[123])(?=\.[a-z])(.*)", name)
-    if match:
-        table = _FIRST_BLOCK if match[2] == "1" else _BLOCK
-        name = f"{match[1]}.{table[match[3]]}{match[4]}"
-    return f"net.{name}"
-
-
-_RESNET_POSITIONS = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
-
-
-def _focuser_trimmed(name: str) -> str | None:
-    """Their focuser is a list of ResNet's children without the last layer."""
-    if name.startswith("last."):
-        return None
-    first, rest = name.removeprefix("body.").replace(".layer.", ".net.").split(".", 1)
-    return f"net.base_model.{_RESNET_POSITIONS[first]}.{rest}"
-
-
-def _policy(name: str) -> str:
-    return re.sub(r"^(actor|critic)\.", r"\1.0.", name.replace("encoder.", "state_encoder.", 1))
-
-
-def _classifier_untrimmed(name: str) -> str:
-    return name.replace("last.", "fc.", 1)
-
-
-def _classifier_trimmed(name: str) -> str:
-    return name.removeprefix("last.")
-
-
-def _pretrained(name: str) -> str:
-    """A ResNet in a Temporal Shift Module's file."""
-    name = name.replace(".layer.", ".net.")
-    return name.replace("last.1.", "module.new_fc.", 1).replace("body.", "module.base_model.", 1)
-
-
-def _pretrained_glancer(name: str) -> str:
-    return (
-        _glancer_trimmed(name)
-        .replace("net.classifier.", "module.new_fc.")
-        .replace("net.features.", "module.base_model.features.", 1)
-    )
-
-
-LAYOUTS: dict[str, dict[str, Rename]] = {
-    "untrimmed": {
-        "glancer": _glancer_untrimmed,
-        "focuser": _focuser_untrimmed,
-        "policy": _policy,
-        "classifier": _classifier_untrimmed,
-    },
-    "trimmed": {
-        "glancer": _glancer_trimmed,
-        "focuser": _focuser_trimmed,
-        "policy": _policy,
-        "classifier": _classifier_trimmed,
-    },
-}
-PRETRAINED: dict[str, Rename] = {"glancer": _pretrained_glancer, "focuser": _pretrained}
-
-
-def theirs(model: AdaFocus, part: str) -> dict[str, str]:
-    """Their name -> ours for every tensor of a part that their layout keeps."""
-    rename = LAYOUTS[model.config.model.family][part]
-    return _renamed(model.get_submodule(part), rename)
-
-
-def _renamed(module: torch.nn.Module, rename: Rename) -> dict[str, str]:
-    pairs = {rename(ours): ours for ours in module.state_dict()}
-    return {name: ours for name, ours in pairs.items() if name is not None}
-
-
-def import_checkpoint(path: Path, config: Config, *, into: AdaFocus | None = None) -> Imported:
+def import_checkpoint(path: Path, config: Config, *, into: AdaFocus | None = None, only: str | None = None) -> Imported:
     """Read a released file into a model of `config`, whose number of classes follows the file.
 
-    `into` fills a model that another file has begun: glancer and focuser are released apart. Raises UserError if it
-    is no such file, does not belong to the configuration's family, or has missing, surplus or misshapen tensors (which
-    the message lists).
+    `into` fills a model that another file has begun: glancer and focuser are released apart. `only` takes one part of
+    the file and leaves the others as they are. Raises UserError if it is no such file, does not belong to the
+    configuration's family, or has missing, surplus or misshapen tensors (which the message lists).
     """
     check_networks(config)
     checkpoint = read_checkpoint(path)
     tables = {part: checkpoint[name] for part, name in THEIR_PART.items() if checkpoint.get(name) is not None}
+    names: dict[str, dict[str, str]] = {}
     if not tables and isinstance(checkpoint.get("state_dict"), Mapping):
-        return _import_pretrained(path, config, checkpoint, into)
-    if not tables or not all(isinstance(table, Mapping) for table in tables.values()):
-        names = ", ".join(map(str, list(checkpoint)[:12]))
-        raise UserError(f"{path} is no checkpoint of the reference: it has {names}")
-    model = into or build_model(config, _num_classes(path, tables), pretrained=False)
-    if "focuser" in tables:
-        tables = _split_policy(path, tables)
+        part, classes = _pretrained_part(path, config, checkpoint["state_dict"])
+        model = into or build_model(config, classes, pretrained=False)
+        tables = {part: checkpoint["state_dict"]}
+        names = {part: renamed(model.get_submodule(part), PRETRAINED[part])}
+        labels = {part: "state_dict"}
+    else:
+        if not tables or not all(isinstance(table, Mapping) for table in tables.values()):
+            held = ", ".join(map(str, list(checkpoint)[:12]))
+            raise UserError(f"{path} is no checkpoint of the reference: it has {held}")
+        model = into or build_model(config, _num_classes(path, tables), pretrained=False)
+        if "focuser" in tables:
+            tables = _split_policy(path, tables)
+        names = {part: theirs(model, part) for part in tables}
+        labels = THEIR_PART
+    if only and only not in tables:
+        raise UserError(f"{path} holds no {only}, only {', '.join(tables)}")
+    wanted = {part: table for part, table in tables.items() if only in (None, part)}
     problems: dict[str, list[str]] = {"missing": [], "surplus": [], "shapes": []}
-    for part, table in tables.items():
-        _compare(THEIR_PART[part], theirs(model, part), table, model.get_submodule(part), problems)
+    for part, table in wanted.items():
+        _compare(labels[part], names[part], table, model.get_submodule(part), problems)
     _raise(path, problems)
-    for part, table in tables.items():
-        _load(model.get_submodule(part), theirs(model, part), table)
-    if config.model.family == "trimmed" and {"focuser", "classifier"} <= tables.keys():
+    for part, table in wanted.items():
+        _load(model.get_submodule(part), names[part], table)
+    if config.model.family == "trimmed" and {"focuser", "classifier"} <= wanted.keys():
         # Their focuser has lost its own last layer; its classifier, which reads the same features, stands in.
         model.focuser.last[1].load_state_dict(model.classifier.last.state_dict())
-    stage = "finetune" if "policy" in tables else "warmup" if "classifier" in tables else "pretrain"
-    return Imported(model, tuple(tables), stage, _info(checkpoint))
+    return Imported(model, tuple(wanted), _info(checkpoint))
 
 
-def _import_pretrained(path: Path, config: Config, checkpoint: dict[str, Any], into: AdaFocus | None) -> Imported:
-    table = checkpoint["state_dict"]
-    part = "glancer" if any(name.startswith("module.base_model.features.") for name in table) else "focuser"
+def _pretrained_part(path: Path, config: Config, table: Mapping[str, Tensor]) -> tuple[str, int]:
+    """Which network a Temporal Shift Module's file holds, and of how many classes."""
     last = table.get("module.new_fc.weight")
     if last is None or config.model.family != "trimmed":
         raise UserError(f"{path} is no checkpoint of the {config.model.family} family: its state_dict has no new_fc")
-    model = into or build_model(config, len(last), pretrained=False)
-    module = model.get_submodule(part)
-    names = _renamed(module, PRETRAINED[part])
-    problems: dict[str, list[str]] = {"missing": [], "surplus": [], "shapes": []}
-    _compare("state_dict", names, table, module, problems)
-    _raise(path, problems)
-    _load(module, names, table)
-    return Imported(model, (part,), "pretrain", _info(checkpoint))
+    is_glancer = any(name.startswith("module.base_model.features.") for name in table)
+    return "glancer" if is_glancer else "focuser", len(last)
 
 
 def check_networks(config: Config) -> None:
@@ -277,33 +261,69 @@ def _info(checkpoint: Mapping[str, Any]) -> dict[str, float]:
 
 
 def export_checkpoint(
-    model: AdaFocus, path: Path, *, stage: str = "finetune", info: Mapping[str, float] | None = None
-) -> None:
-    """Write `model` as the reference would after `stage`: after warmup there is no policy yet.
+    model: AdaFocus,
+    path: Path,
+    *,
+    stage: str = "finetune",
+    info: Mapping[str, float] | None = None,
+    info_of_parts: Mapping[str, Mapping[str, float]] | None = None,
+    parts: Sequence[str] | None = None,
+) -> list[Path]:
+    """Write `model` as the reference would after `stage`, with what has been trained until then.
 
-    Raises UserError for networks that the reference does not have.
+    After warmup there is no policy yet. After pretrain there are only the networks (`parts`: one of them), which the
+    trimmed family has as files of the Temporal Shift Module, one each: two files are then named after `path` and their
+    part, and `info_of_parts` is what each tells of its epoch and accuracy. Returns the files. Raises UserError for
+    networks that the reference does not have.
     """
     check_networks(model.config)
-    tables: dict[str, State | None] = {}
-    for part, name in THEIR_PART.items():
-        state = model.get_submodule(part).state_dict()
-        tables[name] = {their: state[ours].detach().cpu().contiguous() for their, ours in theirs(model, part).items()}
-    if stage in ("pretrain", "warmup"):
-        tables["policy"] = None
-    elif model.config.model.family == "untrimmed":
-        policy = tables["policy"] or {}
-        copies = {f"{prefix}{name}": value for prefix in POLICY_COPIES for name, value in policy.items()}
-        tables["focuser"] = {**(tables["focuser"] or {}), **copies}
+    held = tuple(part for part in NEEDS[stage] if part in (parts or NEEDS[stage]))
+    trimmed = model.config.model.family == "trimmed"
+
+    def record(*names: str, part: str = "") -> dict[str, float]:
+        known = {**(info or {}), **(info_of_parts or {}).get(part, {})}
+        return {"epoch": int(known.get("epoch", 0)), **{name: known.get(name, 0.0) for name in names}}
+
+    if trimmed and stage == "pretrain":
+        files = {part: path.with_name(_with_part(path.name, part)) if len(held) > 1 else path for part in held}
+        for part, file in files.items():
+            names = renamed(model.get_submodule(part), PRETRAINED[part])
+            arch = getattr(model.config.model, part).replace("_", "")
+            state = {"arch": arch, "state_dict": _table(model, part, names)}
+            _write(file, {**state, **record("best_prec1", part=part)})
+        return list(files.values())
+    tables = {THEIR_PART[part]: _table(model, part, theirs(model, part)) for part in held}
+    if not trimmed and "policy" in tables:
+        tables["focuser"] |= {
+            f"{copy}{name}": value for copy in POLICY_COPIES for name, value in tables["policy"].items()
+        }
     whole = {
         f"{prefix}.{name}": value
         for part, prefix in (("glancer", "glancer"), ("focuser", "focuser"), ("fc", "classifier"))
-        for name, value in (tables[part] or {}).items()
+        for name, value in tables.get(part, {}).items()
     }
-    record = {"epoch": 0, "acc": 0.0, "best_acc": 0.0, **(info or {}), "scaler": None, "optimizer": None}
+    # What we have no counterpart of: the untrimmed program always writes these, the trimmed one does not.
+    empty = {} if trimmed else {"policy": None, "scaler": None, "optimizer": None}
+    _write(path, {"model_state_dict": whole, **empty, **tables, **record("acc", "best_acc")})
+    return [path]
+
+
+def _table(model: AdaFocus, part: str, names: Mapping[str, str]) -> State:
+    state = model.get_submodule(part).state_dict()
+    return {their: state[ours].detach().cpu().contiguous() for their, ours in names.items()}
+
+
+def _with_part(name: str, part: str) -> str:
+    """`x.pth.tar` -> `x_glancer.pth.tar`."""
+    stem, dot, ending = name.partition(".")
+    return f"{stem}_{part}{dot}{ending}"
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        torch.save({"model_state_dict": whole, **tables, **record}, temporary)
+        torch.save(dict(content), temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from preprocessing.schema import DatasetInfo, ExtractionSpec
+from pipelines.cli_train import Changes, RecipeName, config_of
+from preprocessing.schema import UserError
 
 
 def register(app: typer.Typer) -> None:
@@ -17,29 +18,45 @@ def register(app: typer.Typer) -> None:
 
 
 def import_checkpoint(
-    file: Annotated[Path, typer.Argument(help="A .pth.tar of the authors' code, or of the Temporal Shift Module.")],
-    recipe: Annotated[str, typer.Option(help="Recipe that the file belongs to.")],
-    out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
-    shards: Annotated[str | None, typer.Option(help="Data set to take the class names from.")] = None,
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            help="A .pth.tar of the authors' code or of the Temporal Shift Module, or several that make one model; "
+            "glancer=FILE takes one part of a file.",
+        ),
+    ],
+    recipe: RecipeName,
+    out: Annotated[Path | None, typer.Option(help="Folder for the checkpoint.")] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="Instead: folder of stage results, where `adafocus train` goes on from it.")
+    ] = None,
+    shards: Annotated[
+        str | None, typer.Option(help="Data set to take the class names from; with --runs that of the training.")
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="Stage whose result this is: pretrain, warmup, ppo or finetune [by its parts].")
+    ] = None,
+    changes: Changes = None,
 ) -> None:
-    """Turn a released checkpoint into ours: safetensors and meta.json. Nothing in the file is unpickled but tensors."""
-    from adafocus import checkpoint, convert
-    from adafocus.loader import ClipLoader
-    from pipelines.recipes import find_recipe
-    from preprocessing.index import read_index
-    from preprocessing.storage import Store
+    """Turn released checkpoints into ours: safetensors and meta.json. Nothing in a file is unpickled but tensors."""
+    from adafocus import convert
+    from pipelines import imports
 
-    config = find_recipe(recipe)
-    imported = convert.import_checkpoint(file, config)
-    classes = imported.model.num_classes
-    info = DatasetInfo(recipe.rsplit("-", 1)[0], tuple(f"class {number}" for number in range(classes)))
-    digest, spec = "", ExtractionSpec()  # the height of the authors' frames
-    if shards:
-        info, digest = ClipLoader.describe(shards)
-        spec = read_index(Store(shards), columns=[]).spec
-    meta = checkpoint.Meta.describe(config, stage=imported.stage, info=info, extraction=spec, digest=digest)
-    checkpoint.save(out, imported.model, meta)
-    typer.echo(f"{out}: {', '.join(imported.parts)} of stage {imported.stage}, {classes} classes")
+    if (out is None) == (runs is None):
+        raise UserError("give exactly one of --out and --runs")
+    if runs and not shards:
+        raise UserError("--runs needs --shards: a stage's result belongs to a data set")
+    config = config_of(recipe, changes, scale_lr=False)
+    imported, records = convert.import_files([convert.Source.parse(file) for file in files], config)
+    stage = stage or imported.stage
+    meta = imports.describe(imported, config, recipe, stage, shards, records)
+    folder = imports.commit(runs, imported, meta) if runs else imports.save(out or Path(), imported, meta)
+    fresh = [part for part in convert.NEEDS[stage] if part not in imported.parts]
+    typer.echo(
+        f"{folder}: {', '.join(imported.parts)} of stage {stage}, {imported.model.num_classes} classes"
+        + (f"; no file held the {', '.join(fresh)}: random weights" if fresh else "")
+    )
 
 
 def export_checkpoint(
@@ -48,7 +65,10 @@ def export_checkpoint(
 ) -> None:
     """Write a checkpoint in the layout of the authors' code, key for key."""
     from adafocus import checkpoint, convert
+    from pipelines import imports
 
     model, meta = checkpoint.load_model(folder)
-    convert.export_checkpoint(model, out, stage=meta.stage)
-    typer.echo(f"{out}: stage {meta.stage}")
+    parts = imports.parts_of(meta)
+    info, of_parts = imports.told(meta), imports.told_of_parts(meta)
+    written = convert.export_checkpoint(model, out, stage=meta.stage, info=info, info_of_parts=of_parts, parts=parts)
+    typer.echo(f"{', '.join(map(str, written))}: stage {meta.stage}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adafocus.config import STAGES, Config
 from adafocus.loader import ClipLoader
-from adafocus.stages.loop import run_stage
+from adafocus.stages.loop import needed_stages, run_stage
 from adafocus.stages.trainer import EpochReport, Options
 from pipelines.record import complete, describe
 from pipelines.reporter import Reporter, Sink
@@ -48,9 +48,10 @@ def train_stages(
     report: Callable[[EpochReport], None],
     stages: tuple[str, ...] = STAGES,
 ) -> Path:
-    """Bring `stages` to their end, in order. Returns the last one's folder."""
+    """Bring `stages` to their end, in order, leaving out those of which nothing is needed but the finished stages that
+    follow them. Returns the last one's folder."""
     folder = places.runs
-    for stage in stages:
+    for stage in needed_stages(stages, config, shards=places.shards, runs=places.runs):
         folder = run_stage(stage, config, shards=places.shards, runs=places.runs, options=options, report=report)
     return folder
 

@@ -7,6 +7,7 @@ key.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from adafocus import checkpoint, distributed
@@ -44,11 +45,29 @@ def run_stage(
 
                 StageTrainer(name, config, shards, runs, folder, digest, options, checked).train()
                 return folder
-    log.info("%s: found finished", folder.name)
-    history = distributed.agree(checkpoint.read_meta(folder).history if distributed.rank() == 0 else [])
+    meta = distributed.agree(checkpoint.read_meta(folder) if distributed.rank() == 0 else None)
+    files = ", ".join(record["name"] for record in meta.imported)
+    log.info("%s: %s", folder.name, f"imported from {files}" if files else "found finished")
+    history = meta.history
     for row in history:
         report(EpochReport(**row))
     return folder
+
+
+def needed_stages(stages: Sequence[str], config: Config, *, shards: str, runs: Path) -> tuple[str, ...]:
+    """Of `stages`, in order, those that are finished or have to be trained: none that only leads to a finished one.
+
+    So training goes on from an imported checkpoint, whose earlier stages were trained elsewhere.
+    """
+    digest = ClipLoader.digest_of(shards)
+    needed: list[str] = []
+    reached = False
+    for name in reversed(stages):
+        finished = _finished(stage_folder(name, config, runs, digest))
+        if finished or not reached:
+            needed.insert(0, name)
+        reached |= finished
+    return tuple(needed)
 
 
 def _finished(folder: Path) -> bool:

@@ -9,29 +9,34 @@ import numpy as np
 import pytest
 import torch
 
-from adafocus.config import Config, override
-from adafocus.convert import POLICY_COPIES, export_checkpoint, import_checkpoint, read_checkpoint
+from adafocus.config import override
+from adafocus.convert import (
+    Source,
+    export_checkpoint,
+    import_checkpoint,
+    import_files,
+    read_checkpoint,
+)
+from adafocus.layouts import POLICY_COPIES
 from adafocus.models.adafocus import AdaFocus, build_model
+from pipelines.recipes import RECIPES
 from preprocessing.schema import UserError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NONE = {"model.glancer_weights": "none", "model.focuser_weights": "none"}
 CONFIGS = {
-    "actnet": override(Config(), {**NONE, "data.num_frames": 2, "data.num_focus_frames": 2}),
-    "sth": override(
-        Config(),
-        {
-            **NONE,
-            "model.family": "trimmed",
-            "model.action": "gaussian",
-            "model.policy_norm": True,
-            "model.policy_channels": 64,
-            "model.classifier": "average",
-            "data.num_frames": 8,
-            "data.num_focus_frames": 12,
-        },
-    ),
+    "actnet": override(RECIPES["activitynet-128"](), {**NONE, "data.num_frames": 2, "data.num_focus_frames": 2}),
+    "sth": override(RECIPES["ssv1-144"](), NONE),
 }
+ALWAYS = {"epoch", "model_state_dict", "glancer", "focuser", "acc", "best_acc"}
+KEYS = {
+    ("actnet", "pretrain"): ALWAYS | {"scaler", "policy", "optimizer"},
+    ("actnet", "warmup"): ALWAYS | {"fc", "scaler", "policy", "optimizer"},
+    ("actnet", "finetune"): ALWAYS | {"fc", "scaler", "policy", "optimizer"},
+    ("sth", "warmup"): ALWAYS | {"fc"},
+    ("sth", "finetune"): ALWAYS | {"fc", "policy"},
+}
+"""Of a whole file: `policy` is None before there is one in the first layout, and absent in the second."""
 
 
 @cache
@@ -86,7 +91,7 @@ def test_whole_model_table_has_their_prefixes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("layout", CONFIGS)
 def test_a_file_of_stage_1_has_no_policy(layout: str, tmp_path: Path) -> None:
     path, checkpoint = exported(layout, tmp_path, stage="warmup")
-    assert checkpoint["policy"] is None
+    assert checkpoint.get("policy") is None
     assert not any(name.startswith("policy") for name in checkpoint["focuser"])
     found = import_checkpoint(path, CONFIGS[layout])
     assert (found.stage, found.parts) == ("warmup", ("glancer", "focuser", "classifier"))
@@ -97,6 +102,57 @@ def test_the_policy_is_found_in_the_focuser_s_table(tmp_path: Path) -> None:
     del checkpoint["policy"]
     found = import_checkpoint(rewritten(path, checkpoint), CONFIGS["actnet"])
     assert same(found.model, model_of("actnet"))
+
+
+@pytest.mark.parametrize(("layout", "stage"), KEYS)
+def test_a_file_has_the_keys_of_its_stage(layout: str, stage: str, tmp_path: Path) -> None:
+    path, checkpoint = exported(layout, tmp_path, stage)
+    assert set(checkpoint) == KEYS[layout, stage]
+    assert (checkpoint["epoch"], checkpoint["best_acc"]) == (7, 75)
+    assert {name.split(".")[0] for name in checkpoint["model_state_dict"]} == {
+        "glancer",
+        "focuser",
+        *(["classifier"] if "fc" in checkpoint else []),
+    }
+    found = import_checkpoint(path, CONFIGS[layout])
+    assert found.stage == stage and found.info == {"epoch": 7, "acc": 0, "best_acc": 75}
+    if stage == "pretrain":
+        assert found.parts == ("glancer", "focuser")
+        assert same(found.model, model_of(layout), "glancer") and same(found.model, model_of(layout), "focuser")
+
+
+def test_pretrained_networks_of_the_trimmed_family_are_two_files(tmp_path: Path) -> None:
+    model = model_of("sth")
+    infos = {"glancer": {"epoch": 50, "best_prec1": 36.5}, "focuser": {"epoch": 49, "best_prec1": 46.0}}
+    files = export_checkpoint(model, tmp_path / "x.pth.tar", stage="pretrain", info_of_parts=infos)
+    assert [file.name for file in files] == ["x_glancer.pth.tar", "x_focuser.pth.tar"]
+    for file, info, arch in zip(files, infos.values(), ("mobilenetv2", "resnet50"), strict=True):
+        checkpoint = read_checkpoint(file)
+        assert {name: checkpoint[name] for name in ("epoch", "best_prec1", "arch")} == {**info, "arch": arch}
+        assert set(checkpoint) == {"epoch", "best_prec1", "arch", "state_dict"}
+        assert checkpoint["state_dict"]["module.new_fc.weight"].shape[0] == 10
+    found, records = import_files([Source(file) for file in files], CONFIGS["sth"])
+    assert (found.parts, found.stage) == (("glancer", "focuser"), "pretrain")
+    assert same(found.model, model, "glancer") and same(found.model, model, "focuser")
+    assert [(record["name"], record["parts"], record["best_prec1"]) for record in records] == [
+        ("x_glancer.pth.tar", ["glancer"], 36.5),
+        ("x_focuser.pth.tar", ["focuser"], 46.0),
+    ]
+
+
+def test_of_files_that_hold_the_same_part_one_has_to_be_named(tmp_path: Path) -> None:
+    """As the authors write them, a file of stage 0 also holds what was not trained in it."""
+    path, _ = exported("actnet", tmp_path, "warmup")
+    with pytest.raises(UserError, match=r"both hold the classifier.*as in classifier="):
+        import_files([Source(path), Source(path)], CONFIGS["actnet"])
+    sources = [Source.parse(f"glancer={path}"), Source.parse(f"focuser={path}")]
+    found, _ = import_files(sources, CONFIGS["actnet"])
+    assert (found.parts, found.stage) == (("glancer", "focuser"), "pretrain")
+    assert same(found.model, model_of("actnet"), "focuser") and not same(found.model, model_of("actnet"), "classifier")
+    with pytest.raises(UserError, match="holds no policy, only glancer, focuser, classifier"):
+        import_checkpoint(path, CONFIGS["actnet"], only="policy")
+    with pytest.raises(UserError, match="'glance' is none of glancer, focuser"):
+        Source.parse(f"glance={path}")
 
 
 def test_files_of_stage_0_fill_one_model_together(tmp_path: Path) -> None:
@@ -131,6 +187,10 @@ def test_networks_of_the_temporal_shift_module(part: str, tmp_path: Path) -> Non
     found = import_checkpoint(path, CONFIGS["sth"])
     assert (found.stage, found.parts) == ("pretrain", (part,)) and found.info["best_prec1"] == 44
     assert same(found.model, model, part)
+    (written,) = export_checkpoint(found.model, tmp_path / "b.pth.tar", stage=found.stage, parts=found.parts)
+    again = read_checkpoint(written)["state_dict"]
+    assert again.keys() == state.keys() and all(torch.equal(again[name], state[name]) for name in state)
+    assert len(state) == {"glancer": 314, "focuser": 320}[part]
 
 
 @pytest.mark.parametrize("layout", CONFIGS)

@@ -1,0 +1,108 @@
+"""Names of tensors in the authors' files: ours in, theirs out, and tables of both for every part of a model.
+
+Two layouts, one per family, and that of the Temporal Shift Module, whose networks start the trimmed family.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from torch import nn
+
+from adafocus.models.adafocus import AdaFocus
+
+Rename = Callable[[str], str | None]
+"""Our name of a tensor -> theirs; None where they keep none."""
+
+THEIR_PART = {"glancer": "glancer", "focuser": "focuser", "policy": "policy", "classifier": "fc"}
+POLICY_COPIES = ("policy.policy.", "policy.policy_old.")
+"""In the untrimmed layout the focuser's table holds the policy twice more."""
+
+
+def _glancer_untrimmed(name: str) -> str:
+    return "net." + name.replace("body.", "features.", 1).replace("last.", "classifier.", 1)
+
+
+def _focuser_untrimmed(name: str) -> str:
+    return "net." + name.replace("body.", "", 1).replace("last.1.", "fc.", 1)
+
+
+_FIRST_BLOCK = {"0.0": "0", "0.1": "1", "1": "3", "2": "4"}
+_BLOCK = {"0.0": "0", "0.1": "1", "1.0": "3", "1.1": "4", "2": "6", "3": "7"}
+
+
+def _glancer_trimmed(name: str) -> str:
+    """Their MobileNetV2 numbers the layers of a block straight through; ours nests convolution, norm, activation."""
+    name = name.replace("last.1.", "classifier.", 1).replace(".layer.", ".net.").replace("body.", "features.", 1)
+    match = re.fullmatch(r"(features\.(\d+)\.conv)\.([01]\.[01]|[123])(?=\.[a-z])(.*)", name)
+    if match:
+        table = _FIRST_BLOCK if match[2] == "1" else _BLOCK
+        name = f"{match[1]}.{table[match[3]]}{match[4]}"
+    return f"net.{name}"
+
+
+_RESNET_POSITIONS = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+
+
+def _focuser_trimmed(name: str) -> str | None:
+    """Their focuser is a list of ResNet's children without the last layer."""
+    if name.startswith("last."):
+        return None
+    first, rest = name.removeprefix("body.").replace(".layer.", ".net.").split(".", 1)
+    return f"net.base_model.{_RESNET_POSITIONS[first]}.{rest}"
+
+
+def _policy(name: str) -> str:
+    return re.sub(r"^(actor|critic)\.", r"\1.0.", name.replace("encoder.", "state_encoder.", 1))
+
+
+def _classifier_untrimmed(name: str) -> str:
+    return name.replace("last.", "fc.", 1)
+
+
+def _classifier_trimmed(name: str) -> str:
+    return name.removeprefix("last.")
+
+
+def _pretrained(name: str) -> str:
+    """A ResNet in a Temporal Shift Module's file."""
+    name = name.replace(".layer.", ".net.")
+    return name.replace("last.1.", "module.new_fc.", 1).replace("body.", "module.base_model.", 1)
+
+
+def _pretrained_glancer(name: str) -> str:
+    return (
+        _glancer_trimmed(name)
+        .replace("net.classifier.", "module.new_fc.")
+        .replace("net.features.", "module.base_model.features.", 1)
+    )
+
+
+LAYOUTS: dict[str, dict[str, Rename]] = {
+    "untrimmed": {
+        "glancer": _glancer_untrimmed,
+        "focuser": _focuser_untrimmed,
+        "policy": _policy,
+        "classifier": _classifier_untrimmed,
+    },
+    "trimmed": {
+        "glancer": _glancer_trimmed,
+        "focuser": _focuser_trimmed,
+        "policy": _policy,
+        "classifier": _classifier_trimmed,
+    },
+}
+PRETRAINED: dict[str, Rename] = {"glancer": _pretrained_glancer, "focuser": _pretrained}
+
+
+def theirs(model: AdaFocus, part: str) -> dict[str, str]:
+    """Their name -> ours for every tensor of a part that their layout keeps."""
+    rename = LAYOUTS[model.config.model.family][part]
+    return renamed(model.get_submodule(part), rename)
+
+
+def renamed(module: nn.Module, rename: Rename) -> dict[str, str]:
+    """Their name -> ours for every tensor of a module that has a name there."""
+    pairs = {rename(ours): ours for ours in module.state_dict()}
+    return {name: ours for name, ours in pairs.items() if name is not None}
