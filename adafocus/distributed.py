@@ -33,9 +33,12 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
-def own_rows(whole: Tensor) -> Tensor:
-    """This worker's share of rows that were made, alike on all workers, for the global batch."""
-    return whole.tensor_split(world_size())[rank()]
+def own_rows(whole: Tensor, number: int = 0, count: int = 1) -> Tensor:
+    """This worker's share of rows that were made, alike on all workers, for the global batch.
+
+    Of a global batch in `count` micro-batches, its share of micro-batch `number`.
+    """
+    return whole.tensor_split(count * world_size())[number * world_size() + rank()]
 
 
 def gather(value: Any) -> list[Any]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from adafocus import distributed, metrics
+from adafocus.diverged import DivergedError, some
 from adafocus.loader import Batch, ClipLoader
 from adafocus.models.adafocus import AdaFocus
 from adafocus.models.classifier import prefix_mean
@@ -35,7 +36,12 @@ class Predictions:
     """Share of frames (0 to 1) in which the patch holds the whole object; None where the data set has no boxes."""
 
     def metrics(self) -> dict[str, float]:
-        """Percentages: top1, top5, map, and hit_rate where boxes are known."""
+        """Percentages: top1, top5, map, and hit_rate where boxes are known. Raises DivergedError for NaN or inf."""
+        broken_N = ~self.logits_NTK.isfinite().all(-1).all(-1)
+        if broken_N.any():
+            broken = [self.clip_ids[number] for number in broken_N.nonzero()[:, 0].tolist()]
+            share = f"{len(broken)} of {len(self.clip_ids)} clips"
+            raise DivergedError(f"the model's logits are NaN or infinite on {share}: {some(broken)}")
         values = metrics.scores(self.logits_NTK[:, -1], self.labels_NL)
         if self.hits_N is not None:
             values["hit_rate"] = self.hits_N.mean().item() * 100

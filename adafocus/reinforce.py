@@ -55,9 +55,10 @@ def discounted_returns(rewards_BS: Tensor, gamma: float) -> Tensor:
 
 
 def normalise_returns(returns_BS: Tensor) -> Tensor:
-    """(R - mean) / (standard deviation + 1e-5) over all steps of all clips.
+    """(R - mean) / (standard deviation + 1e-5) over all steps of all clips: `returns_BS` are a worker's of one update.
 
-    With several workers, over all of theirs: the update is then that of one worker with the whole batch.
+    With several workers, over all of theirs: the update is then that of one worker with the whole batch. Of a batch in
+    micro-batches all returns go in at once, or each micro-batch would get a mean of its own.
     """
     count, total = _sum_over_workers(returns_BS.new_tensor(returns_BS.numel()), returns_BS.sum())
     centred = returns_BS - total / count

@@ -8,14 +8,18 @@ Shapes: B clips, S actions of a clip, T frames, K classes.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import contextlib
+from collections.abc import Iterator
 
-from adafocus import distributed, reinforce
+import torch
+from torch import Tensor, nn
+
+from adafocus import reinforce
 from adafocus.config import PPOConfig
 from adafocus.loader import Batch
 from adafocus.models.adafocus import Glance
 from adafocus.stages.stage import Collected, Logs, Stage
+from preprocessing.schema import UserError
 
 
 class PPO(Stage):
@@ -23,6 +27,7 @@ class PPO(Stage):
 
     name = "ppo"
     patches = "policy"
+    whole_batch = True  # returns are normalised over it
 
     @property
     def settings(self) -> PPOConfig:
@@ -32,22 +37,44 @@ class PPO(Stage):
     def updates_per_batch(self) -> int:
         return self.settings.update_epochs
 
+    def check_batch(self, clips: int) -> None:
+        """Batch norm in the policy takes its statistics from one worker's micro-batch: one state has none."""
+        states = clips * self.config.data.num_frames // self.model.maps_per_state(self.config)
+        if self.config.model.policy_norm and states < 2:
+            raise UserError(
+                "model.policy_norm needs two clips in a micro-batch of one worker, and ppo.batch_size="
+                f"{self.settings.batch_size} with ppo.accumulate={self.settings.accumulate} leaves one: raise the one, "
+                "lower the other, or set model.policy_norm=false"
+            )
+
     def collect(self, batch: Batch) -> Collected:
-        """A rollout: states, actions, their log-probabilities and normalised returns."""
+        """A rollout: states, actions, their log-probabilities and discounted returns.
+
+        The policy's batch norms use the micro-batch's statistics, as in the update, but do not remember them: the
+        update does, once a pass. (The reference acts with a copy of the policy, whose own are overwritten.)
+        """
         collected = super().collect(batch)
         glance = self.fast.glance(collected["glance"])
         states = self.model.states(glance)
-        actions = self.model.policy(states).actions
-        action = distributed.own_rows(actions.repeat(distributed.world_size()).sample(self.draws))
+        with forgetting(self.model.policy):
+            actions = self.model.policy(states).actions
+        action = self.own_rows(actions.repeat(self.shares).sample(self.draws))
         rewards_BS = self._rewards(glance, self.model.policy.corners(action, self.config.data.crop), collected)
         returns_BS = reinforce.discounted_returns(rewards_BS, self.settings.gamma)
         return {
             "states": states,
             "action": action,
             "log_prob": actions.log_prob(action),
-            "returns": reinforce.normalise_returns(returns_BS),
+            "returns": returns_BS,
             "rewards": rewards_BS,
         }
+
+    def prepare(self, collected: list[Collected]) -> None:
+        """Normalise the returns over the global batch: all micro-batches of all workers."""
+        sizes = [len(rollout["returns"]) for rollout in collected]
+        returns_BS = reinforce.normalise_returns(torch.cat([rollout["returns"] for rollout in collected]))
+        for rollout, own_BS in zip(collected, returns_BS.split(sizes), strict=True):
+            rollout["returns"] = own_BS
 
     def _rewards(self, glance: Glance, corners_BS2: Tensor, collected: Collected) -> Tensor:
         model, kind, frames = self.fast, self.settings.reward, collected["focus"]
@@ -82,4 +109,17 @@ class PPO(Stage):
         return loss, {**logs, "reward": reward_S.mean(), **steps}
 
     def optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.model.policy.parameters(), lr=self.settings.lr)
+        return torch.optim.Adam(self.model.policy.parameters(), lr=self.settings.lr, fused=self.fused)
+
+
+@contextlib.contextmanager
+def forgetting(module: nn.Module) -> Iterator[None]:
+    """While entered, batch norms in training leave their running statistics as they are."""
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

@@ -41,6 +41,8 @@ class Stage(nn.Module):
     name: ClassVar[str]
     patches: ClassVar[Patches | None]
     """Where the stage looks; None: at whole frames."""
+    whole_batch: ClassVar[bool] = False
+    """Do updates read what was collected of all micro-batches? Else one micro-batch is done with before the next."""
 
     def __init__(self, model: AdaFocus, config: Config) -> None:
         super().__init__()
@@ -56,8 +58,11 @@ class Stage(nn.Module):
         fast = accelerate(model, parts=fixed, precision=self.settings.precision) if fixed else model
         self._fast = (fast,)  # in a tuple, so that it does not become a submodule
         self.draws = torch.Generator()
-        """Of random patches, actions and labels: in the same state on all workers. Each draws for the global batch and
-        keeps its own clips' rows, so that what is drawn does not depend on the number of workers."""
+        """Of random patches, actions and labels: in the same state on all workers, and before every micro-batch. Each
+        draws for the global batch and keeps its own clips' rows, so that what is drawn depends neither on the number of
+        workers nor on that of micro-batches."""
+        self.micro_batch = 0
+        """The number of the one that is collected."""
 
     @property
     def fast(self) -> AdaFocus:
@@ -97,20 +102,52 @@ class Stage(nn.Module):
             self.model.get_submodule(f"{part}.body").eval()
         return self
 
+    def check_batch(self, clips: int) -> None:
+        """Raise UserError if the stage cannot learn from micro-batches of so many clips of one worker."""
+
+    def begin(self, number: int) -> None:
+        """What is collected next is the global batch's micro-batch of this number: draws begin again."""
+        self.micro_batch = number
+        if number:
+            self.draws.manual_seed(self.draws.initial_seed())
+
     def collect(self, batch: Batch) -> Collected:
-        """What all updates of this batch read; called under no_grad."""
+        """What all updates of this micro-batch read; called under no_grad."""
         return {
             "glance": batch.glance_BTCHW,
             "focus": batch.focus_BTCHW,
-            "target": draw_labels(batch.labels_BL, self.draws),
+            "target": self.draw_labels(batch.labels_BL),
         }
+
+    def prepare(self, collected: list[Collected]) -> None:
+        """Change what was collected of all micro-batches, in place, before the updates; only if `whole_batch`."""
+
+    def draw_labels(self, labels_BL: Tensor) -> Tensor:
+        """One class (B,) per clip: a random one of its labels, as the reference does for FCVID (one draws nothing).
+
+        `labels_BL` is padded with -1.
+        """
+        if labels_BL.shape[1] == 1:
+            return labels_BL[:, 0]
+        whole = torch.rand(len(labels_BL) * self.shares, labels_BL.shape[1], generator=self.draws)
+        chance_BL = self.own_rows(whole).to(labels_BL.device, non_blocking=True)
+        return labels_BL.gather(1, chance_BL.where(labels_BL >= 0, -1.0).argmax(1, keepdim=True))[:, 0]
 
     def random_corners(self, glance: Glance) -> Tensor:
         """A random patch for every action, int64 (B, S, 2)."""
         batch, steps = self.model.action_shape(glance)
         sizes = (self.config.data.crop, self.config.model.patch_size)
-        corners = random_corners((batch * distributed.world_size(), steps), *sizes, generator=self.draws)
-        return distributed.own_rows(corners).to(glance.feature_BTD.device, non_blocking=True)
+        corners = random_corners((batch * self.shares, steps), *sizes, generator=self.draws)
+        return self.own_rows(corners).to(glance.feature_BTD.device, non_blocking=True)
+
+    @property
+    def shares(self) -> int:
+        """Micro-batches of a global batch, of all workers together."""
+        return self.settings.accumulate * distributed.world_size()
+
+    def own_rows(self, whole: Tensor) -> Tensor:
+        """Of rows that were drawn for the global batch, those of the micro-batch that is collected."""
+        return distributed.own_rows(whole, self.micro_batch, self.settings.accumulate)
 
     @abstractmethod
     def forward(self, collected: Collected) -> tuple[Tensor, Logs]:
@@ -128,20 +165,14 @@ class Stage(nn.Module):
                 groups.setdefault(lr, []).append(parameter)
         rows = [{"params": parameters, "lr": lr} for lr, parameters in groups.items()]
         if settings.optimizer == "adamw":
-            return torch.optim.AdamW(rows, weight_decay=settings.weight_decay)
-        return torch.optim.SGD(rows, momentum=settings.momentum, weight_decay=settings.weight_decay)
+            return torch.optim.AdamW(rows, weight_decay=settings.weight_decay, fused=self.fused)
+        return torch.optim.SGD(rows, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=self.fused)
 
-
-def draw_labels(labels_BL: Tensor, draws: torch.Generator) -> Tensor:
-    """One class (B,) per clip: a random one of its labels, as the reference does for FCVID (one label draws nothing).
-
-    `labels_BL` is padded with -1; `draws` is in the same state on all workers.
-    """
-    if labels_BL.shape[1] == 1:
-        return labels_BL[:, 0]
-    whole = torch.rand(len(labels_BL) * distributed.world_size(), labels_BL.shape[1], generator=draws)
-    chance_BL = distributed.own_rows(whole).to(labels_BL.device, non_blocking=True)
-    return labels_BL.gather(1, chance_BL.where(labels_BL >= 0, -1.0).argmax(1, keepdim=True))[:, 0]
+    @property
+    def fused(self) -> bool:
+        """One kernel for an optimizer's step: fast on GPUs, and the only one before which a scaler does not wait to
+        hear of overflows. On a CPU it rounds otherwise than the plain one, and is left to fp16."""
+        return next(self.parameters()).is_cuda or self.settings.precision == "fp16"
 
 
 def prefix_loss(logits_BTK: Tensor, target_B: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -10,35 +10,49 @@ from torch import Tensor
 
 from adafocus import distributed
 from adafocus.config import OptimConfig
+from adafocus.diverged import DivergedError
 
 CHECK_EVERY = 20
 """Steps between looks at the losses: one host synchronisation for so many steps."""
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(DivergedError):
     """The loss was NaN or infinite; names the clips."""
 
 
 class LossWatch:
-    """Collects losses on the device and looks at them now and then, so that a step needs no synchronisation."""
+    """Collects losses on the device and looks at them now and then, so that a step needs no synchronisation.
+
+    Workers look at the same steps and tell each other: all of them stop for a loss of one, where those without it
+    would wait in vain for its gradients.
+    """
 
     def __init__(self) -> None:
         self.pending: list[tuple[Tensor, list[str]]] = []
+        self.steps = 0
+        """Since the last look."""
 
     def add(self, loss: Tensor, clip_ids: list[str]) -> None:
-        """Remember a loss. Raises NonFiniteLossError at every CHECK_EVERY-th call if one was not finite."""
+        """Remember a loss."""
         self.pending.append((loss, clip_ids))
-        if len(self.pending) >= CHECK_EVERY:
+
+    def end_step(self) -> None:
+        """Raises NonFiniteLossError at every CHECK_EVERY-th call if a loss was not finite."""
+        self.steps += 1
+        if self.steps >= CHECK_EVERY:
             self.check()
 
     def check(self) -> None:
-        """Raise NonFiniteLossError if a remembered loss is NaN or infinite."""
-        if not self.pending:
-            return
-        for value, (_, clip_ids) in zip(torch.stack([x for x, _ in self.pending]).tolist(), self.pending, strict=True):
-            if not math.isfinite(value):
-                raise NonFiniteLossError(f"the loss is {value} on the batch of clips {', '.join(clip_ids)}")
+        """Raise NonFiniteLossError if a remembered loss, of whichever worker, is NaN or infinite."""
+        values = torch.stack([loss for loss, _ in self.pending]).tolist() if self.pending else []
+        bad = (number for number, value in enumerate(values) if not math.isfinite(value))
+        own = next(((number, values[number], self.pending[number][1]) for number in bad), None)
+        found = [first for first in distributed.gather(own) if first is not None]
+        if found:
+            _, value, clip_ids = min(found, key=lambda first: first[0])
+            raise NonFiniteLossError(f"the loss is {value} on the batch of clips {', '.join(clip_ids)}")
         self.pending.clear()
+        self.steps = 0
 
 
 def seed_step(seed: int, stage: str, epoch: int, step: int, draws: torch.Generator | None = None) -> None:

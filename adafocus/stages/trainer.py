@@ -6,11 +6,10 @@ ends with the same bits as one that was not.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,13 @@ from adafocus import checkpoint, distributed
 from adafocus.clips import evaluation_split
 from adafocus.config import STAGES as STAGE_NAMES
 from adafocus.config import Config, OptimConfig, stage_key
+from adafocus.diverged import DivergedError
 from adafocus.evaluate import Look, evaluate
 from adafocus.loader import ClipLoader
 from adafocus.models.adafocus import build_model
 from adafocus.stages import STAGES, Stage
 from adafocus.stages.steps import LossWatch, lr_factor, scaling_line, seed_step
+from adafocus.stages.update import Updater
 from preprocessing.schema import UserError
 
 log = logging.getLogger(__name__)
@@ -142,6 +143,7 @@ class StageTrainer:
             checkpoint.load_weights(model, before)
         model = model.to(self.device).to(memory_format=torch.channels_last)
         self.stage: Stage = STAGES[name](model, config)
+        self.stage.check_batch(self.settings.batch_size // workers)
         self.optimizer = self.stage.optimizer()
         if isinstance(self.settings, OptimConfig) and self.settings.lr_batch_size and distributed.rank() == 0:
             log.info("%s", scaling_line(name, self.settings))
@@ -149,7 +151,8 @@ class StageTrainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.settings.precision == "fp16")
         self.progress = Progress()
         self._resume()
-        self.wrapped = distributed.wrap(self.stage)
+        wrapped = distributed.wrap(self.stage)
+        self.updater = Updater(self.stage, self.optimizer, self.scaler, self.device, wrapped=wrapped)
 
     def train(self) -> None:
         """Run the remaining epochs and commit the result."""
@@ -171,6 +174,7 @@ class StageTrainer:
             self.progress.history.append(asdict(row))
             self._save()
             self.report(row)
+        self._check_weights()
         if distributed.rank() == 0:
             self._commit()
         distributed.barrier()
@@ -192,59 +196,30 @@ class StageTrainer:
         for step in range(progress.step, steps):
             seed_step(self.config.seed, self.name, progress.epoch, step, self.stage.draws)
             self._set_lr(progress.epoch, step / steps)
-            logs = self._step(batches, watch)
+            logs = self.updater.step(batches, watch)
             for key, value in logs.items():
                 sums[key] = sums[key] + value if key in sums else value
             progress.step = step + 1
-            if time.monotonic() - saved_at > self.options.save_every_s:
+            # Several workers ask each other only where they have just compared their losses anyway.
+            if (distributed.world_size() == 1 or not watch.steps) and distributed.agree(
+                time.monotonic() - saved_at > self.options.save_every_s
+            ):
                 watch.check()
-                progress.sums = {key: value.item() for key, value in sums.items()}
+                progress.sums = self._shared(sums)
                 self._save()
                 saved_at = time.monotonic()
         watch.check()
-        progress.sums = {key: value.item() for key, value in sums.items()}
+        progress.sums = self._shared(sums)
         progress.seconds += time.monotonic() - started
-        share = steps * distributed.world_size()
-        return {key: (distributed.total(value) / share).item() for key, value in sums.items()} | {
+        return {key: value / steps for key, value in progress.sums.items()} | {
             "seconds": time.monotonic() - started,
             "lr": self.optimizer.param_groups[0]["lr"],
         }
 
-    def _step(self, batches: Iterator[Any], watch: LossWatch) -> dict[str, Tensor]:
-        """One batch: collect once, then one optimizer step per update. Returns the last update's logs."""
-        settings = self.settings
-        logs: dict[str, Tensor] = {}
-        collected = []
-        for _ in range(settings.accumulate):
-            batch = next(batches).to(self.device)
-            with torch.no_grad(), self._autocast():
-                collected.append((batch.clip_ids, self.stage.collect(batch)))
-        for _ in range(self.stage.updates_per_batch):
-            logs = {}
-            for number, (clip_ids, tensors) in enumerate(collected):
-                last = number == settings.accumulate - 1
-                sync = contextlib.nullcontext() if last else getattr(self.wrapped, "no_sync", contextlib.nullcontext)()
-                with sync:
-                    with self._autocast():
-                        loss, parts = self.wrapped(tensors)
-                    self.scaler.scale(loss / settings.accumulate).backward()
-                watch.add(loss.detach(), clip_ids)
-                for key, value in {"loss": loss, **parts}.items():
-                    share = value.detach() / settings.accumulate
-                    logs[key] = logs[key] + share if key in logs else share
-            if settings.clip_grad_norm:
-                self.scaler.unscale_(self.optimizer)
-                parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-                logs["grad_norm"] = torch.nn.utils.clip_grad_norm_(parameters, settings.clip_grad_norm)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.optimizer.zero_grad(set_to_none=True)
-        return logs
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        dtype = kinds.get(self.settings.precision)
-        return torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
+    @staticmethod
+    def _shared(sums: dict[str, Tensor]) -> dict[str, float]:
+        """Means over the workers, so that each of them may go on from rank 0's state."""
+        return {key: (distributed.total(value) / distributed.world_size()).item() for key, value in sums.items()}
 
     def _set_lr(self, epoch: int, fraction: float) -> None:
         if isinstance(self.settings, OptimConfig):
@@ -254,7 +229,7 @@ class StageTrainer:
 
     def _evaluate(self) -> dict[str, float]:
         seed_step(self.config.seed, self.name, self.progress.epoch, -1)
-        with self._autocast():
+        with self.updater.autocast():
             metrics: dict[str, float] = {}
             looks: dict[str, Look] = {"val": self.stage.patches} if self.stage.patches else WHOLE_FRAMES
             for prefix, look in looks.items():
@@ -263,6 +238,14 @@ class StageTrainer:
                 metric = self.info.metric
                 metrics |= {f"{prefix}_{metric}_t{t:02d}": at[metric] for t, at in enumerate(result.online(), start=1)}
         return metrics
+
+    def _check_weights(self) -> None:
+        """Raise DivergedError, on all workers, if a weight is NaN or infinite: no loss was computed after the last
+        step."""
+        values = [value for value in self.stage.model.state_dict().values() if value.is_floating_point()]
+        finite = torch.stack([value.isfinite().all() for value in values]).all()
+        if not distributed.agree(finite.item()):
+            raise DivergedError(f"weights are NaN or infinite after the last epoch of stage {self.name}")
 
     def _save(self) -> None:
         if distributed.rank() == 0:

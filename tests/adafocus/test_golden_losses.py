@@ -40,6 +40,7 @@ def steps_of(config: Config, make_batch: Callable[..., Batch]) -> dict[str, list
             seed_step(0, name, 0, step, stage.draws)
             with torch.no_grad():
                 collected = stage.collect(make_batch(config, CLIPS, CLASSES, seed=step))
+            stage.prepare([collected])
             for _ in range(stage.updates_per_batch):
                 loss, logs = stage(collected)
                 optimizer.zero_grad()

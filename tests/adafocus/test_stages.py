@@ -17,9 +17,10 @@ from adafocus.loader import ClipLoader
 from adafocus.models.adafocus import build_model
 from adafocus.stages import STAGES
 from adafocus.stages.loop import run_stage
-from adafocus.stages.stage import TRAINABLE, draw_labels, prefix_loss
+from adafocus.stages.stage import TRAINABLE, prefix_loss
 from adafocus.stages.steps import LossWatch, NonFiniteLossError, lr_factor, seed_step
-from adafocus.stages.trainer import EpochReport, Options, StageTrainer
+from adafocus.stages.trainer import EpochReport, Options
+from adafocus.stages.update import Updater
 from preprocessing.schema import UserError
 
 
@@ -81,6 +82,7 @@ def test_every_reward_makes_a_rollout(reward: str, tiny_config: Config, syntheti
     stage = STAGES["ppo"](build_model(config, 10).eval(), config)
     with torch.no_grad():
         collected = stage.collect(first_batch(config, synthetic_shards))
+    stage.prepare([collected])
     assert collected["rewards"].shape == (8, 4)
     assert collected["returns"].mean().abs() < 1e-5 and collected["returns"].std() == pytest.approx(1, abs=0.05)
     assert collected["rewards"].min() >= (0 if reward == "confidence" else -1)
@@ -114,19 +116,19 @@ def test_a_stopped_run_ends_with_the_same_bits(
     """Three steps an epoch, two epochs; a state is saved after every step."""
     whole, expected = train("pretrain", tiny_config, synthetic_shards, tmp_path / "a")
     steps = 0
-    original = StageTrainer._step
+    original = Updater.step
 
-    def stop(self: StageTrainer, *args: object) -> object:
+    def stop(self: Updater, *args: object) -> object:
         nonlocal steps
         steps += 1
         if steps > stop_after:
             raise StoppedError
         return original(self, *args)
 
-    monkeypatch.setattr(StageTrainer, "_step", stop)
+    monkeypatch.setattr(Updater, "step", stop)
     with pytest.raises(StoppedError):
         train("pretrain", tiny_config, synthetic_shards, tmp_path / "b", save_every_s=0)
-    monkeypatch.setattr(StageTrainer, "_step", original)
+    monkeypatch.setattr(Updater, "step", original)
     resumed, reports = train("pretrain", tiny_config, synthetic_shards, tmp_path / "b", save_every_s=0)
     assert same(whole, resumed)
     skip = ("seconds",)
@@ -282,10 +284,10 @@ def test_prefix_loss_is_the_mean_over_clips_and_prefixes() -> None:
     assert prefix_loss(logits, torch.tensor([1, 0])).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_one_of_several_labels_is_drawn() -> None:
+def test_one_of_several_labels_is_drawn(tiny_config: Config) -> None:
     labels = torch.tensor([[3, -1, -1], [1, 2, -1]])
-    draws = torch.Generator().manual_seed(0)
-    drawn = torch.stack([draw_labels(labels, draws) for _ in range(200)])
+    stage = STAGES["warmup"](build_model(tiny_config, 10), tiny_config)
+    drawn = torch.stack([stage.draw_labels(labels) for _ in range(200)])
     assert drawn[:, 0].unique().tolist() == [3]
     assert drawn[:, 1].unique().tolist() == [1, 2] and 60 < (drawn[:, 1] == 1).sum() < 140
 
