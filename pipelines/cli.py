@@ -14,6 +14,7 @@ import sys
 
 import typer
 
+from adafocus.diverged import ADVICE, DivergedError
 from pipelines import cli_data, cli_models, cli_predict, cli_train, cli_tune
 from preprocessing.schema import UserError
 
@@ -35,7 +36,8 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line of this process. Turns UserError into one line and exit status 2."""
+    """Run the command line of this process. Turns UserError into one line and exit status 2, DivergedError into one
+    line, advice and exit status 1."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # lines of different trials look alike to Ray
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
@@ -47,6 +49,9 @@ def main() -> None:
     except UserError as error:
         print(f"adafocus: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except DivergedError as error:
+        print(f"adafocus: {error}\n{ADVICE}", file=sys.stderr)
+        raise SystemExit(1) from None
     except Exception as error:
         place = _full(error)
         if place is None:

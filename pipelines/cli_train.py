@@ -25,6 +25,12 @@ ScaleLr = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Workers = Annotated[int, typer.Option(help="Processes that load clips, per training worker.")]
+EvalEvery = Annotated[
+    int, typer.Option(help="Epochs between evaluations; a stage's last epoch is always evaluated.", min=1)
+]
+SaveEvery = Annotated[
+    float, typer.Option(help="Seconds between states saved inside an epoch; one is saved after each too.", min=0)
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,12 +48,14 @@ def train(
     scale_lr: ScaleLr = False,
     device: Device = "auto",
     num_workers: Workers = 0,
+    eval_every: EvalEvery = 1,
+    save_every: SaveEvery = 300,
 ) -> None:
     """Train one configuration through all stages. Start it again to go on after a stop."""
     from pipelines.train import train as run
 
     config, places = config_of(recipe, changes, scale_lr), places_of(shards, runs)
-    folder = run(config, recipe, places, options_of(device, num_workers), name or recipe)
+    folder = run(config, recipe, places, options_of(device, num_workers, eval_every, save_every), name or recipe)
     typer.echo(f"finished: {folder}")
 
 
@@ -167,7 +175,7 @@ def places_of(shards: str, runs: Path) -> Places:
     return Places.of(shards, runs)
 
 
-def options_of(device: str, num_workers: int) -> Options:
+def options_of(device: str, num_workers: int, eval_every: int = 1, save_every: float = 300) -> Options:
     from adafocus.stages.trainer import Options
 
-    return Options(device=device, num_workers=num_workers)
+    return Options(device, num_workers, eval_every, save_every_s=save_every)

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.cli_data import RUNS, Json, RunsDir
-from pipelines.cli_train import Changes, Device, ScaleLr, Workers, config_of, options_of, places_of
+from pipelines.cli_train import (
+    Changes,
+    Device,
+    EvalEvery,
+    SaveEvery,
+    ScaleLr,
+    Workers,
+    config_of,
+    options_of,
+    places_of,
+)
 from preprocessing.schema import UserError
 
 if TYPE_CHECKING:
@@ -45,7 +55,7 @@ def register(app: typer.Typer) -> None:
 
 FREE = {
     *("workers_per_trial", "cpus_per_worker", "gpus_per_worker", "max_concurrent", "max_failures", "time_budget"),
-    *("ray_address", "num_samples", "device", "num_workers", "resume", "runs"),
+    *("ray_address", "num_samples", "device", "num_workers", "eval_every", "save_every", "resume", "runs"),
 }
 """What may change when a sweep goes on; the rest is what it is."""
 
@@ -73,6 +83,8 @@ def tune(
     scale_lr: ScaleLr = False,
     device: Device = "auto",
     num_workers: Workers = 0,
+    eval_every: EvalEvery = 1,
+    save_every: SaveEvery = 300,
     ray_address: Annotated[str | None, typer.Option(help="Ray cluster to use, e.g. auto [start one here].")] = None,
 ) -> None:
     """Run a sweep with Ray Tune; stages that all trials share are trained once.
@@ -99,7 +111,8 @@ def tune(
         if fixed:
             option = "--set" if fixed[0] == "changes" else f"--{fixed[0].replace('_', '-')}"
             raise UserError(f"--resume {resume} takes {option} from the sweep itself: leave it out")
-        sweep = _changed(load_sweep(runs, resume), given, machines, num_samples, device, num_workers)
+        free = dict(device=device, num_workers=num_workers, eval_every=eval_every, save_every_s=save_every)
+        sweep = _changed(load_sweep(runs, resume), given, machines, num_samples, free)
     elif recipe is None or shards is None:
         raise UserError("give --recipe and --shards, or --resume and the name of a sweep")
     else:
@@ -111,7 +124,7 @@ def tune(
             recipe=recipe,
             space=parse(grid or [], sample or [], file),
             places=places,
-            options=options_of(device, num_workers),
+            options=options_of(device, num_workers, eval_every, save_every),
             machines=Machines(**machines),  # type: ignore[arg-type]
             num_samples=num_samples,
             scheduler=scheduler.value,
@@ -121,17 +134,15 @@ def tune(
     _show(sweep, run_sweep(sweep))
 
 
-def _changed(
-    sweep: Sweep, given: set[str], machines: dict[str, Any], num_samples: int, device: str, num_workers: int
-) -> Sweep:
+def _changed(sweep: Sweep, given: set[str], machines: dict[str, Any], num_samples: int, free: dict[str, Any]) -> Sweep:
     """The sweep with what was given on this command line."""
     of_this_start = {"time_budget_h", "ray_address"}  # not of the one before
     asked = {key: value for key, value in machines.items() if key in given | of_this_start}
-    options = {key: value for key, value in (("device", device), ("num_workers", num_workers)) if key in given}
+    options = {key: value for key, value in free.items() if key.removesuffix("_s") in given}
     return replace(
         sweep,
         machines=replace(sweep.machines, **asked),
-        options=replace(sweep.options, **options),  # type: ignore[arg-type]
+        options=replace(sweep.options, **options),
         num_samples=num_samples if "num_samples" in given else sweep.num_samples,
     )
 

@@ -18,9 +18,9 @@ from ray import tune
 
 from adafocus import checkpoint
 from adafocus.config import STAGES
+from adafocus.diverged import DivergedError
 from adafocus.loader import ClipLoader
 from adafocus.stages.claim import Claim
-from adafocus.stages.steps import NonFiniteLossError
 from adafocus.stages.trainer import EpochReport, first_epoch
 from pipelines.endings import Endings, TrialResult, point_of
 from pipelines.machines import fit_machines, largest, started_here, total_of
@@ -146,7 +146,7 @@ class _Driver:
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from None  # as it was raised in the worker, without Ray's trace around it
-            if not isinstance(error.cause, OSError | MemoryError | NonFiniteLossError):
+            if not isinstance(error.cause, OSError | MemoryError | DivergedError):
                 log.error("%s", error)  # where in the code it happened
             reason = f"{type(error.cause).__name__}: {error.cause}"
             raise UserError(f"the stages that all trials share ({', '.join(shared)}) failed: {reason}") from None
