@@ -166,7 +166,7 @@ def _show(sweep: Sweep, outcome: Outcome) -> None:
 
 
 def list_runs(runs: RunsDir = RUNS, as_json: Json = False) -> None:
-    """List the stages on disk, with their size and who uses them."""
+    """List the stages on disk, with their size and who uses them, and what Ray Tune has left."""
     from rich.console import Console
     from rich.table import Table
 
@@ -181,11 +181,11 @@ def list_runs(runs: RunsDir = RUNS, as_json: Json = False) -> None:
         table.add_column(heading, no_wrap=heading != "used by", justify="right" if heading == "MB" else "left")
     for each in found:
         more = f" and {len(each.users) - 3} more" if len(each.users) > 3 else ""
-        table.add_row(each.folder.name, _megabytes(each), each.status, ", ".join(each.users[:3]) + more)
+        table.add_row(each.name, _megabytes(each), each.status, ", ".join(each.users[:3]) + more)
     Console().print(table)
     going = [each for each in found if each.can_go]
     typer.echo(
-        f"{len(found)} stages, {_total(found)}; {len(going)} of them can go, {_total(going)}: `adafocus runs prune`"
+        f"{len(found)} folders, {_total(found)}; {len(going)} of them can go, {_total(going)}: `adafocus runs prune`"
     )
 
 
@@ -220,26 +220,29 @@ def prune_runs(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
-    """Remove stages that no trial uses, and unfinished ones that nobody trains."""
+    """Remove stages that no trial uses, unfinished ones that nobody trains, and Ray Tune's files of sweeps that ended.
+
+    A sweep uses its stages as long as its record, sweeps/NAME.json below --runs, is there.
+    """
     from pipelines.stored import list_stored, prune
 
     places = places_of("", runs)
     going = [each for each in list_stored(places) if each.can_go]
     for each in going:
         again = f"; {', '.join(each.users)} would begin it anew" if each.users else ""
-        typer.echo(f"{each.folder.name}  {_megabytes(each)} MB  {each.status}{again}")
+        typer.echo(f"{each.name}  {_megabytes(each)} MB  {each.status}{again}")
     if not going or dry_run:
-        typer.echo(f"{len(going)} stages would go, {_total(going)}" if going else "nothing can go")
+        typer.echo(f"{len(going)} folders would go, {_total(going)}" if going else "nothing can go")
         return
-    if not yes and not typer.confirm(f"Remove these {len(going)} stages, {_total(going)}?"):
+    if not yes and not typer.confirm(f"Remove these {len(going)} folders, {_total(going)}?"):
         raise UserError("nothing was removed")
     removed = prune(places, going)
-    typer.echo(f"{len(removed)} stages removed, {_total(removed)}")
+    typer.echo(f"{len(removed)} folders removed, {_total(removed)}")
 
 
 def _facts(stored: Stored) -> dict[str, Any]:
     return {
-        "stage": stored.folder.name,
+        "stage": stored.name,
         "bytes": stored.num_bytes,
         "status": stored.status,
         "users": list(stored.users),

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from adafocus.config import STAGES, Config, override
+from adafocus.checkpoint import read_meta
+from adafocus.config import STAGES, Config, from_flat, override
 from adafocus.stages.claim import Claim
 from adafocus.stages.loop import run_stage
 from adafocus.stages.trainer import Options, stage_folder
 from pipelines.cli import main
 from pipelines.record import describe
+from pipelines.space import Space
 from pipelines.stored import find_stored, list_stored, prune
+from pipelines.sweep import Sweep
 from pipelines.train import Places
 from preprocessing.schema import UserError
 
@@ -85,6 +88,71 @@ def test_a_store_that_knows_nothing_of_these_stages_is_not_believed(places: Plac
     assert len(list_stored(places)) == 4
 
 
+def test_what_comes_into_use_while_the_question_stands_stays(places: Places) -> None:
+    (free,) = [each for each in list_stored(places) if each.finished and each.can_go]
+    run = places.tracker().run("synthetic", "trial", "late", sweep="mine", trial="late")
+    run.tags({"stages": free.folder.name})
+    try:
+        assert prune(places, [free]) == [] and free.folder.exists()
+    finally:
+        places.tracker().client.delete_run(run.run_id)
+
+
+def test_what_comes_into_use_while_its_claim_is_awaited_stays(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    (free,) = [each for each in list_stored(places) if each.finished and each.can_go]
+    acquire, made = Claim.acquire, []
+
+    def slowly(self: Claim, timeout_s: float = 0) -> bool:
+        if timeout_s > 1:  # somebody had it for a while, finished the stage and let go
+            made.append(places.tracker().run("synthetic", "trial", "late", sweep="mine", trial="later"))
+            made[0].tags({"stages": free.folder.name})
+        return acquire(self, timeout_s)
+
+    monkeypatch.setattr(Claim, "acquire", slowly)
+    try:
+        assert prune(places, [free]) == [] and free.folder.exists() and made
+    finally:
+        places.tracker().client.delete_run(made[0].run_id)
+
+
+@pytest.mark.parametrize(
+    ("space", "used"),
+    [
+        (Space(grid={"warmup.head_lr": [0.5, 0.7]}), True),
+        (Space(grid={"warmup.head_lr": ["0.5"]}), True),
+        (Space(grid={"warmup.head_lr": [0.6]}), False),
+        (Space(sample={"warmup.head_lr": ("loguniform", [0.1, 1])}), True),
+        (Space(grid={"ppo.gamma": [0.5]}), False),
+    ],
+)
+def test_a_sweep_uses_what_its_record_fits_whatever_mlflow_knows(places: Places, space: Space, used: bool) -> None:
+    (free,) = [each for each in list_stored(places) if each.finished and each.can_go]
+    config = override(from_flat(read_meta(free.folder).config), {"warmup.head_lr": 0.1})
+    sweep = Sweep("noted", config, "demo", space, places)
+    sweep.save()
+    try:
+        (found,) = [each for each in list_stored(places) if each.folder == free.folder]
+        assert found.users == (("sweep noted",) if used else ()) and found.can_go != used
+    finally:
+        sweep.path.unlink()
+
+
+def test_files_of_ray_tune_go_when_their_sweep_does_not_run(places: Places) -> None:
+    state = places.runs / "tune" / "ended" / "groups" / "123" / "state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("x" * 100)
+    found = find_stored(places, "tune/ended")
+    assert found.can_go and found.num_bytes == 100 and "sweep that ended" in found.status
+    claim = Claim(places.runs, "sweep-ended")
+    assert claim.acquire()
+    try:
+        held = find_stored(places, "tune/ended")
+        assert not held.can_go and "in use by process" in held.status and prune(places, [found]) == []
+    finally:
+        claim.release()
+    assert prune(places, [found]) == [found] and not found.folder.exists()
+
+
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
     monkeypatch.setattr(sys, "argv", ["adafocus", "runs", *words])
     with pytest.raises(SystemExit) as stop:
@@ -97,18 +165,18 @@ def test_the_command_lists_shows_and_prunes(
 ) -> None:
     runs = ("--runs", str(places.runs))
     status, text = cli(monkeypatch, capsys, "list", *runs)
-    assert status == 0 and "4 stages, " in text and "2 of them can go" in text and "nobody uses it" in text
+    assert status == 0 and "4 folders, " in text and "2 of them can go" in text and "nobody uses it" in text
     listed = json.loads(cli(monkeypatch, capsys, "list", *runs, "--json")[1])
     assert [each["can_go"] for each in listed].count(True) == 2
     status, text = cli(monkeypatch, capsys, "show", "pretrain", *runs)
     assert status == 0 and "users: mine gamma=0.5" in text and "  pretrain.epochs: 1" in text
     status, text = cli(monkeypatch, capsys, "prune", "--dry-run", *runs)
-    assert status == 0 and "2 stages would go" in text and "mine gamma=0.5 would begin it anew" in text
+    assert status == 0 and "2 folders would go" in text and "mine gamma=0.5 would begin it anew" in text
     monkeypatch.setattr("typer.confirm", lambda question: False)
     assert cli(monkeypatch, capsys, "prune", *runs)[0] == 2
     assert len(list_stored(places)) == 4
     status, text = cli(monkeypatch, capsys, "prune", "--yes", *runs)
-    assert status == 0 and "2 stages removed" in text
+    assert status == 0 and "2 folders removed" in text
     assert [each.can_go for each in list_stored(places)] == [False, False]
     assert (places.runs / "artifacts-of-others").is_dir()
     assert "nothing can go" in cli(monkeypatch, capsys, "prune", *runs)[1]
