@@ -36,6 +36,8 @@ from preprocessing.schema import DatasetInfo, UserError
 Kind = Literal["sweep", "trial", "benchmark", "preprocess", "shared"]
 Ending = Literal["FINISHED", "FAILED", "KILLED"]
 PREFIX = "adafocus."
+REASON = f"{PREFIX}reason"
+"""Tag: why a run failed or was stopped."""
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """Lets the dashboard show runs and curves, not traces of language models."""
 MODEL_VIEW = "workflowType=machine_learning"
@@ -82,12 +84,14 @@ class Tracker:
         if found:
             run = found[0]
             self.client.update_run(run.info.run_id, status="RUNNING")
+            if REASON in run.data.tags:  # why it ended before says nothing of how it ends now
+                self.client.delete_tag(run.info.run_id, REASON)
         else:
             links = {"mlflow.parentRunId": parent} if parent else {}
             commit = {"mlflow.source.git.commit": _commit()}
             run = self.client.create_run(experiment, tags={**tags, **links, **commit}, run_name=name)
         opened = Run(self.client, run, self.uri)
-        opened.provenance()
+        opened.params(provenance())
         return opened
 
     def find(self, kind: Kind, **identity: str) -> list[MlflowRun]:
@@ -128,6 +132,7 @@ class Run:
         self.client, self.run_id, self.uri = client, run.info.run_id, uri
         self.experiment_id, self.name = run.info.experiment_id, str(run.info.run_name)
         self._params = dict(run.data.params)
+        self._continued: dict[str, str] = {}
 
     @classmethod
     def open(cls, tracker: Tracker, run_id: str) -> Run:
@@ -135,11 +140,15 @@ class Run:
         return cls(tracker.client, tracker.client.get_run(run_id), tracker.uri)
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Log parameters that are not logged yet (they cannot be changed once logged)."""
+        """Log parameters. A run that goes on with others keeps those that it has, and is tagged with the others."""
         fresh = [Param(key, str(value)) for key, value in values.items() if key not in self._params]
         for start in range(0, len(fresh), 100):
             self.client.log_batch(self.run_id, params=fresh[start : start + 100])
         self._params.update({param.key: param.value for param in fresh})
+        changed = {key: str(value) for key, value in values.items() if self._params[key] != str(value)}
+        if changed:
+            self._continued |= changed
+            self.tags({"continued_with": json.dumps(self._continued)[:5000]})
 
     def param(self, name: str) -> str:
         """A parameter's value; empty if it is not logged."""
@@ -178,14 +187,6 @@ class Run:
         """Set tags below the project's prefix."""
         tags = [RunTag(f"{PREFIX}{key}", str(value)) for key, value in values.items()]
         self.client.log_batch(self.run_id, tags=tags)
-
-    def provenance(self) -> None:
-        """Log code and versions as parameters. A run that goes on with others keeps its own and is tagged with them."""
-        now = provenance()
-        self.params(now)
-        changed = {key: value for key, value in now.items() if self._params[key] != value}
-        if changed:
-            self.tags({"continued_with": json.dumps(changed)})
 
     def describe(self, text: str) -> None:
         """The description in Markdown that the dashboard shows on the run's page."""
@@ -256,7 +257,7 @@ class Run:
     def finish(self, status: Ending = "FINISHED", reason: str = "") -> None:
         """Close the run; `reason` says why one failed."""
         if reason:
-            self.tags({"reason": reason[:5000]})
+            self.client.set_tag(self.run_id, REASON, reason[:5000])
         self.client.set_terminated(self.run_id, status)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adafocus.config import STAGES, Config
+from adafocus.config import STAGES, Config, stage_key
 from adafocus.loader import ClipLoader
 from adafocus.stages.loop import needed_stages, run_stage
 from adafocus.stages.trainer import EpochReport, Options
@@ -62,9 +62,11 @@ def to_mlflow(run: Run) -> Sink:
 
 
 def train(config: Config, recipe: str, places: Places, options: Options, name: str) -> Path:
-    """One trial without Tune. Killed and started again under the same name, it goes on in the same MLflow run."""
-    info, _ = ClipLoader.describe(places.shards)
-    run = places.tracker().run(info.name, "trial", name, sweep="", trial=name)
+    """One trial without Tune. Killed and started again under the same name, it goes on in the same MLflow run; another
+    configuration of the same name, or another data set, has a run of its own."""
+    info, digest = ClipLoader.describe(places.shards)
+    key = stage_key(config, STAGES[-1], digest)
+    run = places.tracker().run(info.name, "trial", name, sweep="", trial=name, key=key)
     describe(run, config, places, recipe, options.device)
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -64,6 +65,22 @@ def test_a_run_is_found_again_and_says_with_what_it_goes_on(tracker: Tracker, mo
     assert "another" in found.data.tags["adafocus.continued_with"]
     with pytest.raises(UserError, match="both kinds of quotes"):
         tracker.find("trial", sweep="'\"")
+
+
+def test_a_run_that_goes_on_forgets_why_it_ended_and_says_which_params_changed(tracker: Tracker) -> None:
+    first = tracker.run("d", "trial", "again", trial="again")
+    first.params({"device": "cuda", "ppo.lr": 0.1, "old": 1})
+    first.finish("FAILED", "no memory")
+    (failed,) = tracker.find("trial", trial="again")
+    assert failed.data.tags["adafocus.reason"] == "no memory"
+    again = tracker.run("d", "trial", "again", trial="again")
+    again.params({"device": "cpu", "ppo.lr": 0.1})
+    again.params({"old": 2, "new": 3})
+    again.finish()
+    (found,) = tracker.find("trial", trial="again")
+    assert found.info.status == "FINISHED" and "adafocus.reason" not in found.data.tags
+    assert json.loads(found.data.tags["adafocus.continued_with"]) == {"device": "cpu", "old": "2"}
+    assert found.data.params["device"] == "cuda" and found.data.params["new"] == "3"
 
 
 def test_more_runs_than_a_page_are_found(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from adafocus.config import STAGES, Config, override
+from adafocus.stages.trainer import Options
+from pipelines.stored import list_stored
 from pipelines.tracking import Tracker
+from pipelines.train import Places, train
 
 
 def start(shards: str, runs: Path, changes: dict[str, object]) -> subprocess.Popen[bytes]:
@@ -62,3 +66,21 @@ def test_killed_in_every_stage_it_ends_with_the_same_bits(
     steps = [entry.step for entry in tracker.client.get_metric_history(trial.info.run_id, "ppo/loss")]
     assert steps == [5, 6]
     assert json.loads((runs / finished(runs)[0] / "meta.json").read_text())["versions"]["torch"]
+
+
+def test_another_configuration_of_the_same_name_is_a_run_of_its_own(
+    synthetic_shards: str, tmp_path: Path, tiny_config: Config
+) -> None:
+    first = override(tiny_config, {f"{stage}.epochs": 1 for stage in STAGES})
+    second = override(first, {"finetune.head_lr": 0.5})
+    places = Places.of(synthetic_shards, tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
+    folders = [train(config, "demo", places, Options(device="cpu"), "demo") for config in (first, second, first)]
+    assert folders[0] == folders[2] != folders[1]
+    runs = places.tracker().find("trial")
+    assert {run.info.run_name for run in runs} == {"demo"}
+    assert sorted(run.data.params["finetune.head_lr"] for run in runs) == sorted(
+        str(config.finetune.head_lr) for config in (first, second)
+    )
+    assert {run.data.tags["adafocus.checkpoint"] for run in runs} == {folder.name for folder in folders}
+    # No stage has lost its user.
+    assert all(each.users == ("demo",) for each in list_stored(places))
