@@ -2,7 +2,8 @@
 
 Verbs live in `cli_data.py`, `cli_train.py`, `cli_tune.py`, `cli_models.py` and `cli_predict.py`; each imports what it
 needs when it runs, so that `--help` is instant.
-Exit status: 0 done, 1 finished with failures that are listed, 2 the user has to change something, 130 interrupted.
+Exit status: 0 done, 1 finished with failures that are listed, 2 the user has to change something, 3 a fault of this
+program, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM: Slurm, Kubernetes, `ray job stop`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import sys
+import traceback
+from types import FrameType
 
 import typer
 
@@ -32,12 +36,13 @@ cli_models.register(app)
 cli_predict.register(app)
 
 
-INTERRUPTED = 130
+FAULT, INTERRUPTED, TERMINATED = 3, 130, 143
 
 
 def main() -> None:
     """Run the command line of this process. Turns UserError into one line and exit status 2, DivergedError into one
     line, advice and exit status 1."""
+    terminated = _stop_on_sigterm()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # lines of different trials look alike to Ray
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
@@ -55,13 +60,29 @@ def main() -> None:
     except Exception as error:
         place = _full(error)
         if place is None:
-            raise
+            traceback.print_exc()  # Python's own status for it is 1, which stands for failures that are listed
+            raise SystemExit(FAULT) from None
         print(f"adafocus: no space left for {place}; what is finished is kept", file=sys.stderr)
         raise SystemExit(2) from None
     except SystemExit as stop:
-        if stop.code == INTERRUPTED:  # typer turns Ctrl-C into this status and says nothing
-            print("adafocus: interrupted; start the same command again to go on", file=sys.stderr)
-        raise
+        if stop.code != INTERRUPTED:  # typer turns Ctrl-C into this status and says nothing
+            raise
+        word, status = ("terminated", TERMINATED) if terminated else ("interrupted", INTERRUPTED)
+        print(f"adafocus: {word}; start the same command again to go on", file=sys.stderr)
+        raise SystemExit(status) from None
+
+
+def _stop_on_sigterm() -> list[int]:
+    """Let SIGTERM end the work as Ctrl-C does, with its runs closed in MLflow. The list holds the signal if it came."""
+    came: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what is being closed is to be closed in peace
+        came.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    return came
 
 
 def _full(error: BaseException | None) -> str | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -30,6 +32,7 @@ def ray_session(address: str | None, *, dashboard: bool = False, worker_logs: bo
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     _check_reachable(address)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address,
@@ -40,6 +43,8 @@ def ray_session(address: str | None, *, dashboard: bool = False, worker_logs: bo
         )
     except (ConnectionError, ValueError) as error:
         raise UserError(f"no Ray cluster at {address!r}: {error}") from None
+    if on_sigterm is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put one of its own there, which ends the process at once
     try:
         yield True
     finally:
