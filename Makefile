@@ -29,9 +29,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 demo: env ## Make a data set, train with two trials, print the result table (about 10 minutes on 2 cores)
 	$(BIN)/adafocus preprocess --dataset synthetic --data-root data/synthetic --out shards/synthetic --height 112
-	$(BIN)/adafocus tune --recipe demo --shards shards/synthetic --runs $(RUNS) --name demo --grid ppo.gamma=0.5,0.7 $(ARGS)
-	$(BIN)/adafocus benchmark --sweep demo --shards shards/synthetic --runs $(RUNS) > /dev/null  # the report shows it
-	$(BIN)/adafocus report --name demo --runs $(RUNS)
+	status=0; $(BIN)/adafocus tune --recipe demo --shards shards/synthetic --runs $(RUNS) --name demo --grid ppo.gamma=0.5,0.7 $(ARGS) || \
+		status=$$?; [ $$status -le 1 ] || exit $$status; \
+	$(BIN)/adafocus benchmark --sweep demo --shards shards/synthetic --runs $(RUNS) > /dev/null && \
+	$(BIN)/adafocus report --name demo --runs $(RUNS) && exit $$status  # 1: trials that the report lists failed
 
 preprocess: env ## Cut DATASET's videos below DATA_ROOT into shards at SHARDS
 	$(BIN)/adafocus preprocess --dataset $(DATASET) --data-root $(DATA_ROOT) --out $(SHARDS) $(ARGS)
