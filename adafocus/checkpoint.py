@@ -60,6 +60,8 @@ class Meta:
     """The data set's facts (`DatasetInfo`), class names among them."""
     extraction: dict[str, Any] = field(default_factory=dict)
     """How its frames were extracted (`ExtractionSpec`); empty where that was not recorded."""
+    stages: list[str] = field(default_factory=list)
+    """Folders of the stages that made it, in order, its own last; empty for weights made elsewhere."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """One row per epoch; the last one's `metrics` are the model's."""
     seconds: float = 0.0
@@ -91,6 +93,7 @@ class Meta:
         extraction: ExtractionSpec | None = None,
         key: str = "",
         digest: str = "",
+        stages: Sequence[str] = (),
         history: Sequence[dict[str, Any]] = (),
         seconds: float = 0.0,
         imported: Sequence[dict[str, Any]] = (),
@@ -99,7 +102,7 @@ class Meta:
         flat = {name: list(value) if isinstance(value, tuple) else value for name, value in flatten(config).items()}
         facts = {**info.to_dict(), "class_names": list(info.class_names)}  # lists: as JSON gives them back
         told = {} if extraction is None else asdict(extraction)
-        return cls(flat, stage, key, digest, facts, told, list(history), seconds, imported=list(imported))
+        return cls(flat, stage, key, digest, facts, told, list(stages), list(history), seconds, imported=list(imported))
 
 
 def save(folder: Path, model: AdaFocus, meta: Meta) -> Meta:
@@ -164,6 +167,13 @@ def load_weights(model: AdaFocus, folder: Path) -> Meta:
 
 UNTRAINED = {"pretrain": ("policy", "classifier"), "warmup": ("policy",)}
 """Parts that still hold initial weights after a stage."""
+NEEDS = {"policy": ("policy", "classifier"), "random": ("classifier",), "centre": ("classifier",)}
+"""Parts besides the two networks that predict, by where the focuser looks."""
+
+
+def lacking(meta: Meta, patches: str) -> list[str]:
+    """Parts that a prediction with these patches needs and that were not trained yet."""
+    return [part for part in NEEDS.get(patches, ()) if part in UNTRAINED.get(meta.stage, ())]
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from preprocessing.schema import UserError
+
 
 def rank() -> int:
     """This worker's number; 0 without a process group."""
@@ -62,9 +64,17 @@ def barrier() -> None:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is the local CUDA device of this worker if there is one, else Apple's, else the CPU."""
+    """`auto` is the local CUDA device of this worker if there is one, else Apple's, else the CPU.
+
+    Raises UserError for a device that does not exist here.
+    """
     if name != "auto":
-        return torch.device(name)
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:  # the second if torch was built without it
+            raise UserError(
+                f"there is no device {name!r} here: {str(error).splitlines()[0].partition('. ')[0]}"
+            ) from None
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

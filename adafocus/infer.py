@@ -68,7 +68,7 @@ class FastBody(nn.Module):
         super().__init__()
         self.dtype = DTYPES[precision]
         folded = fold_batch_norms(body).to(dtype=self.dtype).to(memory_format=torch.channels_last)
-        self.body = torch.compile(folded) if compile else folded
+        self.body = torch.compile(folded, dynamic=False) if compile else folded  # of each size its own code
         self.compiled = compile
         self._fused: list[nn.Module] = []  # in a list, so that it is no submodule: it cannot leave the CPU
         self.clip = max([module.num_frames for module in body.modules() if isinstance(module, Shifted)], default=1)

@@ -110,9 +110,18 @@ class AdaFocusPredictor:
     ) -> None:
         """Of a checkpoint's folder. `shards` says how frames were extracted where the checkpoint does not.
 
-        Raises UserError for a folder without a finished checkpoint.
+        Raises UserError for a folder without a finished checkpoint, and for a stage after which the parts that these
+        patches need are not trained yet.
         """
         model, self.meta = checkpoint.load_model(folder)
+        if lacking := checkpoint.lacking(self.meta, patches):
+            looks = [look for look in checkpoint.NEEDS if not checkpoint.lacking(self.meta, look)]
+            other = f", or patches {' or '.join(looks)}" if looks else ""
+            raise UserError(
+                f"{folder} is of stage {self.meta.stage}, after which its {' and '.join(lacking)} still "
+                f"{'hold' if len(lacking) > 1 else 'holds'} initial weights: take a checkpoint of stage ppo or "
+                f"finetune{other}"
+            )
         self.config = model.config
         self.class_names = self.meta.class_names
         self.pad: Pad = self.meta.info["pad"]

@@ -60,7 +60,7 @@ def predict(
     """Say what videos show, where the model looked, and what it cost. Exit status 1 if a file could not be read."""
     import torch
 
-    from pipelines.benchmark import find_checkpoint
+    from pipelines.chosen import find_checkpoint
     from pipelines.explain import explain as explained
     from pipelines.predict import AdaFocusPredictor, default_decoders, find_videos, predict_all
     from pipelines.train import Places
@@ -73,10 +73,10 @@ def predict(
         raise UserError(f"--precision is {precision!r}, but has to be float32, bf16 or fp16")
     paths = find_videos(videos)
     places = Places.of(shards or "", runs)
-    folder, run_id, _ = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
-    shards = shards or (places.tracker().shards_of(run_id) if run_id else None)
+    chosen = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
+    shards = shards or (places.tracker().shards_of(chosen.run_id) if chosen.run_id else None)
     model = AdaFocusPredictor(
-        folder,
+        chosen.folder,
         device=device,
         precision=cast("Precision", precision),
         patches=cast("Patches", patches),
@@ -115,7 +115,7 @@ def export(
 
     Of a run or a sweep the checkpoint is logged to MLflow too, as a model that it loads and serves.
     """
-    from pipelines.benchmark import find_checkpoint
+    from pipelines.chosen import find_checkpoint
     from pipelines.export import export as write
     from pipelines.export import log_model
     from pipelines.tracking import Run
@@ -123,13 +123,13 @@ def export(
 
     _one_of(run=run, sweep=sweep, checkpoint=checkpoint)
     places = Places.of(shards or "", runs)
-    folder, run_id, name = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
-    shards = shards or (places.tracker().shards_of(run_id) if run_id else None)
-    told = write(folder, out, shards=shards, videos=video or (), title=name)
+    chosen = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
+    shards = shards or (places.tracker().shards_of(chosen.run_id) if chosen.run_id else None)
+    told = write(chosen.folder, out, shards=shards, videos=video or (), title=chosen.name)
     worst = max(part[f"{kind}_error"] for part in told["programs"].values() for kind in ("pt2", "onnx"))
     typer.echo(f"{out}: {', '.join(told['programs'])} as .pt2 and .onnx, off by {worst:.1e} at most")
-    if run_id:
-        typer.echo(f"MLflow model: {log_model(Run.open(places.tracker(), run_id), out)}")
+    if chosen.run_id:
+        typer.echo(f"MLflow model: {log_model(Run.open(places.tracker(), chosen.run_id), out)}")
 
 
 def _one_of(**given: object) -> None:

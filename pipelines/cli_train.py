@@ -62,40 +62,51 @@ def train(
 def benchmark(
     shards: Shards,
     runs: RunsDir = RUNS,
-    run: Annotated[str | None, typer.Option(help="MLflow run to measure, by id or name.")] = None,
+    run: Annotated[str | None, typer.Option(help="MLflow run to measure, by id, name, or sweep and name.")] = None,
     sweep: Annotated[str | None, typer.Option(help="Measure the best trial of this sweep.")] = None,
+    best: Annotated[int, typer.Option(help="With --sweep: measure so many of its best trials.", min=1)] = 1,
     checkpoint: Annotated[Path | None, typer.Option(help="Measure the model in this folder.")] = None,
     batch_size: Annotated[int, typer.Option(help="Clips per batch.", min=1)] = 32,
     precision: Annotated[str, typer.Option(help="Of the image networks, a row each: float32,bf16,fp16.")] = "float32",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the image networks, which takes minutes.")
+    ] = False,
     probe: Annotated[bool, typer.Option(help="Add linear classifiers on features of whole frames.")] = False,
     explain: Annotated[
         int, typer.Option(help="Log a page of so many best, worst and most uncertain clips each.", min=0)
     ] = 0,
     device: Device = "auto",
     num_workers: Workers = 0,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Measure on a machine of this Ray cluster, e.g. auto [measure here].")
+    ] = None,
+    cpus_per_worker: Annotated[
+        float, typer.Option(help="There: CPUs; 0: one beside a GPU, else all of a machine.", min=0)
+    ] = 0,
+    gpus_per_worker: Annotated[float, typer.Option(help="There: GPUs.", min=0)] = 0,
     as_json: Json = False,
 ) -> None:
     """Measure accuracy, compute and speed of a finished run, and log them to MLflow."""
     from rich.console import Console
 
-    from pipelines import benchmark as bench
     from pipelines import report as reports
-    from pipelines.record import track
+    from pipelines.assess import Machine, assess_all
+    from pipelines.benchmark import How, parse_precisions
+    from pipelines.chosen import find_checkpoints
 
     if sum(given is not None for given in (run, sweep, checkpoint)) != 1:
         raise UserError("give exactly one of --run, --sweep and --checkpoint")
-    precisions = bench.parse_precisions(precision)
+    if best > 1 and sweep is None:
+        raise UserError(f"--best {best} is of a sweep: give --sweep")
+    if (cpus_per_worker or gpus_per_worker) and ray_address is None:
+        raise UserError("--cpus-per-worker and --gpus-per-worker are of a cluster's machine: give --ray-address")
+    how = How(batch_size, parse_precisions(precision), compile, probe)
     places = places_of(shards, runs)
-    folder, trial, name = bench.find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
+    chosen = find_checkpoints(places, run=run, sweep=sweep, folder=checkpoint and checkpoint.absolute(), best=best)
+    machine = None if ray_address is None else Machine(ray_address, cpus_per_worker, gpus_per_worker)
     options = options_of(device, num_workers)
-    result = bench.benchmark(folder, places, options, batch_size=batch_size, precisions=precisions, probe=probe)
-    made = track(result, folder, places, trial, name)
-    if explain:
-        from pipelines.gallery import log_gallery
-
-        log_gallery(made, folder, places.shards, result, explain)
-    table = [reports.Measured(name, made.run_id, trial or folder.name, result.facts, result.table(), {})]
-    typer.echo(reports.as_json(table)) if as_json else reports.show(table, Console())
+    found = assess_all(chosen, places, options, how, explain=explain, machine=machine)
+    typer.echo(reports.as_json(found)) if as_json else reports.show(found, Console())
 
 
 def report(
@@ -164,7 +175,8 @@ def config_of(recipe: str, changes: list[str] | None, scale_lr: bool) -> Config:
         key, equals, value = change.partition("=")
         if not equals:
             raise UserError(f"--set {change!r} is not of the form key=value")
-        pairs[key] = value
+        is_file = key.endswith("_weights") and value not in ("imagenet", "none")
+        pairs[key] = str(Path(value).absolute()) if is_file else value  # for it is read from other folders too
     config = override(find_recipe(recipe), pairs)
     return scale_rates(config, find_recipe(recipe)) if scale_lr else config
 

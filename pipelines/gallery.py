@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from adafocus.clips import ClipTable, evaluation_split
 from adafocus.config import Precision
 from adafocus.evaluate import Predictions
+from adafocus.models.adafocus import Patches
 from adafocus.predictor import AdaFocusPredictor
 from pipelines.benchmark import Benchmark
 from pipelines.explain import seen_of
@@ -47,10 +49,16 @@ def choose(predicted: Predictions, count: int) -> dict[str, list[str]]:
 
 
 def gallery(
-    folder: Path, shards: str, predicted: Predictions, count: int, title: str, precision: Precision = "float32"
+    folder: Path,
+    shards: str,
+    predicted: Predictions,
+    count: int,
+    title: str,
+    precision: Precision = "float32",
+    patches: Patches = "policy",
 ) -> str:
     """The page, as HTML, of a checkpoint's predictions on the evaluation split of its data set."""
-    model = AdaFocusPredictor(folder, shards=shards, precision=precision)
+    model = AdaFocusPredictor(folder, shards=shards, precision=precision, patches=patches)
     table = ClipTable(shards, evaluation_split(shards))
     number_of = {clip_id: number for number, clip_id in enumerate(table.clip_ids)}
 
@@ -70,8 +78,9 @@ def log_gallery(run: Run, folder: Path, shards: str, result: Benchmark, count: i
     """Log the page of a benchmark as its artifact `gallery.html`."""
     facts = result.facts
     title = f"{facts['dataset']}, split {facts['split']}: best, worst and most uncertain of {facts['clips']} clips"
-    policy = result.rows[0]
-    html = gallery(folder, shards, result.predictions[policy.key()], count, title, policy.precision)
+    first = result.rows[0]
+    patches = cast(Patches, first.patches)
+    html = gallery(folder, shards, result.predictions[first.key()], count, title, first.precision, patches)
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / GALLERY
         path.write_text(html)

@@ -64,9 +64,9 @@ class TensorMemory(TorchDispatchMode):
         self.bytes -= size
 
 
-@torch.inference_mode()
+@torch.no_grad()  # as in evaluation: a compiled network has code of its own for each mode
 def seconds(model: AdaFocus, batch: Batch, patches: Look, repeats: int = 5) -> float:
-    """Median time of a batch: frames in, prediction out."""
+    """Median time of a batch: frames in, prediction out. A first pass, which may lay out or compile, is not counted."""
     times = []
     for _ in range(repeats + 1):
         started = time.perf_counter()

@@ -51,10 +51,11 @@ IN_WORDS = {"map": "mAP", "top1": "top-1"}
 """A data set's metric, for readers."""
 
 _SCORES = "top1|top5|map|hit_rate"
+_LOOKS = "policy|random|centre|glancer|warmup_random|probe_glancer|probe_focuser"
 PLACES = {
     "<stage>": "|".join(STAGES),
     "<network>": "glancer|focuser",
-    "<patches>": "(?:policy|random|centre|glancer|warmup_random|probe_glancer|probe_focuser)(?:_bf16|_fp16)?",
+    "<patches>": f"(?:{_LOOKS})(?:_bf16|_fp16)?(?:_compiled)?",
     "<score>": "(?:glancer_|focuser_)?(?:top1|map)",
     "<tt>": r"\d\d",
     "<ending>": "finished|pruned|failed|stopped",

@@ -13,7 +13,7 @@ from pipelines import charts
 from pipelines.charts import Point
 from pipelines.names import IN_WORDS
 from pipelines.published import MARKS, Published
-from pipelines.report import COLUMNS, LEGEND, Measured, Report, Section, cells
+from pipelines.report import LEGEND, Measured, Report, Section, texts_of
 
 
 def write(report: Report, path: Path) -> list[Path]:
@@ -48,7 +48,7 @@ def _environment(escape: bool) -> Environment:
     )
     environment.filters["cell"] = lambda text: str(text) if escape else _cell(str(text))
     environment.filters["hours"] = _hours
-    environment.filters["cells"] = cells
+    environment.filters["tables"] = texts_of
     environment.filters["slug"] = lambda text: re.sub(r"[^a-z0-9]+", "-", str(text).lower())
     return environment
 
@@ -56,7 +56,6 @@ def _environment(escape: bool) -> Environment:
 def _context(report: Report) -> dict[str, Any]:
     return {
         "report": report,
-        "columns": [heading for _, heading, _ in COLUMNS],
         "legend": LEGEND,
         "marks": MARKS,
         "metric_of": _metric,
@@ -72,12 +71,13 @@ def _metric(section: Section) -> str:
 
 
 def _beside(section: Section, rows_published: tuple[Published, ...]) -> list[dict[str, Any]]:
-    """Measured and published results in one list, ours first, then the paper's, then the rest by compute."""
+    """Measured and published results in one list, ours first (all rows of the best benchmark, of others the policy's),
+    then the paper's, then the rest by compute."""
     rows: list[dict[str, Any]] = []
-    for each in section.measured:
-        for row in each.rows:
+    for number, each in enumerate(section.measured):
+        for row in each.rows[: None if number == 0 else 1]:
             accuracy = f"{row[each.facts['metric']]:.1f}"
-            what = f"{each.name}: {row['method']}"
+            what = f"{each.shown}: {row['method']}"
             rows.append({"method": what, "accuracy": accuracy, "gflops": f"{row['gflops']:.3g}", "source": "here"})
     order = ["AdaFocus", "AdaFocus+", "AdaFocusV2", "Uni-AdaFocus", "baseline"]
     for published in sorted(rows_published, key=lambda row: (order.index(row.family), row.gflops)):

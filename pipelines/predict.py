@@ -19,7 +19,7 @@ from adafocus import predictor
 from adafocus.config import Precision
 from adafocus.models.adafocus import Patches
 from adafocus.predictor import ClipFrames, Prediction, VideoError
-from pipelines.benchmark import find_checkpoint
+from pipelines.chosen import find_checkpoint
 from pipelines.train import Places
 from preprocessing.clips import FRAME_EXTENSIONS, VIDEO_EXTENSIONS
 from preprocessing.schema import UserError
@@ -41,7 +41,7 @@ class AdaFocusPredictor(predictor.AdaFocusPredictor):
     ) -> Self:
         """Of a finished run, by its name or id, whose stages lie below `runs`. Raises UserError if there is none."""
         places = Places.of(shards or "", Path(runs))
-        folder, _, _ = find_checkpoint(places, run=run, sweep=None, folder=None)
+        folder = find_checkpoint(places, run=run, sweep=None, folder=None).folder
         return cls(folder, device=device, precision=precision, patches=patches, shards=shards)
 
 

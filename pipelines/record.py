@@ -26,6 +26,7 @@ from preprocessing.schema import DatasetInfo
 
 if TYPE_CHECKING:
     from pipelines.benchmark import Benchmark
+    from pipelines.chosen import Chosen
     from pipelines.train import Places
 
 MODEL = "model"
@@ -66,15 +67,18 @@ def complete(run: Run, folder: Path, places: Places) -> None:
     run.tags({"checkpoint": folder.name, "digest": meta.digest, "metric": meta.info["metric"]})
 
 
-def track(result: Benchmark, folder: Path, places: Places, trial: str, name: str) -> Run:
-    """Log a benchmark as an MLflow run of its own, linked with the trial that it measured (a run id, or empty), and
-    register the checkpoint if a recipe made it. The same measured again on the same machine goes into the same run."""
+def track(result: Benchmark, chosen: Chosen, places: Places) -> Run:
+    """Log a benchmark as an MLflow run of its own, linked with the trial that it measured (if it was one), and register
+    the checkpoint if a recipe made it. The same measured again on the same machine goes into the same run."""
+    folder, trial = chosen.folder, chosen.run_id
     info, digest = ClipLoader.describe(places.shards)
-    config, tracker = from_flat(checkpoint.read_meta(folder).config), places.tracker()
+    meta, tracker = checkpoint.read_meta(folder), places.tracker()
+    config = from_flat(meta.config)
     where = {key: str(result.facts[key]) for key in ("digest", "device", "threads", "batch_size")}
-    precisions = ",".join(dict.fromkeys(row.precision for row in result.rows))
+    forms = (f"{row.precision} compiled" if row.compiled else row.precision for row in result.rows)
+    precisions = ",".join(dict.fromkeys(forms))
     identity = {"trial": trial or folder.name, "checkpoint": folder.name, **where, "precisions": precisions}
-    run = tracker.run(info.name, "benchmark", f"benchmark {name}", **identity)
+    run = tracker.run(info.name, "benchmark", f"benchmark {chosen.name}", **identity)
     measured = Run.open(tracker, trial) if trial else None
     recipe = measured.param("recipe") if measured else ""
     facts = {**result.facts, **({"recipe": recipe} if recipe else {})}
@@ -95,7 +99,8 @@ def track(result: Benchmark, folder: Path, places: Places, trial: str, name: str
             path = Path(temporary) / f"{key}.parquet"
             pq.write_table(predicted.table(), path)
             run.artifact(path, "predictions")
-        draw_strips(folder, places.shards, Path(temporary) / "patches.png")
+        if not checkpoint.lacking(meta, "policy"):
+            draw_strips(folder, places.shards, Path(temporary) / "patches.png")
         _charts(result, info, online, Path(temporary))
         for path in sorted(Path(temporary).glob("*.png")):
             run.artifact(path)
@@ -121,7 +126,7 @@ def _online(result: Benchmark, config: Config) -> dict[str, list[dict[str, float
 
 
 def _charts(result: Benchmark, info: DatasetInfo, online: dict[str, list[dict[str, float]]], folder: Path) -> None:
-    """Write the pictures of the policy's predictions, and of accuracy over frames and over compute."""
+    """Write the pictures of the first row's predictions, and of accuracy over frames and over compute."""
     predicted = result.predictions[result.rows[0].key()]
     logits_NK, labels_NL = predicted.logits_NTK[:, -1], predicted.labels_NL
     first_N, guesses_N = labels_NL[:, 0].numpy(), logits_NK.argmax(1).numpy()

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from adafocus.config import STAGES
@@ -38,7 +39,7 @@ LEGEND = (
     "top-1, mAP in percent; hits: percent of frames in which the patch holds the whole object; GFLOPs: multiply-adds "
     "(10^9) per video; ms: one video at a time; MB: most that a batch and what is made of it take, beside the weights"
 )
-PARTS = {"gflops": "GFLOPs of the policy's row by part", "parameters": "parameters in millions by part"}
+PARTS = {"gflops": "GFLOPs of the first row by part", "parameters": "parameters in millions by part"}
 BENCHMARKS = ("activitynet", "fcvid", "minikinetics", "ssv1", "ssv2")
 """Data sets of the paper, in its order."""
 
@@ -57,17 +58,38 @@ class Measured:
 
     @property
     def score(self) -> float:
-        """The policy's, by the data set's metric, in percent."""
+        """The first row's, which is the policy's if there is one, by the data set's metric, in percent."""
         return float(self.rows[0][self.facts["metric"]])
 
     @property
-    def title(self) -> str:
-        """What was measured on what, in words."""
+    def shown(self) -> str:
+        """Its name, and the stage if it is not the last one."""
+        stage = self.facts.get("stage", STAGES[-1])
+        return self.name if stage == STAGES[-1] else f"{self.name}, after {stage}"
+
+    @property
+    def conditions(self) -> str:
+        """On what it was measured, in words."""
         facts = self.facts
+        threads = f", {facts['threads']} threads" if facts["device"] == "cpu" and "threads" in facts else ""
         return (
-            f"{facts['dataset']}: {self.name}, {facts['clips']} clips of split {facts['split']}, {facts['device']}, "
-            f"batch {facts['batch_size']}"
+            f"{facts['clips']} clips of split {facts['split']}, {facts['device']}{threads}, batch {facts['batch_size']}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Benchmarks under the same conditions as a table of texts: a block of rows each."""
+
+    title: str
+    headings: list[str]
+    blocks: list[list[list[str]]]
+    measured: list[Measured]
+
+    @property
+    def num_words(self) -> int:
+        """Columns of words, before those of numbers."""
+        return 1 + len(self.headings) - len(COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +190,7 @@ def collect(places: Places, sweep: str | None = None) -> Report:
     if not measured and not parents and not trials:
         what = f"sweep {sweep!r}" if sweep is not None else "trial yet"
         raise UserError(f"{_shown(places)} holds no {what}; `adafocus train` or `adafocus tune` makes one")
+    measured.sort(key=lambda each: each.score, reverse=True)
     sweeps = [_sweep(tracker, run, [t for t in trials if _of(t, run)]) for run in parents]
     names = dict.fromkeys([*(BENCHMARKS if sweep is None else ())])
     names |= dict.fromkeys([*(each.facts["dataset"] for each in measured), *(each.dataset for each in sweeps)])
@@ -177,7 +200,7 @@ def collect(places: Places, sweep: str | None = None) -> Report:
         mine = [each for each in sweeps if each.dataset == name]
         sections.append(Section(name, here, mine, _missing(name, here, mine) if sweep is None else []))
     sections.sort(key=lambda section: not (section.measured or section.sweeps))
-    single = [_trial(run) for run in trials if not run.data.tags.get("adafocus.sweep")]
+    single = [trial_of(run) for run in trials if not run.data.tags.get("adafocus.sweep")]
     return Report(_shown(places), sections, [trial for trial in single if trial.ending != "finished"], broken)
 
 
@@ -199,7 +222,9 @@ def _of(trial: Any, parent: Any) -> bool:
 
 def _sweep(tracker: Tracker, parent: Any, runs: list[Any]) -> SweepResult:
     data = parent.data
-    trials = sorted((_trial(run) for run in runs), key=lambda trial: -(trial.score if trial.score is not None else -1))
+    trials = sorted(
+        (trial_of(run) for run in runs), key=lambda trial: -(trial.score if trial.score is not None else -1)
+    )
     hours, alone = _stage_hours(tracker, [parent, *runs])
     metrics = {run.data.tags["adafocus.metric"] for run in runs if "adafocus.metric" in run.data.tags}
     return SweepResult(
@@ -216,7 +241,8 @@ def _sweep(tracker: Tracker, parent: Any, runs: list[Any]) -> SweepResult:
     )
 
 
-def _trial(run: Any) -> Trial:
+def trial_of(run: Any) -> Trial:
+    """What has become of a trial, from its run in MLflow."""
     tags, metrics = run.data.tags, run.data.metrics
     ending = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}.get(run.info.status, "running")
     if "adafocus.pruned" in tags:
@@ -261,19 +287,44 @@ def _missing(dataset: str, measured: list[Measured], sweeps: list[SweepResult]) 
     return told
 
 
-def show(results: list[Measured], console: Console) -> None:
-    """Print one table per benchmark."""
+def texts_of(results: Iterable[Measured]) -> list[Texts]:
+    """A table for all that was measured on the same data set under the same conditions."""
+    groups: dict[tuple[str, str], list[Measured]] = {}
     for result in results:
-        table = Table(title=result.title, title_justify="left", caption=LEGEND, caption_justify="left")
+        groups.setdefault((result.facts["dataset"], result.conditions), []).append(result)
+    headings, tables = [heading for _, heading, _ in COLUMNS], []
+    for (dataset, conditions), group in groups.items():
+        if len(group) == 1:
+            title, blocks = f"{dataset}: {group[0].shown}, {conditions}", [[cells(row) for row in group[0].rows]]
+            tables.append(Texts(title, headings, blocks, group))
+        else:
+            blocks = [[[each.shown, *cells(row)] for row in each.rows] for each in group]
+            tables.append(Texts(f"{dataset}: {conditions}", ["trial", *headings], blocks, group))
+    return tables
+
+
+def show(results: list[Measured], console: Console) -> None:
+    """Print the tables, and below that of a single benchmark what its parts cost."""
+    for texts in texts_of(results):
+        table = Table(title=texts.title, title_justify="left", caption=LEGEND, caption_justify="left")
         for number, (_, heading, _) in enumerate(COLUMNS):
             table.add_column(heading, justify="left" if number == 0 else "right", no_wrap=number > 0)
-        for row in result.rows:
-            table.add_row(*cells(row))
+        for block in texts.blocks:
+            if texts.num_words > 1:  # a terminal is too narrow for a column of names
+                table.add_row(f"[bold]{escape(block[0][0])}[/bold]")
+            for row in block:
+                table.add_row(*map(escape, row[texts.num_words - 1 :]))
+            table.add_section()
         console.print(table)
-        for what, unit in (("gflops", 1), ("parameters", 10**6)):
-            parts = {key.split(".")[1]: result.facts[key] / unit for key in result.facts if key.startswith(f"{what}.")}
-            if parts:
-                console.print(f"{PARTS[what]}: " + ", ".join(f"{part} {value:.3g}" for part, value in parts.items()))
+        if len(texts.measured) == 1:
+            _show_parts(texts.measured[0].facts, console)
+
+
+def _show_parts(facts: dict[str, Any], console: Console) -> None:
+    for what, unit in (("gflops", 1), ("parameters", 10**6)):
+        parts = {key.split(".")[1]: facts[key] / unit for key in facts if key.startswith(f"{what}.")}
+        if parts:
+            console.print(f"{PARTS[what]}: " + ", ".join(f"{part} {value:.3g}" for part, value in parts.items()))
 
 
 def show_report(report: Report, console: Console) -> None:

@@ -206,4 +206,6 @@ def _needs(run: MlflowRun, places: Places) -> list[str]:
     if not (folder / checkpoint.META).exists():
         return []
     meta = checkpoint.read_meta(folder)
-    return [stage_folder(stage, from_flat(meta.config), places.runs, meta.digest).name for stage in STAGES]
+    return meta.stages or [
+        stage_folder(stage, from_flat(meta.config), places.runs, meta.digest).name for stage in STAGES
+    ]

@@ -136,11 +136,12 @@ class StageTrainer:
         self.info = self.loader.info
         seed_step(config.seed, name, 0, 0)
         model = build_model(config, self.info.num_classes, pretrained=name == "pretrain")
+        self.before: list[str] = []  # folders of the stages that it starts from
         if name != "pretrain":
             before = stage_folder(STAGE_NAMES[STAGE_NAMES.index(name) - 1], config, runs, digest)
             if not (before / checkpoint.META).exists():
                 raise UserError(f"{before} is missing: stage {name} starts from it")
-            checkpoint.load_weights(model, before)
+            self.before = checkpoint.load_weights(model, before).stages or [before.name]
         model = model.to(self.device).to(memory_format=torch.channels_last)
         self.stage: Stage = STAGES[name](model, config)
         self.stage.check_batch(self.settings.batch_size // workers)
@@ -274,6 +275,7 @@ class StageTrainer:
             stage=self.name,
             key=self.folder.name.removeprefix(f"{self.name}-"),
             digest=self.digest,
+            stages=[*self.before, self.folder.name],
             info=self.info,
             extraction=self.loader.spec,
             history=self.progress.history,

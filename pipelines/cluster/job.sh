@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a cluster runs: preprocess, a sweep, its best trial measured, the report. Submit it from a checkout, which is sent along
+# What a cluster runs: preprocess, a sweep, its best trials measured, the report. Submit it from a checkout, which is sent along
 # (Ray leaves out what .gitignore and .rayignore name):
 #
 #     ray job submit --working-dir . --runtime-env-json "$JOB" -- bash pipelines/cluster/job.sh
@@ -12,7 +12,8 @@
 #   RECIPE, NAME         recipe and name of the sweep
 #   MLFLOW_TRACKING_URI  http://HOST:PORT of the MLflow server
 #   ADAFOCUS_COMMIT      commit of the files that are sent, which come without their history: logged with every run
-# PREPROCESS_ARGS and TUNE_ARGS are added to the commands. Whatever is killed goes on where it stopped when it is submitted again.
+# PREPROCESS_ARGS, TUNE_ARGS and BENCHMARK_ARGS (--best 3 --gpus-per-worker 1) are added to the commands. Whatever is killed goes
+# on where it stopped when it is submitted again.
 #
 # Exit status: 0 done; TRIALS_FAILED_STATUS (1 unless set) if trials failed, which the report lists: what finished is measured
 # and reported all the same; else that of the command that could not work. Set it to 0 where a failed job is repeated by itself.
@@ -39,6 +40,7 @@ tuned=0
 # shellcheck disable=SC2086
 adafocus tune --recipe "$RECIPE" --shards "$SHARDS" --name "$NAME" --ray-address auto ${TUNE_ARGS:-} || tuned=$?
 [ "$tuned" -le 1 ] || exit "$tuned"
-adafocus benchmark --sweep "$NAME" --shards "$SHARDS"
+# shellcheck disable=SC2086
+adafocus benchmark --sweep "$NAME" --shards "$SHARDS" --ray-address auto ${BENCHMARK_ARGS:-}
 adafocus report --name "$NAME" --out "$RUNS/results/RESULTS.md"
 [ "$tuned" -eq 0 ] || exit "${TRIALS_FAILED_STATUS:-1}"

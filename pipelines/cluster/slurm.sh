@@ -15,6 +15,7 @@ set -euo pipefail
 export DATASET=${DATASET:-activitynet} RECIPE=${RECIPE:-activitynet-128} NAME=${NAME:-an128}
 export DATA_ROOT=${DATA_ROOT:-/shared/$DATASET} SHARDS=${SHARDS:-/shared/shards/$DATASET} RUNS=${RUNS:-/shared/runs}
 export TUNE_ARGS=${TUNE_ARGS:---space recipe --num-samples 8 --gpus-per-worker 1}
+export BENCHMARK_ARGS=${BENCHMARK_ARGS:---gpus-per-worker 1}
 
 cd "${SLURM_SUBMIT_DIR:?submit me with sbatch}"
 # shellcheck source=/dev/null

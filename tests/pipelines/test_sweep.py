@@ -17,6 +17,7 @@ from adafocus.config import Config, override
 from adafocus.stages.trainer import Options
 from pipelines import benchmark as bench
 from pipelines import names, report
+from pipelines.chosen import find_checkpoint
 from pipelines.endings import TrialResult
 from pipelines.ray_session import ray_session
 from pipelines.record import track
@@ -129,15 +130,17 @@ def test_prefixes_cost_their_share_of_frames(tiny_config: Config) -> None:
 
 
 def test_benchmark_and_report(finished: list[TrialResult], places: Places, tmp_path: Path) -> None:
-    folder, trial, name = bench.find_checkpoint(places, run=None, sweep="s", folder=None)
-    assert name.startswith("s gamma=")
+    chosen = find_checkpoint(places, run=None, sweep="s", folder=None)
+    folder, trial = chosen.folder, chosen.run_id
+    assert chosen.name.startswith("s gamma=")
     scores = {trial.score for trial in finished}
     assert places.tracker().find("trial", trial=folder.name.split("-")[1])[0].data.metrics["finetune/val_top1"] == max(
         scores
     )
     precisions = bench.parse_precisions("float32,bf16")
-    result = bench.benchmark(folder, places, Options(device="cpu"), batch_size=4, precisions=precisions, probe=True)
-    run = track(result, folder, places, trial, name)
+    how = bench.How(batch_size=4, precisions=precisions, probe=True)
+    result = bench.benchmark(folder, places, Options(device="cpu"), how)
+    run = track(result, chosen, places)
     methods = [method for method, _, _ in bench.METHODS]
     probes = [f"whole frames: probe on {network}" for network, _ in bench.PROBES]
     assert [row.method for row in result.rows] == [*methods, *(f"{method}, bf16" for method in methods), *probes]
@@ -161,7 +164,7 @@ def test_benchmark_and_report(finished: list[TrialResult], places: Places, tmp_p
     rare |= {shown for shown, _ in names.METRICS if shown.startswith(("trials", "reuse/"))}  # of the sweep, not a trial
     assert {shown for shown, _ in names.METRICS} - {names.explain(name) for name in logged} <= rare
     # The report has these rows from MLflow alone, and measuring again does not add a run.
-    track(result, folder, places, trial, name)
+    track(result, chosen, places)
     (reported,) = report.collect(places, "s").measured
     assert reported.rows == result.table() and reported.trial == trial
     assert json.loads(report.as_json([reported]))[0]["facts"]["clips"] == 10
