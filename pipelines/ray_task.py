@@ -25,12 +25,16 @@ def run_tasks(work: Sequence[Callable[[], Result]], *, address: str, cpus: float
     """Call one after the other, each on a machine of the cluster that has so many CPUs (0: one beside a GPU, else as
     many as the largest machine has) and GPUs free. What they log is shown here.
 
-    Raises UserError if there is no cluster at `address`, as the task raised it, or if its worker died again and again.
+    Raises UserError if there is no cluster at `address`, for what a local one has not, as the task raised it, or if its
+    worker died again and again.
     """
     with ray_session(address, worker_logs=True):
         cpus = cpus or (1 if gpus else largest("CPU"))
         if gpus > largest("GPU") or cpus > largest("CPU"):
-            log.info("no machine of the cluster has %g CPUs and %g GPUs: waiting for one to join", cpus, gpus)
+            lack = f"no machine of the cluster has {cpus:g} CPUs and {gpus:g} GPUs"
+            if address == "local":
+                raise UserError(lack)
+            log.info("%s: waiting for one to join", lack)
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=STARTS_AGAIN)(_task)
         return [_get(task.remote(each)) for each in work]
 

@@ -169,6 +169,8 @@ def test_it_can_run_on_a_machine_of_a_cluster(swept: Places, cli: Callable[..., 
     with ray_session(None):
         status, out, err = cli("--sweep", "s", "--ray-address", "local", "--json")
         assert status == 0, err
+        status, _, err = cli("--sweep", "s", "--ray-address", "local", "--gpus-per-worker", 1)
+        assert status == 2 and "no machine of the cluster has 1 CPUs and 1 GPUs" in err
         status, _, err = cli("--checkpoint", made(swept, "pretrain"), "--ray-address", "local")
         assert status == 2 and "of stage pretrain, after which its classifier" in err.strip().splitlines()[-1]
     (found,) = json.loads(out)
