@@ -161,7 +161,8 @@ def dashboard(
         raise UserError(f"MLFLOW_TRACKING_URI is {places.tracking_uri}: that server has the dashboard already")
     typer.echo(f"MLflow: http://{host}:{port}/#/experiments?{MODEL_VIEW}  (Ctrl-C stops it)")
     sys.stdout.flush()
-    arguments = ["server", "--backend-store-uri", places.tracking_uri, "--host", host, "--port", str(port)]
+    arguments = ["server", "--host", host, "--port", str(port)]
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = places.tracking_uri  # it may hold a password, and arguments are public
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # nothing here needs it, and it runs code
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments, "--workers", "1"])
 
