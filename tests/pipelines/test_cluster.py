@@ -203,10 +203,11 @@ def test_the_image_is_built_from_nothing_but_the_project() -> None:
 
 def test_the_commands_options_exist() -> None:
     texts = {path.name: path.read_text() for path in CLUSTER.iterdir()}
-    given = re.findall(r"TUNE_ARGS(?:: |\": \"|:-)(--[^\"}\n]+)", "\n".join(texts.values()))
-    assert len(given) == 3
-    for words in given:
-        assert {word for word in words.split() if word.startswith("--")} <= options_of("tune"), words
+    for verb in ("tune", "benchmark"):
+        given = re.findall(rf"{verb.upper()}_ARGS(?:: |\": \"|:-)(--[^\"}}\n]+)", "\n".join(texts.values()))
+        assert len(given) == 3
+        for words in given:
+            assert {word for word in words.split() if word.startswith("--")} <= options_of(verb), words
     verbs = re.findall(r"^adafocus (\w+) (.*)$", texts["job.sh"], re.MULTILINE)
     assert [verb for verb, _ in verbs] == ["preprocess", "tune", "benchmark", "report"]
     for verb, words in verbs:
