@@ -132,17 +132,28 @@ def report(
         typer.echo(f"written: {', '.join(map(str, written))}")
 
 
-def recipes(as_json: Json = False) -> None:
-    """List the recipes."""
+def recipes(
+    flops: Annotated[
+        bool, typer.Option("--flops", help="Count giga multiply-adds per video, and parameters, by part.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the recipes, or what each of them costs."""
     import json
 
-    from pipelines.recipes import RECIPES
+    from pipelines.recipes import RECIPES, about
 
-    lines = {name: (recipe.__doc__ or "").splitlines()[0] for name, recipe in RECIPES.items()}
+    if flops:
+        from rich.console import Console
+
+        from pipelines.costs import cost, cost_table
     if as_json:
-        typer.echo(json.dumps([{"recipe": name, "about": about} for name, about in lines.items()]))
+        rows = [{"recipe": name, "about": about(name), **(cost(name) if flops else {})} for name in RECIPES]
+        typer.echo(json.dumps(rows))
+    elif flops:
+        Console().print(cost_table({name: cost(name) for name in RECIPES}))
     else:
-        typer.echo("\n".join(f"{name:18} {about}" for name, about in lines.items()))
+        typer.echo("\n".join(f"{name:18} {about(name)}" for name in RECIPES))
 
 
 def dashboard(
@@ -168,6 +179,7 @@ def dashboard(
 
 
 def config_of(recipe: str, changes: list[str] | None, scale_lr: bool) -> Config:
+    from adafocus.bounds import check
     from adafocus.config import override
     from pipelines.recipes import find_recipe, scale_rates
 
@@ -178,7 +190,7 @@ def config_of(recipe: str, changes: list[str] | None, scale_lr: bool) -> Config:
             raise UserError(f"--set {change!r} is not of the form key=value")
         is_file = key.endswith("_weights") and value not in ("imagenet", "none")
         pairs[key] = str(Path(value).absolute()) if is_file else value  # for it is read from other folders too
-    config = override(find_recipe(recipe), pairs)
+    config = check(override(find_recipe(recipe), pairs))
     return scale_rates(config, find_recipe(recipe)) if scale_lr else config
 
 

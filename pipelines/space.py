@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from adafocus.bounds import TOGETHER, check, check_bounds
 from adafocus.config import STAGES, Config, override, stage_key
 from preprocessing.schema import UserError
 
@@ -53,12 +54,14 @@ class Space:
 
     def check(self, config: Config) -> None:
         """Raise UserError for an unknown key or a value that does not fit it, before anything is started."""
+        # Where several settings that have to fit each other differ, a trial says which of its own do not.
+        fits = check_bounds if len(self.keys & TOGETHER) > 1 else check
         twice = sorted(self.grid.keys() & self.sample.keys())
         if twice:
             raise UserError(f"{twice[0]} is in the grid and drawn too: take one of the two out")
         for key, values in self.grid.items():
             for value in values:
-                override(config, {key: value})
+                fits(override(config, {key: value}))
         for key, (sampler, arguments) in self.sample.items():
             if sampler not in SAMPLERS:
                 raise UserError(f"{key}: unknown distribution {sampler!r}; known: {', '.join(SAMPLERS)}")
@@ -69,8 +72,8 @@ class Space:
                 arguments[0] >= arguments[1] or (sampler == "loguniform" and arguments[0] <= 0) or arguments[-1] <= 0
             ):
                 raise UserError(f"{key}: {sampler}:{':'.join(map(str, arguments))} is no range, from small to large")
-            for value in arguments if wanted is None else arguments[:1]:
-                override(config, {key: value})
+            for value in arguments if wanted is None else _ends(sampler, arguments):
+                fits(override(config, {key: value}))
 
     def points(self, config: Config, num_samples: int) -> list[Point]:
         """The trials of a grid or random search, each once: the whole grid for each of `num_samples` draws.
@@ -86,6 +89,14 @@ class Space:
                     point[key] = SAMPLERS[sampler][1](rng, arguments)
                 found.setdefault(override(config, point), point)
         return list(found.values())
+
+
+def _ends(sampler: str, arguments: list[Any]) -> tuple[float, float]:
+    """The least and the greatest value that is drawn."""
+    low, high = arguments[:2]
+    if sampler == "quniform":
+        return round(low / arguments[2]) * arguments[2], round(high / arguments[2]) * arguments[2]
+    return low, high - 1 if sampler == "randint" else math.nextafter(high, low)
 
 
 def spread(points: list[Point], config: Config, digest: str) -> list[Point]:

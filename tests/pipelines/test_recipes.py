@@ -5,8 +5,10 @@ Where it says fp16, in bf16: a CPU computes fp16 a hundred times slower (`test_s
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -18,6 +20,7 @@ from adafocus.config import Config, OptimConfig, override
 from adafocus.models.adafocus import build_model
 from adafocus.stages import STAGES
 from adafocus.stages.steps import lr_factor, scaling_line
+from pipelines.cli import main
 from pipelines.recipes import RECIPES, find_recipe, scale_rates
 from preprocessing.schema import UserError
 
@@ -80,3 +83,34 @@ def test_something_something_pretrains_in_steps() -> None:
 def test_an_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(UserError, match="nearest known one is 'ssv1-144'"):
         find_recipe("ssv1-14")
+
+
+PUBLISHED = {
+    **{"activitynet-96": 17.2, "activitynet-128": 26.5, "activitynet-160": 38.5, "activitynet-192": 53.2},
+    **{"ssv1-144": 23.5, "ssv1-160": 27.5, "ssv1-176": 33.7},
+}
+
+
+def test_the_command_line_counts_what_recipes_cost(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def printed(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["adafocus", "recipes", "--flops", *arguments])
+        with pytest.raises(SystemExit):
+            main()
+        return capsys.readouterr().out
+
+    rows = {row["recipe"]: row for row in json.loads(printed("--json"))}
+    assert rows.keys() == RECIPES.keys()
+    assert {name: round(rows[name]["gflops"]["total"], 1) for name in PUBLISHED} == PUBLISHED
+    for row in rows.values():
+        for counts in (row["gflops"], row["parameters"]):
+            total = counts.pop("total")
+            assert set(counts) == {"glancer", "policy", "focuser", "classifier"} and min(counts.values()) > 0
+            assert sum(counts.values()) == pytest.approx(total)
+            counts["total"] = total
+    # ResNet-50 without its thousand classes, as torchvision documents it, and with 200.
+    assert rows["activitynet-128"]["parameters"]["focuser"] == 25_557_032 - 800 * 2049
+    table = {line.split()[0]: line.split() for line in printed().splitlines()[2:]}
+    assert {name: float(table[name][-2]) for name in PUBLISHED} == PUBLISHED
+    assert all(table[name][-1] == f"{row['parameters']['total'] / 1e6:.1f}" for name, row in rows.items())

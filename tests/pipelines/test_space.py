@@ -120,3 +120,29 @@ def test_a_file_that_is_no_space_is_named(text: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the space file .*space.yaml cannot be read") as raised:
         parse([], [], file)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("grid", "sample", "words"),
+    [
+        (["ppo.gamma=0.5,7"], [], "ppo.gamma is 7, but has to be at least 0 and at most 1"),
+        (["ppo.batch_size=32,-8"], [], "ppo.batch_size is -8, but has to be at least 1"),
+        ([], ["model.dropout=uniform:0:3"], "model.dropout is 3, but has to be at least 0 and below 1"),
+        ([], ["ppo.gamma=choice:0.5:1.5"], "ppo.gamma is 1.5"),
+        ([], ["model.grid_size=quniform:1:7:2"], "model.grid_size is 0, but has to be at least 2"),
+        (["model.patch_size=44,113"], [], "model.patch_size is 113, but frames have 112"),
+        (["finetune.accumulate=1,3"], [], "finetune.batch_size is 32, but has to be a multiple"),
+    ],
+)
+def test_values_outside_their_bounds_are_refused_before_anything_starts(
+    grid: list[str], sample: list[str], words: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        parse(grid, sample).check(demo())
+    assert words in str(error.value)
+
+
+def test_values_inside_their_bounds_are_not() -> None:
+    ranges = ["model.dropout=uniform:0:1", "model.grid_size=randint:2:8", "ppo.clip=quniform:0.1:0.32:0.1"]
+    parse([], ranges).check(demo())
+    parse(["ppo.batch_size=6,9", "ppo.accumulate=3"], []).check(demo())  # they fit each other
