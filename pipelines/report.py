@@ -71,7 +71,8 @@ class Measured:
     def conditions(self) -> str:
         """On what it was measured, in words."""
         facts = self.facts
-        threads = f", {facts['threads']} threads" if facts["device"] == "cpu" and "threads" in facts else ""
+        count = facts.get("threads", 0) if facts["device"] == "cpu" else 0
+        threads = f", {count} thread{'s' if count > 1 else ''}" if count else ""
         return (
             f"{facts['clips']} clips of split {facts['split']}, {facts['device']}{threads}, batch {facts['batch_size']}"
         )

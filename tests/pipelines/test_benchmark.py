@@ -148,7 +148,8 @@ def test_the_best_of_a_sweep_are_measured_into_one_table(
 ) -> None:
     status, out, _ = cli("--sweep", "s", "--best", 2, "--batch-size", 4)
     assert status == 0 and out.count("patches") == 1
-    assert f"synthetic: 10 clips of split val, cpu, {torch.get_num_threads()} threads, batch 4" in out
+    threads = torch.get_num_threads()
+    assert f"synthetic: 10 clips of split val, cpu, {threads} thread{'s' * (threads > 1)}, batch 4" in out
     assert [line.split("│")[1].strip() for line in out.splitlines() if "│ s " in line] == ["s b", "s c"]
     results = report.collect(swept, "s")
     assert sorted(each.name for each in results.measured) == ["s b", "s c"]
