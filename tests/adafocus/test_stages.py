@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
 from adafocus import checkpoint
 from adafocus.config import Config, OptimConfig, override
+from adafocus.diverged import DivergedError
 from adafocus.loader import ClipLoader
 from adafocus.models.adafocus import build_model
 from adafocus.stages import STAGES
 from adafocus.stages.loop import run_stage
 from adafocus.stages.stage import TRAINABLE, prefix_loss
-from adafocus.stages.steps import LossWatch, NonFiniteLossError, lr_factor, seed_step
+from adafocus.stages.steps import CHECK_EVERY, LossWatch, NonFiniteLossError, lr_factor, seed_step
 from adafocus.stages.trainer import EpochReport, Options
 from adafocus.stages.update import Updater
 from preprocessing.schema import UserError
@@ -109,12 +110,57 @@ class StoppedError(Exception):
     pass
 
 
-@pytest.mark.parametrize("stop_after", [1, 4, 5])
+SMALL = {"data.crop": 16, "data.resize": 16, "model.glance_size": 16, "model.patch_size": 8}
+"""For fp16, which a CPU computes slowly."""
+TRIMMED = {
+    "model.family": "trimmed",
+    "model.action": "gaussian",
+    "model.classifier": "average",
+    "model.reuse_glance": True,
+    "model.policy_norm": True,
+    "data.num_focus_frames": 6,
+}
+HARD = {
+    **TRIMMED,
+    **SMALL,
+    "data.num_frames": 2,
+    "data.num_focus_frames": 2,
+    "ppo.update_epochs": 2,
+    **{f"{name}.{key}": value for name in STAGES for key, value in (("accumulate", 2), ("precision", "fp16"))},
+    **{f"{name}.clip_grad_norm": 1.0 for name in STAGES},
+    **{f"{name}.optimizer": "sgd" for name in STAGES if name != "ppo"},
+}
+"""All that a state has to hold: momentum, a scaler, the policy's batch norms, several passes and micro-batches."""
+
+Whole = tuple[Config, Path, dict[str, tuple[Path, list[EpochReport]]]]
+
+
+@pytest.fixture(scope="module", params=["untrimmed", "trimmed"])
+def whole(
+    request: pytest.FixtureRequest, tiny_config: Config, synthetic_shards: str, tmp_path_factory: pytest.TempPathFactory
+) -> Whole:
+    """A configuration, and what an uninterrupted run makes of it: three steps an epoch, two epochs a stage."""
+    config = override(tiny_config, HARD if request.param == "trimmed" else {"ppo.update_epochs": 2})
+    runs = tmp_path_factory.mktemp("whole")
+    return config, runs, {name: train(name, config, synthetic_shards, runs) for name in STAGES}
+
+
+@pytest.mark.parametrize(
+    ("name", "stop_after"), [("pretrain", 1), ("pretrain", 5), ("warmup", 4), ("ppo", 2), ("ppo", 4), ("finetune", 4)]
+)
 def test_a_stopped_run_ends_with_the_same_bits(
-    stop_after: int, tiny_config: Config, synthetic_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    stop_after: int,
+    whole: Whole,
+    synthetic_shards: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Three steps an epoch, two epochs; a state is saved after every step."""
-    whole, expected = train("pretrain", tiny_config, synthetic_shards, tmp_path / "a")
+    """A state is saved after every step, and nothing else outlives the stop."""
+    config, runs, finished = whole
+    for earlier in list(STAGES)[: list(STAGES).index(name)]:
+        folder = finished[earlier][0]
+        shutil.copytree(folder, tmp_path / folder.name)
     steps = 0
     original = Updater.step
 
@@ -127,14 +173,14 @@ def test_a_stopped_run_ends_with_the_same_bits(
 
     monkeypatch.setattr(Updater, "step", stop)
     with pytest.raises(StoppedError):
-        train("pretrain", tiny_config, synthetic_shards, tmp_path / "b", save_every_s=0)
+        train(name, config, synthetic_shards, tmp_path, save_every_s=0)
     monkeypatch.setattr(Updater, "step", original)
-    resumed, reports = train("pretrain", tiny_config, synthetic_shards, tmp_path / "b", save_every_s=0)
-    assert same(whole, resumed)
-    skip = ("seconds",)
+    resumed, reports = train(name, config, synthetic_shards, tmp_path, save_every_s=0)
+    folder, expected = finished[name]
+    assert same(folder, resumed)
     for left, right in zip(expected, reports, strict=True):
         for key, value in left.metrics.items():
-            assert key.endswith(skip) or right.metrics[key] == pytest.approx(value, rel=1e-6), key
+            assert key.endswith("seconds") or right.metrics[key] == pytest.approx(value, rel=1e-6), key
 
 
 def test_all_stages_run_and_are_found_again(tiny_config: Config, synthetic_shards: str, tmp_path: Path) -> None:
@@ -164,10 +210,42 @@ def test_a_loss_that_is_not_finite_names_its_clips(
 ) -> None:
     """Fp16's scaler leaves out steps whose gradients overflow, but not a loss that does."""
     rates = {"pretrain.head_lr": 1e30, "pretrain.backbone_lr": 1e30}
-    small = {"data.crop": 16, "data.resize": 16, "model.glance_size": 16, "model.patch_size": 8}  # fp16 is slow
-    broken = override(tiny_config, {**rates, **small, "pretrain.precision": precision})
+    broken = override(tiny_config, {**rates, **SMALL, "pretrain.precision": precision})
     with pytest.raises(NonFiniteLossError, match=r"on the batch of clips train/000\d\d, train/"):
         train("pretrain", broken, synthetic_shards, tmp_path)
+
+
+@pytest.mark.parametrize("rate", [1e30, 1e38])
+@pytest.mark.parametrize("name", ["pretrain", "warmup"])
+def test_a_model_that_the_last_step_destroyed_is_not_committed(
+    name: str, rate: float, tiny_config: Config, synthetic_shards: str, tmp_path: Path
+) -> None:
+    """One step, after which no loss is computed: predictions and weights tell."""
+    config = override(tiny_config, {"pretrain.epochs": 1, f"{name}.epochs": 1, f"{name}.batch_size": 24})
+    if name != "pretrain":
+        train("pretrain", config, synthetic_shards, tmp_path)
+    sgd = {"optimizer": "sgd", "head_lr": rate, "backbone_lr": rate}
+    config = override(config, {f"{name}.{key}": value for key, value in sgd.items()})
+    with pytest.raises(DivergedError, match=r"logits are NaN or infinite on 10 of 10 clips: val/0000\d, .* and 2 more"):
+        train(name, config, synthetic_shards, tmp_path)
+    assert not list(tmp_path.glob(f"{name}-*/meta.json"))
+
+
+def test_weights_that_are_not_finite_are_not_committed(
+    tiny_config: Config, synthetic_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where predictions do not show it: the policy has no say in pretraining's."""
+    original = Updater.step
+
+    def spoil(self: Updater, *args: object) -> object:
+        with torch.no_grad():
+            self.stage.model.policy.actor.bias[0] = math.nan
+        return original(self, *args)
+
+    monkeypatch.setattr(Updater, "step", spoil)
+    with pytest.raises(DivergedError, match="weights are NaN or infinite after the last epoch of stage pretrain"):
+        train("pretrain", tiny_config, synthetic_shards, tmp_path)
+    assert not list(tmp_path.glob("pretrain-*/meta.json"))
 
 
 def test_watch_names_the_batch() -> None:
@@ -180,7 +258,8 @@ def test_watch_names_the_batch() -> None:
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_lower_precision_trains(precision: str, tiny_config: Config, synthetic_shards: str, tmp_path: Path) -> None:
-    config = override(tiny_config, {f"{name}.precision": precision for name in STAGES})
+    changes = SMALL | {"data.num_frames": 2, "data.num_focus_frames": 2} if precision == "fp16" else {}
+    config = override(tiny_config, {**changes, **{f"{name}.precision": precision for name in STAGES}})
     for name in STAGES:
         _, reports = train(name, config, synthetic_shards, tmp_path)
         assert math.isfinite(reports[-1].metrics[f"{name}/loss"])
@@ -201,53 +280,6 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(
 ) -> None:
     with pytest.raises(UserError, match="cannot share evenly"):
         train("pretrain", override(tiny_config, {"pretrain.accumulate": 3}), synthetic_shards, tmp_path)
-
-
-def train_all(configs: list[Config], shards: str, runs: Path) -> None:
-    """Every stage of every configuration, with batch norms on their running statistics in training too."""
-    torch.nn.BatchNorm2d.train = lambda self, mode=True: torch.nn.Module.train(self, False)  # type: ignore
-    for config in configs:
-        for name in STAGES:
-            train(name, config, shards, runs)
-
-
-def ddp_worker(rank: int, world: int, configs: list[Config], shards: str, runs: Path, port: int) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
-    train_all(configs, shards, runs)
-    torch.distributed.destroy_process_group()
-
-
-def test_two_workers_train_every_stage_as_one_does(
-    tiny_config: Config, synthetic_shards: str, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On the same global batches, with the same random patches, actions and labels, to the same weights.
-
-    What is each worker's own is taken out: dropout's masks, and the statistics of batch norm, which are those of a
-    worker's share of the batch, as in the reference. SGD, for Adam makes whole steps out of rounding errors.
-    """
-    changes: dict[str, object] = {"model.dropout": 0, "ppo.lr": 1e-4}
-    changes |= {f"{name}.epochs": 1 for name in STAGES}
-    changes |= {f"{name}.optimizer": "sgd" for name in STAGES if name != "ppo"}
-    trimmed = {"model.family": "trimmed", "model.classifier": "average", "model.action": "gaussian"}
-    configs = [
-        override(tiny_config, changes),
-        override(tiny_config, {**changes, **trimmed, "data.num_focus_frames": 6}),
-    ]
-    mp.spawn(ddp_worker, (2, configs, synthetic_shards, tmp_path / "two", free_port), nprocs=2)
-    monkeypatch.setattr(torch.nn.BatchNorm2d, "train", torch.nn.BatchNorm2d.train)  # so that it is put back
-    train_all(configs, synthetic_shards, tmp_path / "one")
-    folders = sorted(path.name for path in (tmp_path / "one").glob("*-*"))
-    assert len(folders) == 8 and folders == sorted(path.name for path in (tmp_path / "two").glob("*-*"))
-    for folder in folders:
-        one, two = tmp_path / "one" / folder, tmp_path / "two" / folder
-        expected = weights(one)
-        for key, value in weights(two).items():
-            assert torch.allclose(value, expected[key], rtol=1e-3, atol=2e-5), f"{folder}: {key}"
-        left, right = (checkpoint.read_meta(each).history[-1]["metrics"] for each in (one, two))
-        for key in left:
-            if key.endswith(("/loss", "/accuracy", "/reward", "/val_map")):
-                assert left[key] == pytest.approx(right[key], rel=1e-3, abs=1e-4), f"{folder}: {key}"
 
 
 @pytest.mark.parametrize(
@@ -298,3 +330,13 @@ def test_seeds_differ_by_step_stage_and_epoch() -> None:
         seed_step(*step)
         draws.add(torch.rand(1).item())
     assert len(draws) == 5
+
+
+def test_losses_are_looked_at_now_and_then() -> None:
+    watch = LossWatch()
+    with pytest.raises(NonFiniteLossError, match="clips 7"):
+        for step in range(CHECK_EVERY):
+            for part in range(3):  # micro-batches, or passes
+                watch.add(torch.tensor(math.nan if (step, part) == (7, 2) else 1.0), [str(step)])
+            watch.end_step()
+    assert step == CHECK_EVERY - 1

@@ -20,12 +20,13 @@ from pipelines.tracking import Tracker
 from pipelines.train import Places, train
 
 
-def start(shards: str, runs: Path, changes: dict[str, object]) -> subprocess.Popen[bytes]:
+def start(shards: str, runs: Path, changes: dict[str, object], *more: str) -> subprocess.Popen[str]:
     settings = [word for key, value in changes.items() for word in ("--set", f"{key}={text(value)}")]
     argv = [sys.executable, "-m", "pipelines.cli", "train", "--recipe", "demo", "--shards", shards, "--runs", str(runs)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("MLFLOW_TRACKING_URI", None)
-    return subprocess.Popen([*argv, *settings], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE if more == () else subprocess.DEVNULL}
+    return subprocess.Popen([*argv, *settings, *more], env=environment, text=True, **output)  # type: ignore[call-overload]
 
 
 def text(value: object) -> str:
