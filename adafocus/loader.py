@@ -76,6 +76,7 @@ class ClipLoader:
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else each iteration takes a number from the one that dropout draws from
         )
 
     @staticmethod

@@ -148,18 +148,23 @@ def test_batch_norms_of_the_policy_move_once_a_pass(
     torch.testing.assert_close(norm.running_mean, expected)
 
 
-def test_logs_are_means_over_passes_and_micro_batches(small: Callable[..., Config], make_batch: MakeBatch) -> None:
+def test_logs_are_means_over_passes_and_micro_batches(
+    small: Callable[..., Config], make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = small("activitynet-128", {"ppo.update_epochs": 3, "ppo.accumulate": 2, "ppo.clip_grad_norm": 1.0})
     made = updater("ppo", config)
     each: list[dict[str, float]] = []
     made.stage.register_forward_hook(
         lambda module, given, out: each.append({"loss": out[0].item()} | {k: v.item() for k, v in out[1].items()})
     )
+    clip, norms = torch.nn.utils.clip_grad_norm_, []
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *given: norms.append(clip(*given)) or norms[-1])
     logs = step(made, make_batch(config, CLIPS, CLASSES, seed=1))
     assert len(each) == 6 and each[0]["ratio"] == pytest.approx(1, abs=1e-6) and each[5]["approx_kl"] > 1e-7
     for key in each[0]:
         assert logs[key] == pytest.approx(sum(row[key] for row in each) / 6, rel=1e-5, abs=1e-7), key
-    assert logs["grad_norm"] > 0
+    norms = torch.stack(norms)
+    assert logs["grad_norm"] == pytest.approx(norms.mean().item()) and norms.std() > 0
 
 
 @pytest.mark.parametrize(("precision", "accumulate"), [("float32", 1), ("float32", 4), ("fp16", 1), ("fp16", 4)])

@@ -119,9 +119,7 @@ def diverge(rank: int, world: int, config: Config, shards: str, runs: Path, port
 
     Pretrain.forward = forward  # type: ignore[method-assign]
     try:
-        run_stage(
-            "pretrain", config, shards=shards, runs=runs, options=Options(device="cpu"), report=lambda row: None
-        )
+        run_stage("pretrain", config, shards=shards, runs=runs, options=Options(device="cpu"), report=lambda row: None)
     except Exception as error:
         (runs / f"{rank}.txt").write_text(f"{type(error).__name__}: {error}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from adafocus.checkpoint import load_state, read_meta
 from adafocus.config import STAGES, Config, override
 from adafocus.stages.trainer import Options
 from pipelines.stored import list_stored
@@ -25,8 +27,10 @@ def start(shards: str, runs: Path, changes: dict[str, object], *more: str) -> su
     argv = [sys.executable, "-m", "pipelines.cli", "train", "--recipe", "demo", "--shards", shards, "--runs", str(runs)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("MLFLOW_TRACKING_URI", None)
-    output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE if more == () else subprocess.DEVNULL}
-    return subprocess.Popen([*argv, *settings, *more], env=environment, text=True, **output)  # type: ignore[call-overload]
+    with runs.with_suffix(".log").open("a") as output:
+        return subprocess.Popen(
+            [*argv, *settings, *more], env=environment, stdout=subprocess.DEVNULL, stderr=output, text=True
+        )
 
 
 def text(value: object) -> str:
@@ -41,10 +45,11 @@ def finished(runs: Path) -> list[str]:
 def test_killed_in_every_stage_it_ends_with_the_same_bits(
     synthetic_shards: str, tmp_path: Path, tiny_changes: dict[str, object]
 ) -> None:
+    """A state is saved after every step, so that they are killed inside an epoch too."""
     assert start(synthetic_shards, tmp_path / "whole", tiny_changes).wait() == 0
-    runs, kills = tmp_path / "killed", set()
+    runs, kills, inside = tmp_path / "killed", set(), set()
     for stage in ("pretrain", "warmup", "ppo", "finetune"):
-        process = start(synthetic_shards, runs, tiny_changes)
+        process = start(synthetic_shards, runs, tiny_changes, "--save-every", "0")
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
             if list(runs.glob(f"{stage}-*.partial/state.pt")):  # it is in the middle of this stage
@@ -53,7 +58,11 @@ def test_killed_in_every_stage_it_ends_with_the_same_bits(
                 break
             time.sleep(0.005)
         process.wait()
-    assert len(kills) >= 3, f"killed only in {kills}"
+        for partial in runs.glob("*.partial"):
+            state = load_state(partial)
+            if state and 0 < state["progress"]["step"] < 3:
+                inside.add(stage)
+    assert len(kills) >= 3 and inside, f"killed only in {kills}, inside an epoch in {inside}"
     assert start(synthetic_shards, runs, tiny_changes).wait() == 0
     assert finished(runs) == finished(tmp_path / "whole")
     for name in finished(runs):
@@ -85,3 +94,30 @@ def test_another_configuration_of_the_same_name_is_a_run_of_its_own(
     assert {run.data.tags["adafocus.checkpoint"] for run in runs} == {folder.name for folder in folders}
     # No stage has lost its user.
     assert all(each.users == ("demo",) for each in list_stored(places))
+
+
+def test_training_that_diverges_says_so_in_a_line(
+    synthetic_shards: str, tmp_path: Path, tiny_changes: dict[str, object]
+) -> None:
+    runs = tmp_path / "runs"
+    changes = {**tiny_changes, "warmup.head_lr": 1e30, "warmup.backbone_lr": 1e30}
+    assert start(synthetic_shards, runs, changes).wait() == 1
+    said = runs.with_suffix(".log").read_text()
+    assert re.search(r"^adafocus: the loss is nan on the batch of clips train/\d+, .*\n.*learning rate", said, re.M)
+    assert "Traceback" not in said, said
+    assert [name.split("-")[0] for name in finished(runs)] == ["pretrain"]
+    (trial,) = Tracker(runs, f"sqlite:///{runs}/mlflow.db").find("trial")
+    assert trial.info.status == "FAILED"
+
+
+def test_how_often_it_is_evaluated_is_an_option(
+    synthetic_shards: str, tmp_path: Path, tiny_changes: dict[str, object]
+) -> None:
+    """Three epochs, every second of them and the last; the stages are those of any other schedule."""
+    runs = tmp_path / "runs"
+    changes = {**tiny_changes, **{f"{stage}.epochs": 1 for stage in STAGES}, "ppo.epochs": 3}
+    assert start(synthetic_shards, runs, changes, "--eval-every", "2").wait() == 0
+    history = read_meta(next(runs.glob("ppo-*"))).history
+    assert ["ppo/val_top1" in row["metrics"] for row in history] == [False, True, True]
+    before = finished(runs)
+    assert start(synthetic_shards, runs, changes).wait() == 0 and finished(runs) == before
