@@ -101,7 +101,7 @@ class OptimConfig:
     clip_grad_norm: float = 0.0
     """0 leaves gradients as they are."""
     accumulate: int = 1
-    """Micro-batches per optimizer step."""
+    """Micro-batches per optimizer step; batch norms in training take the statistics of each."""
     precision: Precision = "float32"
 
     def lr_scale(self) -> float:
