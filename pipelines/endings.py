@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from pipelines.group import release_group
 from pipelines.space import Point
@@ -45,6 +47,7 @@ class Endings(tune.Callback):
     def __init__(self, sweep: Sweep, digest: str, tracker: Tracker, scheduler: Any) -> None:
         self.sweep, self.digest, self.tracker, self.scheduler = sweep, digest, tracker, scheduler
         self.results: list[TrialResult] = []
+        count_memory_kills_as_deaths()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """It returned, or the scheduler or the time budget stopped it."""
@@ -92,8 +95,25 @@ def point_of(config: dict[str, Any]) -> Point:
     return point
 
 
+def count_memory_kills_as_deaths() -> None:
+    """Let Tune take a worker that Ray killed for want of memory for one that died: in Ray 2.60 its error is none of
+    those that Tune knows, and ends the whole sweep."""
+    known = RayActorManager._actor_task_failed
+    if known.__module__ == __name__:
+        return
+
+    def failed(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = RayActorError(error_msg=str(exception))
+        known(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = failed
+
+
 def _died(trial: Any) -> str:
     """Why a trial's worker died, in a line: Ray's explanations are long."""
-    lines = [line.strip() for line in str(trial.get_error() or "").splitlines() if line.strip()]
+    local = Path(trial.error_file)  # where Tune's own `get_error` looks it arrives later
+    last = local.read_text().rpartition("Failure # ")[2] if local.exists() else ""
+    lines = [line.strip() for line in last.splitlines() if line.strip()]
     of_memory = [line for line in lines if "memory" in line.lower()]
     return [*of_memory, *lines[-1:], "nothing is known of it"][0][:200]

@@ -7,6 +7,7 @@ in the stage in which trials are compared.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -105,9 +106,12 @@ def _train(
     if tell:
         told = partial(_with_group, tell) if group else tell
         sinks.append(ToTune(told, sweep.judged, first_epoch(sweep.judged, config), metric))
+    # Of several workers on a machine one tells what the machine does.
+    teller = not group or ray.train.get_context().get_local_rank() == 0
+    system = run.system_metrics() if teller else contextlib.nullcontext()
     # Tune learns of a group's epochs by polling, one at a time: workers with short ones would be long done before it
     # could prune them.
-    with run.system_metrics(), Reporter(*sinks, ahead=1 if group else 0) as reporter:
+    with system, Reporter(*sinks, ahead=1 if group else 0) as reporter:
 
         def report(row: EpochReport) -> None:
             reporter(row)

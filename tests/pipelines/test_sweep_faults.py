@@ -92,6 +92,7 @@ def test_a_worker_that_always_dies_fails_its_trial_with_a_reason(tiny: list[str]
     assert sweep.wait() == 1, sweep.text
     (trial,) = trials(runs, "d")
     assert trial.info.status == "FAILED" and "its worker died 2 times" in trial.data.tags["adafocus.reason"]
+    assert "nothing is known of it" not in trial.data.tags["adafocus.reason"]
     assert "gamma=0.5: FAILED: its worker died 2 times" in sweep.text
 
 

@@ -11,6 +11,7 @@ import pytest
 from sweeping import assert_each_epoch_once, holder, settings, start, trials, wait_for
 
 from adafocus.config import STAGES
+from pipelines.tracking import Tracker
 
 pytestmark = pytest.mark.timeout(900)
 TWO = ["--workers-per-trial", 2, "--cpus-per-worker", 1]
@@ -22,15 +23,20 @@ def tiny(synthetic_shards: str, tiny_changes: dict[str, object]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_two_workers_train_every_stage(tiny: list[str], tmp_path: Path) -> None:
+def test_two_workers_train_every_stage(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The batch is shared, which seven clips cannot be: that trial says so, and the other one is finished."""
     runs = tmp_path / "runs"
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1")
     sweep = start(runs, *tiny, *TWO, "--name", "g", "--grid", "ppo.batch_size=8,7")
     assert sweep.wait(600) == 1, sweep.text
     found = {run.data.params["ppo.batch_size"]: run for run in trials(runs, "g")}
     assert found["8"].info.status == "FINISHED", sweep.text
     for number, stage in enumerate(STAGES):
         assert_each_epoch_once(runs, [found["8"]], f"{stage}/seconds", [1 + 2 * number, 2 + 2 * number])
+    memory = "system_memory_usage_megabytes"
+    (system,) = {key for key in found["8"].data.metrics if key.startswith("system/") and key.endswith(memory)}
+    history = Tracker(runs).client.get_metric_history(found["8"].info.run_id, system)
+    assert len({entry.step for entry in history}) == len(history) > 1  # the machine is told of once, not by both
     reason = "UserError: ppo.batch_size is 7, which 2 workers with ppo.accumulate=1 cannot share evenly"
     assert found["7"].info.status == "FAILED" and found["7"].data.tags["adafocus.reason"] == reason
     assert f"batch_size=7: FAILED: {reason}" in sweep.text
