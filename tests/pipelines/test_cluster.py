@@ -1,4 +1,4 @@
-"""The cluster files: what can be checked without a cloud; and their job on a real cluster of two nodes."""
+"""The cluster files: what can be checked without a cloud; their servers; their job on a real cluster of two nodes."""
 
 from __future__ import annotations
 
@@ -212,95 +212,6 @@ def test_the_commands_options_exist() -> None:
     assert [verb for verb, _ in verbs] == ["preprocess", "tune", "benchmark", "report"]
     for verb, words in verbs:
         assert {word for word in words.split() if word.startswith("--")} <= options_of(verb), words
-
-
-def test_the_job_says_what_is_missing() -> None:
-    bare = {"PATH": os.environ["PATH"]}
-    for name in JOB_READS:
-        given = {other: "x" for other in JOB_READS if other != name}
-        done = subprocess.run(["bash", CLUSTER / "job.sh"], env=bare | given, capture_output=True, text=True)
-        assert done.returncode != 0 and name in done.stderr
-
-
-RECORDER = """#!/usr/bin/env bash
-# In the place of a program: notes the verb that it is called with, and ends with the status that is set for it.
-for word in "$@"; do
-  case $word in preprocess | tune | benchmark | report) verb=$word && break ;; esac
-done
-echo "$verb" >> "$CALLS"
-if [ "$verb" = "${SLEEPS:-}" ]; then
-  trap 'echo stopped >> "$CALLS"; exit 143' TERM
-  touch "$CALLS.asleep"
-  for _ in {1..600}; do sleep 0.1; done
-fi
-status="STATUS_$verb"
-exit "${!status:-0}"
-"""
-
-
-def recorder(path: Path) -> None:
-    path.parent.mkdir(parents=True)
-    path.write_text(RECORDER)
-    path.chmod(0o755)
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> tuple[list[str], dict[str, str]]:
-    """job.sh and its environment, in which `python` only notes what it is called with, in tmp_path / "calls"."""
-    recorder(tmp_path / "bin" / "python")
-    environment = {name: "x" for name in JOB_READS} | {"CALLS": str(tmp_path / "calls")}
-    environment["PATH"] = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
-    return ["bash", str(CLUSTER / "job.sh")], environment
-
-
-VERBS = ["preprocess", "tune", "benchmark", "report"]
-
-
-@pytest.mark.parametrize(
-    ("settings", "status", "calls"),
-    [
-        ({}, 0, VERBS),
-        ({"STATUS_tune": "1"}, 1, VERBS),  # trials failed
-        ({"STATUS_tune": "1", "TRIALS_FAILED_STATUS": "0"}, 0, VERBS),
-        ({"STATUS_tune": "1", "STATUS_benchmark": "2"}, 2, VERBS[:3]),  # all of them
-        ({"STATUS_tune": "2"}, 2, VERBS[:2]),
-        ({"STATUS_tune": "3", "TRIALS_FAILED_STATUS": "0"}, 3, VERBS[:2]),
-        ({"STATUS_preprocess": "1", "TRIALS_FAILED_STATUS": "0"}, 1, VERBS[:1]),  # too many clips failed
-    ],
-)
-def test_failed_trials_do_not_keep_the_job_from_its_report(
-    job: tuple[list[str], dict[str, str]], tmp_path: Path, settings: dict[str, str], status: int, calls: list[str]
-) -> None:
-    argv, environment = job
-    assert subprocess.run(argv, env=environment | settings).returncode == status
-    assert (tmp_path / "calls").read_text().split() == calls
-
-
-def test_a_job_that_is_stopped_stops_the_command_that_it_runs(
-    job: tuple[list[str], dict[str, str]], tmp_path: Path
-) -> None:
-    argv, environment = job
-    process = subprocess.Popen(argv, env=environment | {"SLEEPS": "tune"})
-    deadline = time.monotonic() + 30
-    while not (tmp_path / "calls.asleep").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.terminate()
-    assert process.wait(timeout=30) == 143
-    assert (tmp_path / "calls").read_text().split() == ["preprocess", "tune", "stopped"]
-
-
-@pytest.mark.parametrize(("tune", "status", "calls"), [("0", 0, VERBS), ("1", 2, VERBS), ("3", 2, VERBS[:2])])
-def test_failed_trials_do_not_keep_the_demo_from_its_report(
-    tmp_path: Path, tune: str, status: int, calls: list[str]
-) -> None:
-    recorder(tmp_path / "bin" / "adafocus")
-    (tmp_path / ".ready").touch()  # the environment is made
-    environment = {**os.environ, "CALLS": str(tmp_path / "calls"), "STATUS_tune": tune}
-    argv = ["make", "demo", f"VENV={tmp_path}"]
-    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == status, done.stderr  # make's own for whatever failed is 2
-    assert f"Error {tune}" in done.stderr or tune == "0"
-    assert (tmp_path / "calls").read_text().split() == calls
 
 
 @contextmanager
