@@ -60,9 +60,9 @@ for node in "${nodes[@]:1}"; do
   srun --overlap --nodes=1 --ntasks=1 -w "$node" ray start --address="$RAY_ADDRESS" "${common[@]}" &
 done
 
-srun --overlap --nodes=1 --ntasks=1 -w "$head" bash pipelines/cluster/job.sh &
+bash pipelines/cluster/job.sh & # here, which is the first node: srun would not hand the signal on, but kill its step
 job=$!
-trap 'kill -TERM "$job"' TERM # srun hands it on
+trap 'kill -TERM "$job"' TERM
 status=0
 wait "$job" || status=$?
 trap '' TERM
