@@ -20,6 +20,7 @@ from typing import Any, Literal
 from preprocessing.schema import UserError
 
 Precision = Literal["float32", "bf16", "fp16"]
+Reward = Literal["random", "previous", "confidence", "padding"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +120,14 @@ class PretrainConfig(OptimConfig):
 
 @dataclass(frozen=True, slots=True)
 class PPOConfig:
-    """The policy's stage: Adam at a constant rate, all other networks frozen (paper, section 3.3)."""
+    """The policy's stage: Adam at a constant rate, all other networks frozen, as the reference's stage 2."""
 
     epochs: int = 50
     batch_size: int = 64
     lr: float = 3e-4
     gamma: float = 0.7
     """Discount of later frames' rewards."""
-    reward: Literal["random", "previous", "confidence", "padding"] = "random"
+    reward: Reward = "random"
     """Confidence of the true class minus: that with a random patch; that of the previous step; nothing; that with a
     blank patch (zeros after normalisation)."""
     update_epochs: int = 1

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from adafocus.config import Config
-from adafocus.models.adafocus import AdaFocus, Glance, Patches, build_model
+from adafocus.models.adafocus import AdaFocus, Patches, build_model
 
 PARTS = ("glancer", "policy", "focuser", "classifier")
 
@@ -46,13 +45,14 @@ def count_model(
     uses_head = patches is None or (config.classifier == "average" and config.reuse_glance)
     counts = dict.fromkeys(PARTS, 0.0)
 
-    def look() -> Tensor:
+    def look() -> torch.Tensor:
         map_NDhw = model.glancer.features(frames.flatten(0, 1))
         return model.glancer.head(model.glancer.pool(map_NDhw)) if uses_head else map_NDhw
 
     counts["glancer"], _ = _measure(look)
     if patches is not None:
-        glance = _glance(model, frames)
+        with torch.no_grad():
+            glance = model.glance(frames)
         if patches == "policy":
             counts["policy"], _ = _measure(lambda: model.policy(model.states(glance)))
         counts["focuser"], feature_BTD = _measure(lambda: model.focus(patch))
@@ -71,14 +71,6 @@ def parameters(model: AdaFocus) -> dict[str, int]:
     """Number of parameters by part and in total; the networks' own last layers are included."""
     counts = {name: sum(item.numel() for item in getattr(model, name).parameters()) for name in PARTS}
     return {**counts, "total": sum(counts.values())}
-
-
-@torch.no_grad()
-def _glance(model: AdaFocus, frames: Tensor) -> Glance:
-    map_NDhw = model.glancer.features(frames.flatten(0, 1))
-    feature_ND = model.glancer.pool(map_NDhw)
-    parts = (map_NDhw, feature_ND, model.glancer.head(feature_ND))
-    return Glance(*(part.unflatten(0, frames.shape[:2]) for part in parts))
 
 
 @torch.no_grad()

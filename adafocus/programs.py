@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adafocus.models.adafocus import AdaFocus, Trimmed
+from adafocus.models.adafocus import AdaFocus, Trimmed, look, normalise
 from adafocus.models.classifier import GRUClassifier
 from adafocus.models.policy import GaussianActions, GridActions
 
@@ -47,7 +46,7 @@ class Normalised(nn.Module):
 
     def normalise(self, images_NCHW: Tensor) -> Tensor:
         """As `AdaFocus.prepare`."""
-        return (images_NCHW.float() - self.mean) / self.std
+        return normalise(images_NCHW, self.mean, self.std)
 
 
 class GlancerProgram(Normalised):
@@ -59,12 +58,7 @@ class GlancerProgram(Normalised):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As `AdaFocus.glance`."""
-        images = self.normalise(frames)
-        if images.shape[-1] != self.size:
-            images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
-        map_NDhw = self.net.features(images)
-        feature_ND = self.net.pool(map_NDhw)
-        return map_NDhw, feature_ND, self.net.head(feature_ND)
+        return look(self.net, self.normalise(frames), self.size)
 
 
 class FocuserProgram(Normalised):

@@ -1,4 +1,4 @@
-"""The arithmetic of learning where to look: rewards, returns and the PPO loss (paper, section 3.3).
+"""The arithmetic of learning where to look: rewards, returns and the PPO loss (of the reference's stage 2).
 
 Values in, values out; every function is vectorised and reads nothing back from the device.
 
@@ -7,15 +7,12 @@ Shapes: B clips, S steps (actions of a clip), K classes.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from adafocus.config import PPOConfig
+from adafocus.config import PPOConfig, Reward
 
-Reward = Literal["random", "previous", "confidence", "padding"]
 NEEDS_BASELINE = ("random", "padding")
 """Rewards that compare with the logits of another patch."""
 
@@ -30,7 +27,7 @@ def confidence(logits_BSK: Tensor, labels_B: Tensor) -> Tensor:
 def rewards(kind: Reward, logits_BSK: Tensor, labels_B: Tensor, baseline_BSK: Tensor | None = None) -> Tensor:
     """Reward of every action, float32 (B, S), without gradient.
 
-    `random` (equation 5 of the paper) and `padding`: confidence minus that of `baseline_BSK`, the logits had this one
+    `random` (the reference's default) and `padding`: confidence minus that of `baseline_BSK`, the logits had this one
     action led to a random, or a blank, patch. `previous`: increase over the step before, where nothing seen counts as
     0, so that the rewards sum to the last confidence. `confidence`: itself. Raises ValueError for a missing baseline.
     """

@@ -87,12 +87,11 @@ class AdaFocus(nn.Module, ABC):
         self.num_classes = num_classes
         shift_g, shift_l, dropout = self.network_options(config)
         model = config.model
-        weights_g, weights_l = (model.glancer_weights, model.focuser_weights) if pretrained else ("none", "none")
         seed = int(torch.randint(2**62, (), device="cpu"))
         with part_seed(seed, "glancer"):
-            self.glancer = build_backbone(model.glancer, num_classes, weights_g, dropout=dropout, shift_frames=shift_g)
+            self.glancer = self._network("glancer", dropout, shift_g, pretrained=pretrained)
         with part_seed(seed, "focuser"):
-            self.focuser = build_backbone(model.focuser, num_classes, weights_l, dropout=dropout, shift_frames=shift_l)
+            self.focuser = self._network("focuser", dropout, shift_l, pretrained=pretrained)
         with part_seed(seed, "policy"):
             size = map_size(self.glancer, model.glance_size, shift_g or 1)
             self.policy = Policy(model, self.glancer.num_features * self.maps_per_state(config), size)
@@ -103,6 +102,13 @@ class AdaFocus(nn.Module, ABC):
             self.classifier = build_classifier(model, reused + self.focuser.num_features, num_classes)
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, 255 * torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def _network(self, part: str, dropout: float | None, shift: int | None, *, pretrained: bool) -> Backbone:
+        setting = f"{part}_weights"
+        name, weights = getattr(self.config.model, part), getattr(self.config.model, setting) if pretrained else "none"
+        return build_backbone(
+            name, self.num_classes, weights, dropout=dropout, shift_frames=shift, setting=f"model.{setting}"
+        )
 
     # What the families differ in.
 
@@ -139,17 +145,11 @@ class AdaFocus(nn.Module, ABC):
         if frames.is_floating_point():
             return frames
         images_NCHW = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        return images_NCHW.float().sub_(self.mean).div_(self.std).unflatten(0, frames.shape[:2])
+        return normalise(images_NCHW, self.mean, self.std).unflatten(0, frames.shape[:2])
 
     def glance(self, frames_BTCHW: Tensor) -> Glance:
         """All frames through the glancer, at `glance_size` (resized with antialiasing if it differs)."""
-        images_NCHW = self.prepare(frames_BTCHW).flatten(0, 1)
-        size = self.config.model.glance_size
-        if images_NCHW.shape[-1] != size:
-            images_NCHW = F.interpolate(images_NCHW, (size, size), mode="bilinear", antialias=True)
-        map_NDhw = self.glancer.features(images_NCHW)
-        feature_ND = self.glancer.pool(map_NDhw)
-        parts = (map_NDhw, feature_ND, self.glancer.head(feature_ND))
+        parts = look(self.glancer, self.prepare(frames_BTCHW).flatten(0, 1), self.config.model.glance_size)
         return Glance(*(part.unflatten(0, frames_BTCHW.shape[:2]) for part in parts))
 
     def act(
@@ -282,6 +282,20 @@ class Trimmed(AdaFocus):
     def counterfactual(self, glance: Glance, taken_BTD: Tensor, other_BTD: Tensor) -> Tensor:
         """The other patch in all frames."""
         return self.decisions(self.classify(glance, other_BTD))
+
+
+def normalise(images_NCHW: Tensor, mean_C11: Tensor, std_C11: Tensor) -> Tensor:
+    """uint8 -> float32 of about zero mean and unit spread, in the same memory format."""
+    return images_NCHW.float().sub_(mean_C11).div_(std_C11)
+
+
+def look(glancer: Backbone, images_NCHW: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised images at `size` pixels through the glancer -> map_NDhw, feature_ND, logits_NK."""
+    if images_NCHW.shape[-1] != size:
+        images_NCHW = F.interpolate(images_NCHW, (size, size), mode="bilinear", antialias=True)
+    map_NDhw = glancer.features(images_NCHW)
+    feature_ND = glancer.pool(map_NDhw)
+    return map_NDhw, feature_ND, glancer.head(feature_ND)
 
 
 FAMILIES: dict[str, type[AdaFocus]] = {"untrimmed": Untrimmed, "trimmed": Trimmed}

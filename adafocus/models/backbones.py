@@ -137,19 +137,20 @@ def build_backbone(
     *,
     dropout: float | None = None,
     shift_frames: int | None = None,
+    setting: str = "weights",
 ) -> Backbone:
     """A backbone from the table with its initial weights.
 
     `weights`: `imagenet` (torchvision's first published weights, those of the paper's time), `none`, or a file with
     torchvision's parameter names (state dict or safetensors). `dropout` replaces that of the last layers,
-    `shift_frames` adds temporal shift for clips of so many frames. Raises UserError for an unknown name and for
-    weights that cannot be fetched or do not fit.
+    `shift_frames` adds temporal shift for clips of so many frames. `setting` is the name of the one that chose the
+    weights, for messages. Raises UserError for an unknown name and for weights that cannot be fetched or do not fit.
     """
     if name not in BACKBONES:
         raise UserError(f"unknown backbone {name!r}; there are {', '.join(BACKBONES)}")
     net = BACKBONES[name](num_classes)
     if weights != "none":
-        state = _imagenet(name) if weights == "imagenet" else read_weights(Path(weights))
+        state = _imagenet(name, setting) if weights == "imagenet" else read_weights(Path(weights))
         _fill(net, state, f"{name} from {weights}")
     backbone = _split(net)
     if dropout is not None:
@@ -175,8 +176,8 @@ def read_weights(path: Path) -> State:
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
-def _imagenet(name: str) -> State:
-    ways = "set the model's *_weights to a file with torchvision's parameter names, or to 'none'"
+def _imagenet(name: str, setting: str) -> State:
+    ways = f"give --set {setting}=FILE, a file with torchvision's parameter names, or --set {setting}=none"
     if name not in TORCHVISION:
         raise UserError(f"there are no published ImageNet weights for {name!r}: {ways}")
     weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]

@@ -14,7 +14,7 @@ from adafocus.config import ModelConfig
 
 
 class GRUClassifier(nn.Module):
-    """A GRU over frames, dropout, one linear layer (paper, section 3.2)."""
+    """A GRU over frames, dropout, one linear layer (the reference's untrimmed classifier)."""
 
     def __init__(self, num_features: int, num_hidden: int, num_classes: int, dropout: float) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """The policy pi: the glancer's maps in, for each step a distribution over patch corners and a value out.
 
-Its state depends on the maps alone, never on its own actions: a whole clip is one recurrent pass (paper, section 3.2).
+Its state depends on the maps alone, never on its own actions: a whole clip is one recurrent pass (as the reference).
 
 Shapes: B clips, S steps (T for the untrimmed family, 1 for the trimmed one), D channels of the map, h w its cells,
 A grid actions.

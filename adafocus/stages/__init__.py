@@ -1,7 +1,7 @@
 """The four stages of training and what each of them trains.
 
 pretrain: both networks as frame classifiers. warmup: focuser and classifier on random patches. ppo: the policy by
-reinforcement. finetune: the classifier on the policy's patches (paper, section 3.3, stages I to III).
+reinforcement. finetune: the classifier on the policy's patches (the reference's stages 0 to 3).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stage III: the classifier learns on the patches that the finished policy picks (paper, section 3.3)."""
+"""Stage III: the classifier learns on the patches that the finished policy picks (as the reference)."""
 
 from __future__ import annotations
 

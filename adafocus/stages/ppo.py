@@ -1,4 +1,4 @@
-"""Stage II: the policy learns where to look, everything else frozen (paper, section 3.3; PPO, Schulman et al. 2017).
+"""Stage II: the policy learns where to look, everything else frozen (as the reference; PPO: Schulman et al. 2017).
 
 The policy's state is the glancer's map alone and never depends on its actions, so a rollout is one vectorised pass: all
 frames through the glancer, one recurrent pass over time, one crop and one focuser pass for all patches.

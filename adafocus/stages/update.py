@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from adafocus.infer import DTYPES
 from adafocus.loader import Batch
 from adafocus.stages.stage import Collected, Logs, Stage
 from adafocus.stages.steps import LossWatch
-
-HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 MicroBatch = tuple[list[str], Collected]
 """Clip ids, and what `Stage.collect` made of the clips."""
@@ -57,8 +56,8 @@ class Updater:
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """The stage's precision."""
-        dtype = HALVES.get(self.stage.settings.precision)
-        return torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
+        dtype = DTYPES[self.stage.settings.precision]
+        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
     def _collect(self, batches: Iterator[Batch], number: int) -> MicroBatch:
         self.stage.begin(number)

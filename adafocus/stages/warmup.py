@@ -1,4 +1,4 @@
-"""Stage I: focuser and classifier learn on patches at random places; the glancer is frozen (paper, section 3.3)."""
+"""Stage I: focuser and classifier learn on patches at random places; the glancer is frozen (as the reference)."""
 
 from __future__ import annotations
 

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from adafocus.config import Config, override
+from adafocus.config import override
 from adafocus.models.adafocus import AdaFocus, Output, build_model
+from pipelines.recipes import activitynet_128, ssv1_144
 from preprocessing.schema import UserError
 
 TINY = {
@@ -21,21 +22,14 @@ TINY = {
     "model.classifier_hidden": 16,
 }
 FAMILIES = {
-    "untrimmed": TINY,
-    "trimmed": TINY
-    | {
-        "model.family": "trimmed",
-        "data.num_focus_frames": 6,
-        "model.action": "gaussian",
-        "model.policy_norm": True,
-        "model.classifier": "average",
-    },
+    "untrimmed": override(activitynet_128(), TINY),
+    "trimmed": override(ssv1_144(), TINY | {"data.num_focus_frames": 6}),
 }
 
 
 def make(family: str = "untrimmed", seed: int = 0, **changes: object) -> AdaFocus:
     torch.manual_seed(seed)
-    return build_model(override(Config(), FAMILIES[family] | changes), 5).eval()
+    return build_model(override(FAMILIES[family], changes), 5).eval()
 
 
 def frames(model: AdaFocus, clips: int = 2, seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -225,7 +219,7 @@ def test_both_networks_compile_to_one_graph_each() -> None:
 def test_nothing_is_read_back_from_the_device(family: str, patches: str) -> None:
     """The meta device holds no values: whatever reads one raises."""
     with torch.device("meta"):
-        model = build_model(override(Config(), FAMILIES[family]), 5)
+        model = build_model(FAMILIES[family], 5)
         shapes = [part.shape for part in frames(make(family))]
         seen = [torch.empty(shape, dtype=torch.uint8) for shape in shapes]
         output = model(*seen, patches, False)

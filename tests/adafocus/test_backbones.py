@@ -6,7 +6,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from adafocus.config import Config, override
 from adafocus.models import backbones
+from adafocus.models.adafocus import build_model
 from adafocus.models.backbones import BACKBONES, build_backbone, read_weights
 from adafocus.models.shift import Shifted, temporal_shift
 from preprocessing.schema import UserError
@@ -119,8 +121,10 @@ def test_offline_names_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
         raise URLError("no route to host")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(UserError, match=r"no route to host.*to a file.*or to 'none'"):
-        build_backbone("resnet18", 5, "imagenet")
+    for part, other in (("glancer", "focuser"), ("focuser", "glancer")):
+        words = rf"no route to host.*--set model.{part}_weights=FILE, a file.*or --set model.{part}_weights=none"
+        with pytest.raises(UserError, match=words):
+            build_model(override(Config(), {f"model.{other}_weights": "none"}), 5)
     with pytest.raises(UserError, match="no published ImageNet weights for 'tiny'"):
         build_backbone("tiny", 5, "imagenet")
 

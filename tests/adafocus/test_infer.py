@@ -118,3 +118,20 @@ def test_a_fast_model_that_was_used_can_be_copied() -> None:
     wanted = fast(frames, frames).logits_BTK
     assert torch.equal(copy.deepcopy(fast)(frames, frames).logits_BTK, wanted)
     assert torch.equal(pickle.loads(pickle.dumps(fast))(frames, frames).logits_BTK, wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["untrimmed", "trimmed"])
+@torch.no_grad()
+def test_a_compiled_model_computes_the_same(family: str) -> None:
+    model = make(family)
+    frames = torch.randint(256, (2, 2, 3, 48, 48), dtype=torch.uint8)
+    wanted, fast = model(frames, frames), accelerate(model, compile=True)
+    for _ in range(2):  # compiled, and found compiled
+        found = fast(frames, frames)
+        assert torch.equal(found.corners_BT2, wanted.corners_BT2)
+        torch.testing.assert_close(found.logits_BTK, wanted.logits_BTK, rtol=1e-3, atol=1e-4)
+    bodies = [fast.get_submodule(f"{part}.body.body") for part in ("glancer", "focuser")]
+    assert all(isinstance(body, torch._dynamo.eval_frame.OptimizedModule) for body in bodies)
+    half = accelerate(model, precision="bf16", compile=True)(frames, frames)
+    torch.testing.assert_close(half.logits_BTK, wanted.logits_BTK, rtol=0, atol=0.1 * wanted.logits_BTK.std().item())

@@ -1,12 +1,15 @@
-"""One ppo step of activitynet-128 on two clips: ours against one call per frame, as ratios in one run.
+"""One ppo step of activitynet-128 on two clips: the stage's own against one call per frame, as ratios in one run.
 
-Options as in bench_inference.py; the plain one takes the frames of both clips at a time, as the reference does.
+A step is what training does with a batch: a rollout, the loss, the backward pass and the optimizer's step; both sides
+run the policy twice, to act and to learn. The plain one takes the frames of both clips at a time, as the reference
+does, and acts as the stage did in its first step: their first losses are equal. Options as in bench_inference.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import sys
 from collections.abc import Callable
 
@@ -15,13 +18,16 @@ from ratios import CLASSES, CLIPS, options_of, race, report, settled_model, vide
 from torch import Tensor
 
 from adafocus import reinforce
-from adafocus.config import PPOConfig
-from adafocus.infer import accelerate
+from adafocus.batches import Batch
+from adafocus.config import override
 from adafocus.models.adafocus import AdaFocus
 from adafocus.models.patches import random_corners
+from adafocus.stages import STAGES
+from adafocus.stages.steps import LossWatch
+from adafocus.stages.update import Updater
 
 TARGETS = {"float32": 1.8, "bf16": 3.0}
-SETTINGS = PPOConfig()
+SEED = 3
 
 
 def crop(frame_BCHW: Tensor, corners_B2: Tensor, side: int) -> Tensor:
@@ -32,6 +38,7 @@ def crop(frame_BCHW: Tensor, corners_B2: Tensor, side: int) -> Tensor:
 
 def per_frame(model: AdaFocus, frames: Tensor, actions: Tensor, others: Tensor, labels: Tensor) -> Tensor:
     """The loss of the plain formulation: frame after frame, contiguous float32, a Python loop for the returns."""
+    settings = model.config.ppo
     images = ((frames - model.mean) / model.std).contiguous()
     side, corners = model.config.model.patch_size, model.policy.corners(actions, frames.shape[-1])
     maps, rewards, behaviour, policy_state, state = [], [], [], None, None
@@ -51,7 +58,7 @@ def per_frame(model: AdaFocus, frames: Tensor, actions: Tensor, others: Tensor, 
             rewards.append(confidence[1] - confidence[0])
         returns: list[Tensor] = []
         for reward in reversed(rewards):
-            returns.insert(0, reward + SETTINGS.gamma * (returns[0] if returns else 0))
+            returns.insert(0, reward + settings.gamma * (returns[0] if returns else 0))
         returns_BS = torch.stack(returns, 1)
         returns_BS = (returns_BS - returns_BS.mean()) / (returns_BS.std() + 1e-5)
     log_prob, value, entropy, policy_state = [], [], [], None
@@ -60,68 +67,61 @@ def per_frame(model: AdaFocus, frames: Tensor, actions: Tensor, others: Tensor, 
         log_prob.append(output.actions.log_prob(actions[:, step : step + 1])[:, 0])
         value.append(output.value_BS[:, 0])
         entropy.append(output.actions.entropy()[:, 0])
-    parts = (torch.stack(part, 1) for part in (log_prob, behaviour, value))
-    return _loss(*parts, returns_BS, torch.stack(entropy, 1))
-
-
-def vectorised(eyes: AdaFocus, frames: Tensor, actions: Tensor, others: Tensor, labels: Tensor) -> Tensor:
-    """Ours: the calls of the ppo stage."""
-    with torch.no_grad():
-        glance = eyes.glance(frames)
-        corners = eyes.policy.corners(actions, frames.shape[-1])
-        patches = torch.cat([eyes.crop(frames, corners), eyes.crop(frames, others)])
-        taken, other = eyes.focus(patches).chunk(2)
-        reached = eyes.decisions(eyes.classify(glance, taken))
-        rewards = reinforce.rewards("random", reached, labels, eyes.counterfactual(glance, taken, other))
-        returns = reinforce.normalise_returns(reinforce.discounted_returns(rewards, SETTINGS.gamma))
-    output = eyes.policy(eyes.states(glance))
-    log_prob = output.actions.log_prob(actions)
-    return _loss(log_prob, log_prob.detach(), output.value_BS, returns, output.actions.entropy())
-
-
-def _loss(log_prob: Tensor, behaviour: Tensor, value: Tensor, returns: Tensor, entropy: Tensor) -> Tensor:
     loss, _ = reinforce.ppo_loss(
-        SETTINGS,
-        log_prob_BS=log_prob,
-        behaviour_BS=behaviour,
-        value_BS=value,
-        returns_BS=returns,
-        entropy_BS=entropy,
+        settings,
+        log_prob_BS=torch.stack(log_prob, 1),
+        behaviour_BS=torch.stack(behaviour, 1),
+        value_BS=torch.stack(value, 1),
+        returns_BS=returns_BS,
+        entropy_BS=torch.stack(entropy, 1),
     )
     return loss
 
 
+def plain_step(model: AdaFocus, batch: Batch, losses: list[float]) -> Callable[[], None]:
+    """A whole step of the plain formulation."""
+    model.policy.requires_grad_(True)
+    optimizer = torch.optim.Adam(model.policy.parameters(), lr=model.config.ppo.lr)
+    generator = torch.Generator().manual_seed(SEED)  # drawn from as the stage does
+    with torch.no_grad():
+        actions = model.policy(model.states(model.glance(batch.glance_BTCHW))).actions.sample(generator)
+    sizes = (batch.glance_BTCHW.shape[-1], model.config.model.patch_size)
+    others = random_corners(tuple(actions.shape), *sizes, generator=generator)
+
+    def step() -> None:
+        loss = per_frame(model, batch.glance_BTCHW, actions, others, batch.labels_BL[:, 0])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+
+    return step
+
+
+def stage_step(model: AdaFocus, batch: Batch, precision: str, losses: list[float]) -> Callable[[], None]:
+    """A whole step of training."""
+    config = override(model.config, {"ppo.batch_size": CLIPS, "ppo.precision": precision})
+    stage = STAGES["ppo"](model, config).train()
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    updater = Updater(stage, stage.optimizer(), scaler, torch.device("cpu"), wrapped=stage)
+
+    def step() -> None:
+        stage.draws.manual_seed(SEED)
+        losses.append(updater.step(itertools.repeat(batch), LossWatch())["loss"].item())
+
+    return step
+
+
 def main() -> bool:
     """Returns whether losses agree and targets are reached."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    options = options_of(parser)
+    options = options_of(argparse.ArgumentParser(description=__doc__))
     model = settled_model("activitynet-128").requires_grad_(False)
-    frames, generator = video(1, CLIPS, 16), torch.Generator().manual_seed(3)
-    actions = torch.randint(49, (CLIPS, 16), generator=generator)
-    others = random_corners((CLIPS, 16), 224, model.config.model.patch_size, generator=generator)
-    inputs = (frames, actions, others, torch.randint(CLASSES, (CLIPS,), generator=generator))
-
-    def stepper(network: AdaFocus, loss: Callable[..., Tensor], losses: list[float]) -> Callable[[], None]:
-        network.policy = copy.deepcopy(model.policy).requires_grad_(True)
-        optimizer = torch.optim.Adam(network.policy.parameters(), lr=SETTINGS.lr)
-
-        def step() -> None:
-            value = loss(network, *inputs)
-            value.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(value.item())
-
-        return step
-
-    networks = {
-        "per frame": (copy.copy(model), per_frame),
-        "float32": (accelerate(model), vectorised),
-        "bf16": (accelerate(model, precision="bf16"), vectorised),
-    }
-    networks["per frame"][0]._modules = dict(model._modules)
-    losses: dict[str, list[float]] = {name: [] for name in networks}
-    runs = {name: stepper(*pair, losses[name]) for name, pair in networks.items()}
+    frames = video(1, CLIPS, 16)
+    labels = torch.randint(CLASSES, (CLIPS, 1), generator=torch.Generator().manual_seed(SEED))
+    batch = Batch(frames, frames, labels, [f"clip {number}" for number in range(CLIPS)])
+    losses: dict[str, list[float]] = {name: [] for name in ("per frame", *TARGETS)}
+    runs = {"per frame": plain_step(copy.deepcopy(model), batch, losses["per frame"])}
+    runs |= {name: stage_step(copy.deepcopy(model), batch, name, losses[name]) for name in TARGETS}
     ok = report(f"ppo step, {CLIPS} clips, {torch.get_num_threads()} threads", race(runs, options), TARGETS)
     for name, values in losses.items():
         print(f"{name:28}losses {', '.join(f'{value:.4f}' for value in values[:4])}")
