@@ -49,15 +49,15 @@ def test_folding_changes_nothing_in_any_kind_of_backbone(name: str, shift: int |
         assert not any(node.op == "call_function" for node in fused.graph.nodes)
 
 
-def make(family: str) -> AdaFocus:
+def make(family: str, glancer: str = "resnet18", focuser: str = "mobilenet_v2") -> AdaFocus:
     torch.manual_seed(0)
     changes = {
         "model.family": family,
         "data.num_frames": 2,
         "data.num_focus_frames": 2,
         "data.crop": 48,
-        "model.glancer": "resnet18",
-        "model.focuser": "mobilenet_v2",
+        "model.glancer": glancer,
+        "model.focuser": focuser,
         "model.glancer_weights": "none",
         "model.focuser_weights": "none",
         "model.glance_size": 48,
@@ -124,7 +124,7 @@ def test_a_fast_model_that_was_used_can_be_copied() -> None:
 @pytest.mark.parametrize("family", ["untrimmed", "trimmed"])
 @torch.no_grad()
 def test_a_compiled_model_computes_the_same(family: str) -> None:
-    model = make(family)
+    model = make(family, "tiny_glance", "tiny")
     frames = torch.randint(256, (2, 2, 3, 48, 48), dtype=torch.uint8)
     wanted, fast = model(frames, frames), accelerate(model, compile=True)
     for _ in range(2):  # compiled, and found compiled
