@@ -27,7 +27,7 @@ METRICS: tuple[tuple[str, str], ...] = (
     ("ppo/policy_loss", "clipped surrogate loss"),
     ("ppo/value_loss", "squared error of the value estimate"),
     ("ppo/entropy", "of the policy, in nats"),
-    ("ppo/ratio", "mean ratio of new to old probability: 1 in the first of the passes over a batch, of which all means are taken"),
+    ("ppo/ratio", "mean ratio of new to old probability: 1 in the first pass over a batch; mean over all passes"),
     ("ppo/approx_kl", "estimated divergence from the old policy"),
     ("ppo/clip_fraction", "share of ratios that were clipped"),
     ("ppo/explained_variance", "of the returns, by the value estimate; mean over micro-batches"),
