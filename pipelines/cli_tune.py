@@ -25,6 +25,8 @@ from pipelines.cli_train import (
 from preprocessing.schema import UserError
 
 if TYPE_CHECKING:
+    from adafocus.config import Config
+    from pipelines.space import Space
     from pipelines.stored import Stored
     from pipelines.sweep import Sweep
     from pipelines.tune import Outcome
@@ -53,10 +55,12 @@ def register(app: typer.Typer) -> None:
     app.add_typer(stored, name="runs")
 
 
-FREE = {
-    *("workers_per_trial", "cpus_per_worker", "gpus_per_worker", "max_concurrent", "max_failures", "time_budget"),
-    *("ray_address", "num_samples", "device", "num_workers", "eval_every", "save_every", "resume", "runs"),
+MACHINES = {
+    **{name: name for name in ("workers_per_trial", "cpus_per_worker", "gpus_per_worker", "max_concurrent")},
+    **{"max_failures": "max_failures", "time_budget": "time_budget_h", "ray_address": "ray_address"},
 }
+"""Options that say how a sweep uses the cluster, and what `Machines` calls them."""
+FREE = {*MACHINES, "num_samples", "device", "num_workers", "eval_every", "save_every", "resume", "runs"}
 """What may change when a sweep goes on; the rest is what it is."""
 
 
@@ -70,15 +74,17 @@ def tune(
     grid: Annotated[list[str] | None, typer.Option(help="Try every value: --grid ppo.gamma=0.5,0.7.")] = None,
     sample: Annotated[list[str] | None, typer.Option(help="Draw: --sample ppo.lr=loguniform:1e-5:1e-3.")] = None,
     space: Annotated[str | None, typer.Option(help="YAML file with maps grid and sample; `recipe`: its own.")] = None,
-    num_samples: Annotated[int, typer.Option(help="Draws; a grid is tried in full for each.")] = 1,
+    num_samples: Annotated[int, typer.Option(help="Draws; a grid is tried in full for each.", min=1)] = 1,
     scheduler: Annotated[Scheduler, typer.Option(help="asha stops weak trials early.")] = Scheduler.FIFO,
     search: Annotated[Search, typer.Option(help="optuna draws where earlier trials were good (TPE).")] = Search.RANDOM,
-    workers_per_trial: Annotated[int, typer.Option(help="Processes that share a trial's batches.")] = 1,
-    cpus_per_worker: Annotated[float, typer.Option(help="CPUs of each worker; 0: shared evenly.")] = 0,
-    gpus_per_worker: Annotated[float, typer.Option(help="GPUs of each worker.")] = 0,
-    max_concurrent: Annotated[int, typer.Option(help="Trials at once; 0: as many as fit.")] = 0,
-    max_failures: Annotated[int, typer.Option(help="Times that a trial whose worker died is started again.")] = 3,
-    time_budget: Annotated[float, typer.Option(help="Hours after which the sweep stops; 0: never.")] = 0,
+    workers_per_trial: Annotated[int, typer.Option(help="Processes that share a trial's batches.", min=1)] = 1,
+    cpus_per_worker: Annotated[float, typer.Option(help="CPUs of each worker; 0: shared evenly.", min=0)] = 0,
+    gpus_per_worker: Annotated[float, typer.Option(help="GPUs of each worker.", min=0)] = 0,
+    max_concurrent: Annotated[int, typer.Option(help="Trials at once; 0: as many as fit.", min=0)] = 0,
+    max_failures: Annotated[
+        int, typer.Option(help="Times that a trial whose worker died is started again.", min=0)
+    ] = 3,
+    time_budget: Annotated[float, typer.Option(help="Hours after which the sweep stops; 0: never.", min=0)] = 0,
     changes: Changes = None,
     scale_lr: ScaleLr = False,
     device: Device = "auto",
@@ -91,47 +97,51 @@ def tune(
 
     Killed or interrupted it goes on by the same command, or by --resume NAME.
     """
-    from pipelines.space import RECIPE, parse, recipe_space
     from pipelines.sweep import Machines, Sweep, default_name, load_sweep
     from pipelines.tune import run_sweep
 
     sources = {key: context.get_parameter_source(key) for key in context.params}
     given = {key for key, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
-    machines = dict(
-        workers_per_trial=workers_per_trial,
-        cpus_per_worker=cpus_per_worker,
-        gpus_per_worker=gpus_per_worker,
-        max_concurrent=max_concurrent,
-        max_failures=max_failures,
-        time_budget_h=time_budget,
-        ray_address=ray_address,
-    )
+    machines = {ours: context.params[option] for option, ours in MACHINES.items()}
     if resume is not None:
-        fixed = sorted(given - FREE)
-        if fixed:
-            option = "--set" if fixed[0] == "changes" else f"--{fixed[0].replace('_', '-')}"
-            raise UserError(f"--resume {resume} takes {option} from the sweep itself: leave it out")
+        _refuse_fixed(resume, given)
         free = dict(device=device, num_workers=num_workers, eval_every=eval_every, save_every_s=save_every)
         sweep = _changed(load_sweep(runs, resume), given, machines, num_samples, free)
     elif recipe is None or shards is None:
         raise UserError("give --recipe and --shards, or --resume and the name of a sweep")
     else:
-        config, places = config_of(recipe, changes, scale_lr), places_of(shards, runs)
-        file = recipe_space(recipe, config) if space == RECIPE else Path(space) if space else None
+        config = config_of(recipe, changes, scale_lr)
         sweep = Sweep(
             name=name or "",
             config=config,
             recipe=recipe,
-            space=parse(grid or [], sample or [], file),
-            places=places,
+            space=_space_of(grid, sample, space, recipe, config),
+            places=places_of(shards, runs),
             options=options_of(device, num_workers, eval_every, save_every),
-            machines=Machines(**machines),  # type: ignore[arg-type]
+            machines=Machines(**machines),
             num_samples=num_samples,
             scheduler=scheduler.value,
             search=search.value,
         )
         sweep = replace(sweep, name=sweep.name or default_name(sweep))
     _show(sweep, run_sweep(sweep))
+
+
+def _refuse_fixed(resume: str, given: set[str]) -> None:
+    """Raise UserError for an option that would make another sweep of it."""
+    if fixed := sorted(given - FREE):
+        option = "--set" if fixed[0] == "changes" else f"--{fixed[0].replace('_', '-')}"
+        raise UserError(f"--resume {resume} takes {option} from the sweep itself: leave it out")
+
+
+def _space_of(
+    grid: list[str] | None, sample: list[str] | None, space: str | None, recipe: str, config: Config
+) -> Space:
+    """What the options say."""
+    from pipelines.space import RECIPE, parse, recipe_space
+
+    file = recipe_space(recipe, config) if space == RECIPE else Path(space) if space else None
+    return parse(grid or [], sample or [], file)
 
 
 def _changed(sweep: Sweep, given: set[str], machines: dict[str, Any], num_samples: int, free: dict[str, Any]) -> Sweep:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from pipelines.group import release_group
 from pipelines.space import Point
 from pipelines.sweep import Sweep, show_point
 from pipelines.tracking import Ending, Run, Tracker
-from pipelines.trial import close
+from pipelines.trial import OutageError, close
 
 log = logging.getLogger(__name__)
+
+OVER = "the time budget ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,9 @@ class TrialResult:
 class Endings(tune.Callback):
     """Notes how each trial ended, and closes the MLflow runs of those that could not do it themselves."""
 
-    def __init__(self, sweep: Sweep, digest: str, tracker: Tracker, scheduler: Any) -> None:
-        self.sweep, self.digest, self.tracker, self.scheduler = sweep, digest, tracker, scheduler
+    def __init__(self, sweep: Sweep, tracker: Tracker, scheduler: Any, deadline: float | None) -> None:
+        """`deadline`: when the time budget ends, on the monotonic clock."""
+        self.sweep, self.tracker, self.scheduler, self.deadline = sweep, tracker, scheduler, deadline
         self.results: list[TrialResult] = []
         count_memory_kills_as_deaths()
 
@@ -64,27 +68,31 @@ class Endings(tune.Callback):
             log.info("%s: %s", name, reason)
             self.results.append(TrialResult(name, point, score, pruned=reason))
             self._close(point, "FINISHED", reason, pruned=reason, pruned_epoch=str(last["clock"]))
+        elif is_over(self.deadline):
+            self.results.append(TrialResult(name, point, score, stopped=OVER, begun=bool(last)))
+            self._close(point, "KILLED", OVER)
         else:
-            reason = "the time budget ended"
-            self.results.append(TrialResult(name, point, score, stopped=reason, begun=bool(last)))
-            self._close(point, "KILLED", reason)
+            reason = f"Ray Tune ended it after epoch {last.get('clock', 0)} and did not say why"
+            log.error("%s failed: %s", name, reason)
+            self.results.append(TrialResult(name, point, score, error=reason))
+            self._close(point, "FAILED", reason)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Its worker died, and it is started again."""
         release_group((trial.last_result or {}).get("group"))
-        log.info("%s starts again, for its worker died: %s", show_point(point_of(trial.config)), _died(trial))
+        log.info("%s starts again, for %s", show_point(point_of(trial.config)), _why(trial, "its worker died"))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Its worker died more often than it is started again."""
         release_group((trial.last_result or {}).get("group"))
         point = point_of(trial.config)
-        reason = f"its worker died {trial.num_failures} times: {_died(trial)}"
+        reason = _why(trial, f"its worker died {trial.num_failures} times")
         log.error("%s failed: %s", show_point(point), reason)
         self.results.append(TrialResult(show_point(point), point, error=reason))
         self._close(point, "FAILED", reason)
 
     def _close(self, point: Point, status: Ending, reason: str, **tags: str) -> None:
-        key = self.sweep.trial_key(point, self.digest)
+        key = self.sweep.trial_key(point, self.sweep.digest)
         for found in self.tracker.find("trial", sweep=self.sweep.name, trial=key):
             close(Run(self.tracker.client, found, self.tracker.uri), status, reason, **tags)
 
@@ -110,10 +118,28 @@ def count_memory_kills_as_deaths() -> None:
     RayActorManager._actor_task_failed = failed
 
 
+def is_over(deadline: float | None) -> bool:
+    """Has the time budget ended? None: there is none."""
+    return deadline is not None and time.monotonic() >= deadline
+
+
+def _why(trial: Any, died: str) -> str:
+    """Why a trial's worker ended, in a line: it raised an OutageError, or it `died`."""
+    outages = [line.partition(f"{OutageError.__name__}: ")[2] for line in _lines(trial)]
+    if told := [line for line in outages if line]:
+        return f"something that it needs was out of reach: {told[-1]}"[:300]
+    return f"{died}: {_died(trial)}"
+
+
 def _died(trial: Any) -> str:
     """Why a trial's worker died, in a line: Ray's explanations are long."""
-    local = Path(trial.error_file)  # where Tune's own `get_error` looks it arrives later
-    last = local.read_text().rpartition("Failure # ")[2] if local.exists() else ""
-    lines = [line.strip() for line in last.splitlines() if line.strip()]
+    lines = _lines(trial)
     of_memory = [line for line in lines if "memory" in line.lower()]
     return [*of_memory, *lines[-1:], "nothing is known of it"][0][:200]
+
+
+def _lines(trial: Any) -> list[str]:
+    """What is known of a trial's last failure."""
+    local = Path(trial.error_file)  # where Tune's own `get_error` looks it arrives later
+    last = local.read_text().rpartition("Failure # ")[2] if local.exists() else ""
+    return [line.strip() for line in last.splitlines() if line.strip()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -20,10 +21,10 @@ Node = Mapping[str, float]
 
 
 def fit_machines(sweep: Sweep) -> Machines:
-    """What the cluster gives each worker, and how many trials run at once. Raises UserError if not one fits, and if GPUs
-    are there that nobody asked for: Ray hides none of them from a trial that asks for none, so all would use the first.
+    """What the cluster gives each worker, and how many trials run at once.
 
-    A cluster that is joined may grow for those who wait: only one that was started here is known to be too small.
+    Raises UserError if not one fits (but a cluster that is joined may grow for those who wait), and if there are GPUs
+    that nobody asked for: Ray hides none of them from a trial that asks for none, so all would use the first.
     """
     machines, workers = sweep.machines, sweep.machines.workers_per_trial
     if total_of("GPU") and not machines.gpus_per_worker and sweep.options.device in ("auto", "cuda"):
@@ -65,10 +66,10 @@ def room(cpus: float, gpus: float, nodes: Sequence[Node]) -> int:
     return sum(min(int(node.get("CPU", 0) // cpus), _on_gpus(node.get("GPU", 0), gpus)) for node in nodes)
 
 
-def _on_gpus(has: float, each: float) -> float:
+def _on_gpus(has: float, each: float) -> int:
     """Workers that fit on a machine's GPUs; those that share one have all of their share on the same."""
     if not each:
-        return float("inf")
+        return sys.maxsize
     return int(has) * int(1 / each) if each < 1 else int(has // each)
 
 

@@ -68,9 +68,7 @@ class Space:
             wanted, _ = SAMPLERS[sampler]
             if wanted is not None and len(arguments) != wanted:
                 raise UserError(f"{key}: {sampler} takes {wanted} numbers, not {len(arguments)}")
-            if wanted is not None and (
-                arguments[0] >= arguments[1] or (sampler == "loguniform" and arguments[0] <= 0) or arguments[-1] <= 0
-            ):
+            if wanted is not None and not _is_range(sampler, arguments):
                 raise UserError(f"{key}: {sampler}:{':'.join(map(str, arguments))} is no range, from small to large")
             for value in arguments if wanted is None else _ends(sampler, arguments):
                 fits(override(config, {key: value}))
@@ -159,6 +157,14 @@ def _split(item: str, form: str) -> tuple[str, str]:
     if not equals or not key or not value:
         raise UserError(f"{item!r} is not of the form {form}")
     return key, value
+
+
+def _is_range(sampler: str, arguments: list[float]) -> bool:
+    """From small to large, above 0 for a logarithm, in steps above 0, and of whole numbers for these."""
+    low, high, *step = arguments
+    if not all(math.isfinite(each) for each in arguments) or not low < high or any(each <= 0 for each in step):
+        return False
+    return {"loguniform": low > 0, "randint": low == int(low) and high == int(high)}.get(sampler, True)
 
 
 def _sampler(key: str, text: str) -> tuple[str, list[Any]]:

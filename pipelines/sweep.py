@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +57,10 @@ class Sweep:
     search: Search = "random"
     started_ms: int = field(default_factory=lambda: int(time.time() * 1000))
     """When it began, through all its restarts."""
+    digest: str = ""
+    """Of the shards that it began with."""
+    store: str = ""
+    """Where its MLflow runs are, as `shown_store` says it."""
 
     def check(self) -> None:
         """Raise UserError for what cannot be run, before anything is started."""
@@ -128,6 +134,8 @@ class Sweep:
             "options": asdict(self.options),
             "machines": asdict(self.machines),
             "started_ms": self.started_ms,
+            "digest": self.digest,
+            "store": self.store,
         }
 
 
@@ -159,18 +167,22 @@ def load_sweep(runs: Path, name: str) -> Sweep:
             scheduler=record["scheduler"],
             search=record["search"],
             started_ms=record["started_ms"],
+            digest=record["digest"],
+            store=record["store"],
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no sweep's record: {error!r}") from None
 
 
-def continued(sweep: Sweep) -> Sweep:
-    """The sweep itself, or the one of this name that was begun before, on the machines that are given now.
+def continued(sweep: Sweep, digest: str) -> Sweep:
+    """The sweep on the shards of this digest: as it is, or the one of this name that was begun before, on the machines
+    that are given now.
 
-    Raises UserError if that was another sweep.
+    Raises UserError if that was another sweep, had other shards, or has its runs in another MLflow store.
     """
+    store = shown_store(sweep.places)
     if not sweep.path.exists():
-        return sweep
+        return dataclasses.replace(sweep, digest=digest, store=store)
     before = load_sweep(sweep.places.runs, sweep.name)
     was, now = before.definition(), sweep.definition()
     changed = [key for key in now if now[key] != was[key]]
@@ -179,7 +191,25 @@ def continued(sweep: Sweep) -> Sweep:
             f"there is another sweep {sweep.name!r} (its {', '.join(changed)} differ): choose another --name, or go on "
             f"with it by --resume {sweep.name}"
         )
-    return dataclasses.replace(sweep, started_ms=before.started_ms)
+    if before.digest != digest:
+        raise UserError(
+            f"the shards at {sweep.places.shards} have changed since sweep {sweep.name!r} began (digest "
+            f"{before.digest[:12]} then, {digest[:12]} now): its trials cannot be compared with new ones; choose "
+            "another --name"
+        )
+    if before.store != store:
+        raise UserError(
+            f"sweep {sweep.name!r} has its runs in {before.store}, and MLflow is at {store} now: set "
+            f"MLFLOW_TRACKING_URI to where they are (if that has moved, change `store` in {sweep.path})"
+        )
+    return dataclasses.replace(sweep, started_ms=before.started_ms, digest=digest, store=store)
+
+
+def shown_store(places: Places) -> str:
+    """The address of the MLflow store without what may be secret in it, and relative to the runs if it is a file
+    there, for those may move."""
+    address, *_ = re.split(r"[?#]", places.tracking_uri.replace(f"{places.runs}/", ""))
+    return re.sub(r"//[^/]*@", "//", address)
 
 
 def default_name(sweep: Sweep) -> str:
@@ -189,6 +219,8 @@ def default_name(sweep: Sweep) -> str:
 
 
 def show_point(point: Point) -> str:
-    """A point in words: `gamma=0.7 lr=0.0003`."""
+    """A point in words: `gamma=0.7 lr=0.0003`, with whole keys where two end alike."""
     shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in point.items()}
-    return " ".join(f"{key.split('.')[-1]}={value}" for key, value in shown.items()) or "single"
+    ends = Counter(key.split(".")[-1] for key in point)
+    names = {key: key if ends[key.split(".")[-1]] > 1 else key.split(".")[-1] for key in point}
+    return " ".join(f"{names[key]}={value}" for key, value in shown.items()) or "single"

@@ -7,12 +7,14 @@ by its tags (`adafocus.kind`, `adafocus.sweep`, `adafocus.trial`), so that work 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
 import platform
 import re
 import socket
+import sqlite3
 import tempfile
 import time
 import warnings
@@ -21,6 +23,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+import requests
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.data.dataset_source_registry import resolve_dataset_source
@@ -42,6 +45,13 @@ MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """Lets the dashboard show runs and curves, not traces of language models."""
 MODEL_VIEW = "workflowType=machine_learning"
 """The same in an address of the dashboard, which else opens the other view at a first visit."""
+
+
+LASTING = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EEXIST),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ENOMEM),
+}
+"""Errors of files that do not pass by themselves."""
 
 
 def default_uri(runs: Path) -> str:
@@ -290,6 +300,33 @@ def _signature() -> Any:
         "error": DataType.string,
     }
     return ModelSignature(Schema(videos), Schema([ColSpec(kind, name) for name, kind in columns.items()]))
+
+
+def is_outage(error: BaseException) -> bool:
+    """Did something fail, as the cause of others perhaps, that may well work a minute later: a server that does not
+    answer, a locked database, a storage that is gone? A full disk or a missing file is as it is."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    return not any(map(_lasts, chain)) and any(map(_passes, chain))
+
+
+def _lasts(error: BaseException) -> bool:
+    of_disk = isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorname", "") in (
+        "SQLITE_FULL",
+        "SQLITE_READONLY",
+    )
+    return of_disk or (isinstance(error, OSError) and error.errno in LASTING)
+
+
+def _passes(error: BaseException) -> bool:
+    if isinstance(error, requests.RequestException):
+        return isinstance(error, requests.ConnectionError | requests.Timeout | requests.exceptions.RetryError)
+    if isinstance(error, MlflowException):
+        return error.error_code == "TEMPORARILY_UNAVAILABLE"
+    return isinstance(error, ConnectionError | TimeoutError) or (isinstance(error, OSError) and error.errno is not None)
 
 
 def provenance() -> dict[str, str]:

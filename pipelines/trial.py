@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,36 +31,48 @@ from pipelines.record import complete, describe
 from pipelines.reporter import Reporter, Sink
 from pipelines.space import Point
 from pipelines.sweep import Sweep, show_point
-from pipelines.tracking import Ending, Run
+from pipelines.tracking import Ending, Run, is_outage
 from pipelines.train import to_mlflow, train_stages
+from preprocessing.schema import UserError
 
 log = logging.getLogger(__name__)
 
 Tell = Callable[[dict[str, Any]], None]
 
+PAUSE_S = 30.0
+"""How long a worker waits after an outage before it is started again."""
+
+
+class OutageError(RuntimeError):
+    """MLflow or the storage was out of reach: the trial is worth another start."""
+
 
 def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
     """Train a trial through all stages; what goes wrong is logged and told to Tune as `failure`, not raised.
 
-    For Tune starts again whatever raises, and only a worker that died is worth it: what raised would raise again.
+    For Tune starts again whatever raises, and only a worker that died or an outage is worth it: anything else would
+    raise again.
     """
     start_worker()
     config, places = override(sweep.config, point), sweep.places
     info, digest = ClipLoader.describe(places.shards)
     key, shown = sweep.trial_key(point, digest), show_point(point)
-    run = places.tracker().run(info.name, "trial", shown, parent=parent, sweep=sweep.name, trial=key)
+    with naming_outages():
+        run = places.tracker().run(info.name, "trial", shown, parent=parent, sweep=sweep.name, trial=key)
     try:
-        run.tags({"point": json.dumps(point)})
-        describe(run, config, places, sweep.recipe, sweep.options.device)
-        work = partial(_train, config, sweep, STAGES, run.run_id, shown, info.metric)
-        if sweep.machines.workers_per_trial > 1:
-            groups = places.runs / "tune" / sweep.name / "groups"
-            train_in_group(partial(work, ray.train.report), sweep.machines, groups, in_trial=True)
-        else:
-            work(tune.report)
-        folder = sweep.folders(point, digest)[-1]
-        complete(run, folder, places)
-    except (ClaimLostError, WorkersDiedError):
+        with naming_outages():
+            run.tags({"point": json.dumps(point)})
+            describe(run, config, places, sweep.recipe, sweep.options.device)
+            work = partial(_train, config, sweep, STAGES, run.run_id, shown, info.metric)
+            if sweep.machines.workers_per_trial > 1:
+                groups = places.runs / "tune" / sweep.name / "groups"
+                train_in_group(partial(work, ray.train.report), sweep.machines, groups, in_trial=True)
+            else:
+                work(tune.report)
+            folder = sweep.folders(point, digest)[-1]
+            complete(run, folder, places)
+            run.finish()
+    except (ClaimLostError, WorkersDiedError, OutageError):
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
@@ -67,7 +80,6 @@ def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
         close(run, "FAILED", reason)
         tune.report({"score": 0.0, "failure": reason})
         return
-    run.finish()
     score = checkpoint.read_meta(folder).metrics[score_name(STAGES[-1], info.metric)]
     tune.report({"score": score, "folder": str(folder)})
 
@@ -99,26 +111,53 @@ def _train(
 ) -> None:
     """What each worker of a trial does: train, and report every epoch to MLflow (rank 0) and to Ray (every rank)."""
     start_worker()
+    check_gpu(sweep)
     first, started_ms = distributed.rank() == 0, time.time() * 1000
-    run = Run.open(sweep.places.tracker(), run_id)
-    sinks: list[Sink] = [to_mlflow(run)] if first else []
-    group = sweep.machines.workers_per_trial > 1
-    if tell:
-        told = partial(_with_group, tell) if group else tell
-        sinks.append(ToTune(told, sweep.judged, first_epoch(sweep.judged, config), metric))
-    # Of several workers on a machine one tells what the machine does.
-    teller = not group or ray.train.get_context().get_local_rank() == 0
-    system = run.system_metrics() if teller else contextlib.nullcontext()
-    # Tune learns of a group's epochs by polling, one at a time: workers with short ones would be long done before it
-    # could prune them.
-    with system, Reporter(*sinks, ahead=1 if group else 0) as reporter:
 
-        def report(row: EpochReport) -> None:
-            reporter(row)
-            if first and row.time_ms >= started_ms:  # else it is told again, from a stage that was found
-                log.info("%s: %s", shown, row.line())
+    def report(row: EpochReport) -> None:
+        reporter(row)
+        if first and row.time_ms >= started_ms:  # else it is told again, from a stage that was found
+            log.info("%s: %s", shown, row.line())
 
-        train_stages(config, sweep.places, sweep.options, report, stages)
+    with naming_outages():  # here, for on its way out of a group an error loses its cause
+        run = Run.open(sweep.places.tracker(), run_id)
+        sinks: list[Sink] = [to_mlflow(run)] if first else []
+        group = sweep.machines.workers_per_trial > 1
+        if tell:
+            told = partial(_with_group, tell) if group else tell
+            sinks.append(ToTune(told, sweep.judged, first_epoch(sweep.judged, config), metric))
+        # Of several workers on a machine one tells what the machine does.
+        teller = not group or ray.train.get_context().get_local_rank() == 0
+        system = run.system_metrics() if teller else contextlib.nullcontext()
+        # Tune learns of a group's epochs by polling, one at a time: workers with short ones would be long done before
+        # it could prune them.
+        with system, Reporter(*sinks, ahead=1 if group else 0) as reporter:
+            train_stages(config, sweep.places, sweep.options, report, stages)
+
+
+@contextlib.contextmanager
+def naming_outages() -> Iterator[None]:
+    """Raise what may work a minute later as OutageError, after a pause: who waits for a server need not hurry."""
+    try:
+        yield
+    except OutageError:
+        raise
+    except Exception as error:
+        if not is_outage(error):
+            raise
+        log.error("out of reach: %s", error)
+        time.sleep(PAUSE_S)
+        raise OutageError(" ".join(f"{type(error).__name__}: {error}".split())[:1000]) from None
+
+
+def check_gpu(sweep: Sweep) -> None:
+    """Raise UserError if this worker has a GPU of Ray's that torch cannot use: `auto` would take the CPU for days."""
+    gpus, device = sweep.machines.gpus_per_worker, sweep.options.device
+    if gpus and device.startswith(("auto", "cuda")) and not torch.cuda.is_available():
+        raise UserError(
+            f"Ray gave this worker on {socket.gethostname()} {gpus:g} GPUs, and torch {torch.__version__} finds none: "
+            "install its CUDA build and the driver there, or give --gpus-per-worker 0 and --device cpu"
+        )
 
 
 def _with_group(tell: Tell, row: dict[str, Any]) -> None:

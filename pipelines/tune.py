@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import TrialScheduler
 
 from adafocus import checkpoint
 from adafocus.config import STAGES
@@ -22,16 +23,16 @@ from adafocus.diverged import DivergedError
 from adafocus.loader import ClipLoader
 from adafocus.stages.claim import Claim
 from adafocus.stages.trainer import EpochReport, first_epoch
-from pipelines.endings import Endings, TrialResult, point_of
+from pipelines.endings import OVER, Endings, TrialResult, is_over, point_of
 from pipelines.machines import fit_machines, largest, started_here, total_of
 from pipelines.ray_session import ray_session
 from pipelines.reuse import Reuse, measure_reuse
-from pipelines.search import Pruning, scheduler_for, searcher_for
+from pipelines.search import Distinct, Known, Pruning, scheduler_for, searcher_for
 from pipelines.space import Point, spread
 from pipelines.sweep import Sweep, continued, show_point
-from pipelines.tracking import Ending, MlflowRun, Run, Tracker
+from pipelines.tracking import Ending, Kind, MlflowRun, Run, Tracker
 from pipelines.train import to_mlflow
-from pipelines.trial import close, run_trial, score_name, train_shared, warm_up
+from pipelines.trial import OutageError, close, run_trial, score_name, train_shared, warm_up
 from preprocessing.schema import DatasetInfo, UserError
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,18 @@ class Outcome:
     reuse: Reuse
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a start of a sweep has to try."""
+
+    points: list[Point]
+    """Those that are known beforehand; a search draws the others."""
+    count: int
+    """Of all trials."""
+    scheduler: TrialScheduler
+    searcher: Distinct | None = None
+
+
 def run_sweep(sweep: Sweep) -> Outcome:
     """Run every trial that is not finished and return how each ended; a failed trial does not stop the others.
 
@@ -64,9 +77,9 @@ def run_sweep(sweep: Sweep) -> Outcome:
     if not claim.take():
         raise UserError(f"sweep {sweep.name!r} is running already: {claim.holder} has it")
     try:
-        sweep = continued(sweep)
+        sweep = continued(sweep, digest)
         sweep.save()
-        return _Driver(sweep, tracker, info, digest).run()
+        return _Driver(sweep, tracker, info).run()
     finally:
         claim.release()
 
@@ -74,39 +87,57 @@ def run_sweep(sweep: Sweep) -> Outcome:
 class _Driver:
     """One start of a sweep."""
 
-    def __init__(self, sweep: Sweep, tracker: Tracker, info: DatasetInfo, digest: str) -> None:
-        self.sweep, self.tracker, self.info, self.digest = sweep, tracker, info, digest
+    parent: Run
+
+    def __init__(self, sweep: Sweep, tracker: Tracker, info: DatasetInfo) -> None:
+        self.sweep, self.tracker, self.info, self.digest = sweep, tracker, info, sweep.digest
         self.deadline = time.monotonic() + sweep.machines.time_budget_h * 3600 if sweep.machines.time_budget_h else None
-        self.parent = tracker.run(info.name, "sweep", sweep.name, sweep=sweep.name)
-        self.parent.params(
-            {"recipe": sweep.recipe, **{f"space.{key}": value for key, value in sweep.space.shown().items()}}
-        )
-        self.parent.dataset(info, digest, sweep.places.shards)
 
     def run(self) -> Outcome:
         try:
             machines = self.sweep.machines
+            self.parent = self._open()
             # The dashboard takes seconds to start and is needed only to clean up after groups of workers.
             group = machines.workers_per_trial > 1
             with ray_session(machines.ray_address, dashboard=group, worker_logs=True) as own:
                 if own and started_here(machines) and not group:
                     self._warm()
                 self.sweep = replace(self.sweep, machines=fit_machines(self.sweep))
-                self._share()
+                in_time = self._share()
                 past = self._past()
-                results = [*past.values(), *self._trials(past)]
+                plan = self._plan(past)
+                results = [*past.values(), *(self._trials(plan) if in_time else self._unheard(plan, []))]
+            self._settle(results)
+            return self._conclude(results)
         except BaseException as error:
-            status: Ending = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-            for run in (*self.tracker.unfinished("trial", sweep=self.sweep.name), self.parent):
-                close(run, status, repr(error))
+            self._abort("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", repr(error))
             raise
-        self._settle(results)
-        return self._conclude(results)
+
+    def _open(self) -> Run:
+        """The sweep's run, begun or found again."""
+        sweep = self.sweep
+        parent = self.tracker.run(self.info.name, "sweep", sweep.name, sweep=sweep.name)
+        space = {f"space.{key}": value for key, value in sweep.space.shown().items()}
+        parent.params({"recipe": sweep.recipe, **space})
+        parent.dataset(self.info, self.digest, sweep.places.shards)
+        return parent
+
+    def _abort(self, status: Ending, reason: str) -> None:
+        """Close all runs that are open. What went wrong matters more than that MLflow cannot be told of it."""
+        kinds: tuple[Kind, ...] = ("trial", "sweep")
+        try:
+            left = [run for kind in kinds for run in self.tracker.unfinished(kind, sweep=self.sweep.name)]
+        except Exception as error:
+            log.error("MLflow could not be told that sweep %s ended (%s): %s", self.sweep.name, reason, error)
+            return
+        for run in left:
+            close(run, status, reason)
 
     def _settle(self, results: list[TrialResult]) -> None:
         """Let MLflow say of every pruned or stopped trial that it was, now that no process of one is left: some are
         begun or torn down while their trial is being ended, and leave a run open or call that a failure."""
-        ended = {self.sweep.trial_key(each.params, self.digest): each for each in results}
+        drawn = [each for each in results if each.params.keys() == self.sweep.space.keys]
+        ended = {self.sweep.trial_key(each.params, self.digest): each for each in drawn}
         for found in self.tracker.find("trial", sweep=self.sweep.name):
             result = ended.get(found.data.tags["adafocus.trial"])
             if result is None or result.status not in ("pruned", "stopped"):
@@ -120,15 +151,18 @@ class _Driver:
         for _ in range(total_of("CPU")):
             ray.remote(num_cpus=1)(warm_up).remote()
 
-    def _share(self) -> None:
-        """Train the stages that all trials share, in one task with a whole machine, or a trial's share of GPUs."""
+    def _share(self) -> bool:
+        """Train the stages that all trials share, in one task with a whole machine, or a trial's share of GPUs.
+
+        Returns whether they are finished: False if the time budget ended before.
+        """
         sweep, shared = self.sweep, self.sweep.shared
         folders = sweep.folders({}, self.digest)[: len(shared)]
         self.parent.tags({"stages": " ".join(folder.name for folder in folders)})
         if all((folder / checkpoint.META).exists() for folder in folders):
             for folder in folders:
                 to_mlflow(self.parent)([EpochReport(**row) for row in checkpoint.read_meta(folder).history])
-            return
+            return True
         log.info("stages that all trials share: %s", ", ".join(shared))
         machines, group = sweep.machines, sweep.machines.workers_per_trial > 1
         whole = machines.cpus_per_worker if machines.gpus_per_worker else largest("CPU")
@@ -136,17 +170,19 @@ class _Driver:
             num_cpus=0 if group else whole,
             num_gpus=0 if group else machines.gpus_per_worker,
             max_retries=machines.max_failures,
+            retry_exceptions=[OutageError],
         )(train_shared).remote(sweep, self.parent.run_id)
         timeout = None if self.deadline is None else max(self.deadline - time.monotonic(), 1)
         try:
             ray.get(task, timeout=timeout)
         except ray.exceptions.GetTimeoutError:
+            log.info("%s in the stages that all trials share", OVER)
             ray.cancel(task)
-            raise UserError(f"the time budget ended in the shared stages; --resume {sweep.name} goes on") from None
+            return False
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from None  # as it was raised in the worker, without Ray's trace around it
-            if not isinstance(error.cause, OSError | MemoryError | DivergedError):
+            if not isinstance(error.cause, OSError | MemoryError | DivergedError | OutageError):
                 log.error("%s", error)  # where in the code it happened
             reason = f"{type(error.cause).__name__}: {error.cause}"
             raise UserError(f"the stages that all trials share ({', '.join(shared)}) failed: {reason}") from None
@@ -156,6 +192,7 @@ class _Driver:
                 f"the worker that trained the stages which all trials share died {machines.max_failures + 1} times "
                 f"({reason}); --resume {sweep.name} goes on"
             ) from None
+        return True
 
     def _past(self) -> dict[str, TrialResult]:
         """Trials that need not run again, by their key: finished with a checkpoint that is still there, or pruned."""
@@ -175,41 +212,55 @@ class _Driver:
             log.info("%d trials are finished from before", len(found))
         return found
 
-    def _trials(self, past: dict[str, TrialResult]) -> list[TrialResult]:
-        """Run the trials that are left."""
-        sweep, machines = self.sweep, self.sweep.machines
+    def _plan(self, past: dict[str, TrialResult]) -> Plan:
+        """What is left to try; scheduler and search know of the trials that need not run again."""
+        sweep = self.sweep
         scheduler = scheduler_for(sweep)
+        runs = {run.data.tags["adafocus.trial"]: run for run in self.tracker.find("trial", sweep=sweep.name)}
         if isinstance(scheduler, Pruning):
-            for run in self.tracker.find("trial", sweep=sweep.name):
-                if run.data.tags["adafocus.trial"] in past:
-                    scheduler.learn(run.info.run_id, self._judged_scores(run))
-        if sweep.search == "optuna":
-            begun = [_point(run) for run in self.tracker.find("trial", sweep=sweep.name)]
-            open_points = [point for point in begun if point and sweep.trial_key(point, self.digest) not in past]
-            searcher = searcher_for(sweep, [(each.params, each.score) for each in past.values()], open_points)
-            left, count, param_space = [], sweep.num_samples - len(past), None
-        else:
+            for key in past.keys() & runs.keys():
+                scheduler.learn(runs[key].info.run_id, self._judged_scores(runs[key]))
+        if sweep.search != "optuna":
             points = spread(sweep.space.points(sweep.config, sweep.num_samples), sweep.config, self.digest)
             left = [point for point in points if sweep.trial_key(point, self.digest) not in past]
-            searcher, count, param_space = None, len(left), {"point": tune.grid_search(left)}
-        if count <= 0:
+            return Plan(left, len(left), scheduler)
+        count = max(sweep.num_samples - len(past), 0)
+        begun = [point for key, run in runs.items() if key not in past and (point := _point(run))][:count]
+        known = [
+            Known(each.params, each.score, int(runs[key].data.tags["adafocus.pruned_epoch"]) if each.pruned else None)
+            for key, each in past.items()
+        ]
+        return Plan(begun, count, scheduler, searcher_for(sweep, known, begun, getattr(scheduler, "pruned", {})))
+
+    def _trials(self, plan: Plan) -> list[TrialResult]:
+        """Run the trials that are left."""
+        if not plan.count:
             return []
+        for key, value in TUNE_SETTINGS.items():
+            os.environ.setdefault(key, value)
+        logging.getLogger("ray.tune.execution.tune_controller").setLevel(
+            logging.CRITICAL
+        )  # `endings` says it in a line
+        logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # misses the files that nobody writes
+        endings = Endings(self.sweep, self.tracker, plan.scheduler, self.deadline)
+        self._tuner(plan, endings).fit()
+        return [*endings.results, *self._unheard(plan, endings.results)]
+
+    def _tuner(self, plan: Plan, endings: Endings) -> tune.Tuner:
+        sweep, machines = self.sweep, self.sweep.machines
         # A group's own workers have all the processors: its trial only waits for them, so it asks for none.
         alone = {"CPU": machines.cpus_per_worker, "GPU": machines.gpus_per_worker}
         needs = tune.PlacementGroupFactory([{"memory": 1e6} if machines.workers_per_trial > 1 else alone])
         trainable = tune.with_parameters(_run, sweep=sweep, parent=self.parent.run_id)
-        endings = Endings(sweep, self.digest, self.tracker, scheduler)
-        tuner = tune.Tuner(
+        return tune.Tuner(
             tune.with_resources(trainable, needs),
-            param_space=param_space,
+            param_space=None if plan.searcher else {"point": tune.grid_search(plan.points)},
             tune_config=tune.TuneConfig(
-                num_samples=count if searcher else 1,
-                search_alg=searcher,
-                scheduler=scheduler,
+                num_samples=plan.count if plan.searcher else 1,
+                search_alg=plan.searcher,
+                scheduler=plan.scheduler,
                 max_concurrent_trials=machines.max_concurrent or None,
-                # Importing torch takes longer than a short trial. But a trial that is pruned goes on to the end of its
-                # epoch, and Tune waits two seconds for that: then it gives up the trial that should come next.
-                reuse_actors=machines.workers_per_trial == 1 and not isinstance(scheduler, Pruning),
+                reuse_actors=reuses_workers(sweep),
                 time_budget_s=None if self.deadline is None else max(self.deadline - time.monotonic(), 1),
             ),
             run_config=tune.RunConfig(
@@ -220,22 +271,16 @@ class _Driver:
                 verbose=0,  # the trials log a line an epoch themselves
             ),
         )
-        for key, value in TUNE_SETTINGS.items():
-            os.environ.setdefault(key, value)
-        logging.getLogger("ray.tune.execution.tune_controller").setLevel(
-            logging.CRITICAL
-        )  # `endings` says it in a line
-        logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # misses the files that nobody writes
-        tuner.fit()
-        return [*endings.results, *self._unheard(left, endings.results)]
 
-    def _unheard(self, points: list[Point], heard: list[TrialResult]) -> list[TrialResult]:
+    def _unheard(self, plan: Plan, heard: list[TrialResult]) -> list[TrialResult]:
         """Trials of which Tune said nothing: so that none is lost without a word."""
         keys = {self.sweep.trial_key(each.params, self.digest) for each in heard}
-        lost = [point for point in points if self.sweep.trial_key(point, self.digest) not in keys]
-        late = self.deadline is not None and time.monotonic() >= self.deadline
-        stopped, error = ("the time budget ended", "") if late else ("", "Ray Tune ended without starting it")
-        return [TrialResult(show_point(each), each, stopped=stopped, error=error, begun=False) for each in lost]
+        lost = [point for point in plan.points if self.sweep.trial_key(point, self.digest) not in keys]
+        stopped, error = (OVER, "") if is_over(self.deadline) else ("", "Ray Tune ended without starting it")
+        undrawn = 0 if plan.searcher and plan.searcher.exhausted else plan.count - len(heard) - len(lost)
+        shown = [(show_point(point), point) for point in lost]
+        shown += [(f"trial {self.sweep.num_samples - undrawn + 1 + n}, not drawn yet", {}) for n in range(undrawn)]
+        return [TrialResult(name, point, stopped=stopped, error=error, begun=False) for name, point in shown]
 
     def _judged_scores(self, run: MlflowRun) -> list[tuple[int, float]]:
         """(epoch in the stage where trials are compared, score) of a trial, out of MLflow."""
@@ -261,6 +306,17 @@ class _Driver:
             "FAILED" if counts["trials_failed"] else "KILLED" if counts["trials_stopped"] else "FINISHED"
         )
         return Outcome(ranked, reuse)
+
+
+def reuses_workers(sweep: Sweep) -> bool:
+    """May a trial run in the process of the one before? Importing torch takes longer than a short trial.
+
+    Not after a trial that may have been pruned: it goes on to the end of its epoch, and Tune waits two seconds for
+    that, then it gives up the trial that should come next. Not on a GPU: an error of CUDA leaves the process useless.
+    """
+    machines = sweep.machines
+    on_gpu = machines.gpus_per_worker > 0 or sweep.options.device.startswith("cuda")
+    return machines.workers_per_trial == 1 and sweep.scheduler != "asha" and not on_gpu
 
 
 def _run(config: dict[str, Any], *, sweep: Sweep, parent: str) -> None:

@@ -1,4 +1,4 @@
-"""What each worker of a sweep gets of a cluster: arithmetic over machines that are not here, and one Ray that says so."""
+"""What each worker of a sweep gets of a cluster: arithmetic over machines that are not here, and a Ray with GPUs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 
+from adafocus.config import Config
 from adafocus.stages.trainer import Options
 from pipelines.machines import Node, fit_machines, room, share
 from pipelines.recipes import demo
 from pipelines.space import Space
 from pipelines.sweep import Machines, Sweep
 from pipelines.train import Places
+from pipelines.trial import check_gpu
+from pipelines.tune import run_sweep
 from preprocessing.schema import UserError
 
 BIG: Node = {"CPU": 64, "GPU": 4}
@@ -76,7 +80,7 @@ def sweep(tmp_path: Path, machines: Machines, device: str = "auto") -> Sweep:
 
 def test_gpus_that_nobody_asked_for_are_refused(four_gpus: None, tmp_path: Path) -> None:
     for device in ("auto", "cuda"):
-        with pytest.raises(UserError, match="4 GPUs here.*--gpus-per-worker 1.*--device cpu") as raised:
+        with pytest.raises(UserError, match=r"4 GPUs here.*--gpus-per-worker 1.*--device cpu") as raised:
             fit_machines(sweep(tmp_path, Machines(), device))
         assert "\n" not in str(raised.value)
     assert fit_machines(sweep(tmp_path, Machines(), "cpu")).cpus_per_worker == 2
@@ -89,3 +93,20 @@ def test_a_trial_that_this_machine_cannot_hold_is_refused(four_gpus: None, tmp_p
         fit_machines(sweep(tmp_path, Machines(workers_per_trial=5, gpus_per_worker=1)))
     with pytest.raises(UserError, match="a trial of 1 workers needs 65 CPUs, and this machine has 64"):
         fit_machines(sweep(tmp_path, Machines(cpus_per_worker=65), "cpu"))
+
+
+def test_a_worker_whose_gpu_torch_cannot_see_says_so_at_once(
+    four_gpus: None, synthetic_shards: str, tiny_config: Config, tmp_path: Path
+) -> None:
+    """It would train on the CPU for days. Ray believes in its GPUs, torch does not."""
+    if torch.cuda.is_available():
+        pytest.skip("torch sees a GPU here")
+    space, places = Space({"ppo.gamma": [0.5, 0.7]}), Places.of(synthetic_shards, tmp_path)
+    sweep = Sweep("s", tiny_config, "demo", space, places, machines=Machines(gpus_per_worker=1))
+    with pytest.raises(UserError, match=r"Ray gave this worker on .* 1 GPUs, and torch .* finds none") as raised:
+        run_sweep(sweep)
+    assert "\n" not in str(raised.value)
+    (parent,) = places.tracker().find("sweep")
+    assert parent.info.status == "FAILED"
+    check_gpu(replace(sweep, options=Options(device="cpu")))
+    check_gpu(replace(sweep, machines=Machines()))

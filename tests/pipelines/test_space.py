@@ -105,12 +105,25 @@ def test_a_file_and_the_command_line_join(tmp_path: Path) -> None:
         ([], ["ppo.reward=choice:random:none"], "ppo.reward is 'none', but has to be one of"),
         ([], ["ppo.lr=uniform:2:1"], "ppo.lr: uniform:2.0:1.0 is no range"),
         ([], ["ppo.lr=loguniform:0:1"], "is no range"),
+        ([], ["ppo.lr=loguniform:-1:1"], "is no range"),
+        ([], ["ppo.lr=uniform:0:inf"], "is no range"),
+        ([], ["ppo.lr=uniform:nan:1"], "is no range"),
+        ([], ["ppo.lr=quniform:0:1:0"], "is no range"),
+        ([], ["ppo.lr=quniform:-1:0:-0.1"], "is no range"),
+        ([], ["ppo.epochs=randint:1.5:4"], "is no range"),
+        ([], ["ppo.epochs=uniform:1:2.5"], "ppo.epochs is 2.4.*, but has to be a int"),
         ([], ["ppo.lr=uniform:a:1"], "needs numbers"),
     ],
 )
 def test_what_is_wrong_is_said(grid: list[str], sample: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse(grid, sample).check(demo())
+
+
+@pytest.mark.parametrize("sample", ["ppo.lr=uniform:-1:0", "ppo.lr=quniform:-1:0:0.1", "seed=randint:-3:0"])
+def test_a_range_below_zero_is_a_range_and_the_setting_says_what_it_takes(sample: str) -> None:
+    with pytest.raises(UserError, match=r"(ppo.lr|seed) is -\d, but has to be (above|at least) 0"):
+        parse([], [sample]).check(demo())
 
 
 @pytest.mark.parametrize("text", ["grid: 3", "- a", "sample: [", "grids: {}", "grid: {ppo.gamma: 3}"])

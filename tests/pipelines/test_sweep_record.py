@@ -12,7 +12,7 @@ from adafocus.config import override
 from adafocus.stages.trainer import Options
 from pipelines.recipes import activitynet_128, demo
 from pipelines.space import Space
-from pipelines.sweep import Machines, Sweep, continued, default_name, load_sweep
+from pipelines.sweep import Machines, Sweep, continued, default_name, load_sweep, show_point
 from pipelines.train import Places
 from preprocessing.schema import UserError
 
@@ -34,28 +34,71 @@ def test_a_record_is_read_back_as_it_was(space: Space, tmp_path: Path) -> None:
         num_samples=7,
         machines=Machines(workers_per_trial=2, gpus_per_worker=0.5, ray_address="auto"),
         options=Options(device="cpu", num_workers=2),
+        digest="d1",
+        store="sqlite:///mlflow.db",
     )
     sweep.save()
     assert load_sweep(tmp_path, "s") == sweep
 
 
-def test_the_record_holds_no_tracking_server(tmp_path: Path) -> None:
-    """Its address may hold a password."""
-    sweep = make(tmp_path, places=Places.of("/shards", tmp_path, "postgresql://user:secret@host/db"))
+SERVER = "postgresql://user:secret@host:5432/db?password=secret"
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        (SERVER, "postgresql://host:5432/db"),
+        ("http://user:secret@127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("http://mlflow.lab/path#secret", "http://mlflow.lab/path"),
+        ("sqlite:////elsewhere/mlflow.db", "sqlite:////elsewhere/mlflow.db"),
+    ],
+)
+def test_the_record_names_the_store_without_its_password(address: str, shown: str, tmp_path: Path) -> None:
+    sweep = continued(make(tmp_path, places=Places.of("/shards", tmp_path, address)), "d1")
     sweep.save()
+    assert load_sweep(tmp_path, "s").store == shown
     assert "secret" not in sweep.path.read_text()
 
 
 def test_the_same_command_goes_on_and_another_is_refused(tmp_path: Path) -> None:
-    first = make(tmp_path)
-    assert continued(first) is first
+    first = continued(make(tmp_path), "d1")
+    assert first == make(tmp_path, started_ms=first.started_ms, digest="d1", store="sqlite:///mlflow.db")
     first.save()
     later = make(tmp_path, started_ms=first.started_ms + 1000, num_samples=1, machines=Machines(max_concurrent=3))
-    assert continued(later) == replace(later, started_ms=first.started_ms)
+    assert continued(later, "d1") == replace(first, machines=Machines(max_concurrent=3))
     with pytest.raises(UserError, match=r"there is another sweep 's' \(its space differ\)"):
-        continued(make(tmp_path, DRAWN))
+        continued(make(tmp_path, DRAWN), "d1")
     with pytest.raises(UserError, match=r"\(its config, scheduler differ\)"):
-        continued(make(tmp_path, config=activitynet_128(), scheduler="asha"))
+        continued(make(tmp_path, config=activitynet_128(), scheduler="asha"), "d1")
+
+
+def test_shards_that_were_built_anew_are_refused(tmp_path: Path) -> None:
+    continued(make(tmp_path), "a" * 40).save()
+    with pytest.raises(UserError, match=r"the shards at /shards have changed since .* \(digest a{12} then, b{12} now"):
+        continued(load_sweep(tmp_path, "s"), "b" * 40)
+
+
+def test_another_store_is_refused_and_runs_that_moved_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when MLFLOW_TRACKING_URI was forgotten: the new runs would be written where nobody looks for them."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", SERVER)
+    begun = continued(make(old), "d1")
+    begun.save()
+    assert continued(load_sweep(old, "s"), "d1") == begun
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(UserError, match=r"runs in postgresql://host:5432/db, and MLflow is at sqlite:///mlflow.db now"):
+        continued(load_sweep(old, "s"), "d1")
+    begun.path.unlink()
+    continued(make(old), "d1").save()
+    old.rename(new)
+    assert continued(load_sweep(new, "s"), "d1").store == "sqlite:///mlflow.db"
+
+
+def test_a_point_is_shown_by_whole_keys_where_two_end_alike() -> None:
+    assert show_point({"ppo.gamma": 0.7, "finetune.head_lr": 3e-4}) == "gamma=0.7 head_lr=0.0003"
+    both = {"warmup.head_lr": 1e-3, "finetune.head_lr": "2e-3", "ppo.gamma": 0.7}
+    assert show_point(both) == "warmup.head_lr=0.001 finetune.head_lr=2e-3 gamma=0.7"
+    assert show_point({}) == "single"
 
 
 def test_a_name_is_made_of_what_is_tried(tmp_path: Path) -> None:
