@@ -23,7 +23,9 @@ TARGETS = {
 
 def commands(text: str) -> list[list[str]]:
     """Words of every indented or back-quoted command of ours."""
-    found = re.findall(r"^(?:    |\t\S*/)((?:make|adafocus) .+)$|`((?:make|adafocus) [^`]+)`", text, re.MULTILINE)
+    found = re.findall(
+        r"^(?:    |\t\S*/)((?:make|adafocus) .+?)(?:[ ;&]*\\)?$|`((?:make|adafocus) [^`]+)`", text, re.MULTILINE
+    )
     return [shlex.split(block or inline, comments=True) for block, inline in found]
 
 

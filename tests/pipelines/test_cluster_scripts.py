@@ -152,9 +152,9 @@ def test_a_slurm_job_has_its_processors_and_ends_with_its_jobs_status(slurm: dic
     with batch(slurm, tmp_path) as process:
         assert process.wait(timeout=60) == 1, (tmp_path / "log").read_text()
     calls = (tmp_path / "calls").read_text().splitlines()
-    assert calls[-1] == "0123abc no password"  # the server's secrets are the server's
-    steps = [line for line in calls[:-1] if "hostname" not in line]
-    assert len(steps) == 3 and all(line.startswith("16 ") for line in steps)
+    assert calls.count("0123abc no password") == 1  # the server's secrets are the server's
+    steps = [line for line in calls if "ray start" in line]  # the other node's may come later than the job's end
+    assert steps and all(line.startswith("16 ") for line in steps)
     text = (CLUSTER / "slurm.sh").read_text()
     assert "#SBATCH --no-kill\n" in text and "#SBATCH --signal=B:TERM@" in text
 
