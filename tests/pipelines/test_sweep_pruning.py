@@ -34,7 +34,7 @@ def easy(tmp_path_factory: pytest.TempPathFactory, tiny_changes: dict[str, objec
     records = [write_shard(plan, root, spec, out) for plan in plan_shards(clips, [1] * len(clips), 12)]
     build_index(out, clips, info, spec, records)
     changes = {**tiny_changes, "model.patch_size": 28, "pretrain.epochs": EPOCHS_BEFORE, "warmup.epochs": 8}
-    return ["--recipe", "demo", "--shards", str(shards), *settings(changes), *GRID]
+    return ["--recipe", "demo", "--shards", str(shards), *settings(changes)]
 
 
 def check_pruned(runs: Path, text: str) -> None:
@@ -64,7 +64,7 @@ def idle_s(runs: Path) -> list[float]:
 @pytest.mark.timeout(600)
 def test_weak_trials_are_pruned_in_the_stage_that_differs(easy: list[str], tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    sweep = start(runs, *easy, "--name", "a", "--scheduler", "asha", "--max-concurrent", 1)
+    sweep = start(runs, *easy, *GRID, "--name", "a", "--scheduler", "asha", "--max-concurrent", 1)
     assert sweep.wait(500) == 0, sweep.text
     check_pruned(runs, sweep.text)
     # The next one starts a process of its own, which imports torch: seconds, or a minute where others are at work.
@@ -78,7 +78,7 @@ def test_pruned_groups_of_workers_make_room_for_the_next(easy: list[str], tmp_pa
     pruned one are gone. Epochs of a tenth of a second: workers may run a few ahead of what Tune knows, not more."""
     runs = tmp_path / "runs"
     options = ["--workers-per-trial", 2, "--cpus-per-worker", 1, "--set", "warmup.epochs=18"]
-    sweep = start(runs, *easy, "--name", "a", "--scheduler", "asha", *options)
+    sweep = start(runs, *easy, *GRID, "--name", "a", "--scheduler", "asha", *options)
     assert sweep.wait(800) == 0, sweep.text
     check_pruned(runs, sweep.text)
     assert len(idle_s(runs)) == 1 and idle_s(runs)[0] < 60
@@ -88,9 +88,21 @@ def test_pruned_groups_of_workers_make_room_for_the_next(easy: list[str], tmp_pa
 @pytest.mark.timeout(900)
 def test_a_restarted_sweep_neither_runs_pruned_trials_again_nor_forgets_them(easy: list[str], tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    sweep = start(runs, *easy, "--name", "a", "--scheduler", "asha", "--max-concurrent", 1)
+    sweep = start(runs, *easy, *GRID, "--name", "a", "--scheduler", "asha", "--max-concurrent", 1)
     assert sweep.wait(400) == 0, sweep.text
     again = start(runs, "--resume", "a", log="again")
     assert again.wait(400) == 0, again.text
     assert "3 trials are finished from before" in again.text
     check_pruned(runs, again.text)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_search_draws_what_pruning_then_stops(easy: list[str], tmp_path: Path) -> None:
+    """The same three rates; with seed 0 the search draws the one in the middle first."""
+    runs = tmp_path / "runs"
+    sample = ["--sample", "warmup.head_lr=choice:1e-6:3e-3:2e-6", "--num-samples", 3, "--search", "optuna"]
+    fixed = ["--set", "warmup.backbone_lr=3e-3", "--set", "seed=0", "--max-concurrent", 1]
+    sweep = start(runs, *easy, *sample, *fixed, "--name", "a", "--scheduler", "asha")
+    assert sweep.wait(800) == 0, sweep.text
+    check_pruned(runs, sweep.text)
