@@ -6,7 +6,6 @@ trials are not run again, and scheduler and search learn from them as if they ha
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -15,24 +14,21 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.schedulers import TrialScheduler
 
 from adafocus import checkpoint
-from adafocus.config import STAGES
 from adafocus.diverged import DivergedError
 from adafocus.loader import ClipLoader
 from adafocus.stages.claim import Claim
-from adafocus.stages.trainer import EpochReport, first_epoch
-from pipelines.endings import OVER, Endings, TrialResult, is_over, point_of
+from adafocus.stages.trainer import EpochReport
+from pipelines.endings import OVER, Endings, TrialResult, point_of
 from pipelines.machines import fit_machines, largest, started_here, total_of
+from pipelines.plan import Plan, make_plan, past_trials, unheard
 from pipelines.ray_session import ray_session
 from pipelines.reuse import Reuse, measure_reuse
-from pipelines.search import Distinct, Known, Pruning, scheduler_for, searcher_for
-from pipelines.space import Point, spread
-from pipelines.sweep import Sweep, continued, show_point
-from pipelines.tracking import Ending, Kind, MlflowRun, Run, Tracker
+from pipelines.sweep import Sweep, continued
+from pipelines.tracking import Ending, Kind, Run, Tracker
 from pipelines.train import to_mlflow
-from pipelines.trial import OutageError, close, run_trial, score_name, train_shared, warm_up
+from pipelines.trial import OutageError, close, run_trial, train_shared, warm_up
 from preprocessing.schema import DatasetInfo, UserError
 
 log = logging.getLogger(__name__)
@@ -51,18 +47,6 @@ class Outcome:
 
     trials: list[TrialResult]
     reuse: Reuse
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a start of a sweep has to try."""
-
-    points: list[Point]
-    """Those that are known beforehand; a search draws the others."""
-    count: int
-    """Of all trials."""
-    scheduler: TrialScheduler
-    searcher: Distinct | None = None
 
 
 def run_sweep(sweep: Sweep) -> Outcome:
@@ -104,9 +88,11 @@ class _Driver:
                     self._warm()
                 self.sweep = replace(self.sweep, machines=fit_machines(self.sweep))
                 in_time = self._share()
-                past = self._past()
-                plan = self._plan(past)
-                results = [*past.values(), *(self._trials(plan) if in_time else self._unheard(plan, []))]
+                known = self.sweep, self.tracker, self.info.metric
+                past = past_trials(*known)
+                plan = make_plan(*known, past)
+                tried = self._trials(plan) if in_time else []
+                results = [*past.values(), *tried, *unheard(self.sweep, plan, tried, self.deadline)]
             self._settle(results)
             return self._conclude(results)
         except BaseException as error:
@@ -194,57 +180,18 @@ class _Driver:
             ) from None
         return True
 
-    def _past(self) -> dict[str, TrialResult]:
-        """Trials that need not run again, by their key: finished with a checkpoint that is still there, or pruned."""
-        found = {}
-        for run in self.tracker.find("trial", sweep=self.sweep.name):
-            tags, point = run.data.tags, _point(run)
-            folder = self.sweep.places.runs / tags.get("adafocus.checkpoint", "")
-            score = run.data.metrics.get(score_name(STAGES[-1], self.info.metric), 0.0)
-            if run.info.status != "FINISHED" or point is None:
-                continue
-            if pruned := tags.get("adafocus.pruned"):
-                judged = run.data.metrics.get(score_name(self.sweep.judged, self.info.metric), 0.0)
-                found[tags["adafocus.trial"]] = TrialResult(show_point(point), point, judged, pruned=pruned)
-            elif "adafocus.checkpoint" in tags and (folder / checkpoint.META).exists():
-                found[tags["adafocus.trial"]] = TrialResult(show_point(point), point, score, folder)
-        if found:
-            log.info("%d trials are finished from before", len(found))
-        return found
-
-    def _plan(self, past: dict[str, TrialResult]) -> Plan:
-        """What is left to try; scheduler and search know of the trials that need not run again."""
-        sweep = self.sweep
-        scheduler = scheduler_for(sweep)
-        runs = {run.data.tags["adafocus.trial"]: run for run in self.tracker.find("trial", sweep=sweep.name)}
-        if isinstance(scheduler, Pruning):
-            for key in past.keys() & runs.keys():
-                scheduler.learn(runs[key].info.run_id, self._judged_scores(runs[key]))
-        if sweep.search != "optuna":
-            points = spread(sweep.space.points(sweep.config, sweep.num_samples), sweep.config, self.digest)
-            left = [point for point in points if sweep.trial_key(point, self.digest) not in past]
-            return Plan(left, len(left), scheduler)
-        count = max(sweep.num_samples - len(past), 0)
-        begun = [point for key, run in runs.items() if key not in past and (point := _point(run))][:count]
-        known = [
-            Known(each.params, each.score, int(runs[key].data.tags["adafocus.pruned_epoch"]) if each.pruned else None)
-            for key, each in past.items()
-        ]
-        return Plan(begun, count, scheduler, searcher_for(sweep, known, begun, getattr(scheduler, "pruned", {})))
-
     def _trials(self, plan: Plan) -> list[TrialResult]:
         """Run the trials that are left."""
         if not plan.count:
             return []
         for key, value in TUNE_SETTINGS.items():
             os.environ.setdefault(key, value)
-        logging.getLogger("ray.tune.execution.tune_controller").setLevel(
-            logging.CRITICAL
-        )  # `endings` says it in a line
+        quiet = logging.getLogger("ray.tune.execution.tune_controller")
+        quiet.setLevel(logging.CRITICAL)  # `endings` says it in a line
         logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # misses the files that nobody writes
         endings = Endings(self.sweep, self.tracker, plan.scheduler, self.deadline)
         self._tuner(plan, endings).fit()
-        return [*endings.results, *self._unheard(plan, endings.results)]
+        return endings.results
 
     def _tuner(self, plan: Plan, endings: Endings) -> tune.Tuner:
         sweep, machines = self.sweep, self.sweep.machines
@@ -271,23 +218,6 @@ class _Driver:
                 verbose=0,  # the trials log a line an epoch themselves
             ),
         )
-
-    def _unheard(self, plan: Plan, heard: list[TrialResult]) -> list[TrialResult]:
-        """Trials of which Tune said nothing: so that none is lost without a word."""
-        keys = {self.sweep.trial_key(each.params, self.digest) for each in heard}
-        lost = [point for point in plan.points if self.sweep.trial_key(point, self.digest) not in keys]
-        stopped, error = (OVER, "") if is_over(self.deadline) else ("", "Ray Tune ended without starting it")
-        undrawn = 0 if plan.searcher and plan.searcher.exhausted else plan.count - len(heard) - len(lost)
-        shown = [(show_point(point), point) for point in lost]
-        shown += [(f"trial {self.sweep.num_samples - undrawn + 1 + n}, not drawn yet", {}) for n in range(undrawn)]
-        return [TrialResult(name, point, stopped=stopped, error=error, begun=False) for name, point in shown]
-
-    def _judged_scores(self, run: MlflowRun) -> list[tuple[int, float]]:
-        """(epoch in the stage where trials are compared, score) of a trial, out of MLflow."""
-        judged = self.sweep.judged
-        name, first = score_name(judged, self.info.metric), first_epoch(judged, self.sweep.config)
-        curve = Run(self.tracker.client, run, self.tracker.uri).curve(name)
-        return [(step - first, value) for step, value in curve.items()]
 
     def _conclude(self, results: list[TrialResult]) -> Outcome:
         ranked = sorted(results, key=lambda result: (result.status != "finished", -result.score))
@@ -322,9 +252,3 @@ def reuses_workers(sweep: Sweep) -> bool:
 def _run(config: dict[str, Any], *, sweep: Sweep, parent: str) -> None:
     """What Tune calls."""
     run_trial(point_of(config), sweep=sweep, parent=parent)
-
-
-def _point(run: MlflowRun) -> Point | None:
-    """What a trial changes; None if its worker died before it could say so."""
-    told = run.data.tags.get("adafocus.point")
-    return json.loads(told) if told else None

@@ -50,7 +50,7 @@ ALLOWED = {
     "ray": {
         *("pipelines/extract.py", "pipelines/ray_session.py"),
         "pipelines/ray_task.py",  # a benchmark on a machine of the cluster
-        *(f"pipelines/{noun}.py" for noun in ("tune", "trial", "group", "search", "endings", "machines")),  # a sweep
+        *(f"pipelines/{noun}.py" for noun in ("tune", "plan", "trial", "group", "search", "endings", "machines")),
     },
 }
 

@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 
 from adafocus.stages.trainer import Options
 from pipelines.endings import TrialResult
+from pipelines.plan import make_plan, unheard
 from pipelines.recipes import demo
 from pipelines.space import Space, parse
 from pipelines.sweep import Machines, Sweep
@@ -65,9 +66,9 @@ def test_what_went_wrong_is_said_though_mlflow_cannot_be_told(
     assert "MLflow could not be told that sweep gone ended" in caplog.text
 
 
-def stopped(driver: _Driver, past: dict[str, TrialResult]) -> list[TrialResult]:
-    driver.deadline = time.monotonic() - 1
-    return driver._unheard(driver._plan(past), [])
+def stopped(sweep: Sweep, tracker: Tracker, past: dict[str, TrialResult]) -> list[TrialResult]:
+    plan = make_plan(sweep, tracker, INFO.metric, past)
+    return unheard(sweep, plan, [], deadline=time.monotonic() - 1)
 
 
 def test_trials_that_the_time_budget_left_are_all_named(tracker: Tracker) -> None:
@@ -78,7 +79,7 @@ def test_trials_that_the_time_budget_left_are_all_named(tracker: Tracker) -> Non
     begun = tracker.run("d", "trial", "lr=0.003", sweep="late", trial=keys[2])
     begun.tags({"point": '{"ppo.lr": 0.003}'})
     past = {key: TrialResult("x", point, 1.0) for key, point in zip(keys[:2], points, strict=False)}
-    left = stopped(_Driver(sweep, tracker, INFO), past)
+    left = stopped(sweep, tracker, past)
     assert [each.name for each in left] == ["lr=0.003", "trial 4, not drawn yet", "trial 5, not drawn yet"]
     assert {(each.status, each.begun) for each in left} == {("stopped", False)}
 
@@ -86,7 +87,7 @@ def test_trials_that_the_time_budget_left_are_all_named(tracker: Tracker) -> Non
 def test_trials_of_a_grid_that_the_time_budget_left_are_named(tracker: Tracker) -> None:
     sweep = make(tracker, "grid", Space({"ppo.gamma": ["0.5", "0.7", "0.9"]}))
     past = {sweep.trial_key({"ppo.gamma": "0.7"}, "d"): TrialResult("x", {"ppo.gamma": "0.7"}, 1.0)}
-    left = stopped(_Driver(sweep, tracker, INFO), past)
+    left = stopped(sweep, tracker, past)
     assert sorted(each.name for each in left) == ["gamma=0.5", "gamma=0.9"]
 
 
