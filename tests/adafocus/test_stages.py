@@ -136,7 +136,7 @@ HARD = {
 Whole = tuple[Config, dict[str, tuple[Path, list[EpochReport]]]]
 
 
-@pytest.fixture(scope="module", params=["untrimmed", "trimmed"])
+@pytest.fixture(scope="module", params=["untrimmed", pytest.param("trimmed", marks=pytest.mark.slow)])
 def whole(
     request: pytest.FixtureRequest, tiny_config: Config, synthetic_shards: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Whole:

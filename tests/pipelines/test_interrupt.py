@@ -14,7 +14,11 @@ from pipelines.tracking import Tracker
 
 
 @pytest.mark.parametrize(
-    ("sent", "expected", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("sent", "expected", "word"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        pytest.param(signal.SIGTERM, 143, "terminated", marks=pytest.mark.slow),
+    ],
 )
 def test_a_sweep_ends_and_says_how_to_go_on(
     sent: signal.Signals,
