@@ -46,9 +46,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # lines of different trials look alike to Ray
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault(
-        "TUNE_DISABLE_SIGINT_HANDLER", "1"
-    )  # Ctrl-C stops a sweep at once: its trials can go on later
+    # Ctrl-C stops a sweep at once: its trials can go on later.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     try:
         app()
     except UserError as error:
