@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adafocus.allocator import keep_freed_memory
 from adafocus.config import override
 from adafocus.models.adafocus import AdaFocus, build_model
 from pipelines.recipes import RECIPES
@@ -43,11 +44,13 @@ def settled_model(recipe: str) -> AdaFocus:
 
 
 def options_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The options that both benchmarks have; sets the number of threads."""
+    """The options that both benchmarks have; sets the number of threads, and for all that is timed alike what a process
+    of ours does with freed memory."""
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cpu-time", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1 if options.cpu_time else 2)
+    keep_freed_memory()
     return options
 
 
