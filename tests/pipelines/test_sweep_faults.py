@@ -53,37 +53,30 @@ def test_a_worker_killed_in_each_stage_goes_on_from_its_last_epoch(tiny: list[st
 
 
 def test_trials_that_fail_are_listed_with_their_reason_and_stop_no_other(tiny: list[str], tmp_path: Path) -> None:
-    """Some have not clips enough, some ask for half a terabyte, one diverges; one is well."""
+    """Two ask for half a terabyte, which raises, one diverges, one is well."""
     runs = tmp_path / "runs"
-    keys = ("model.policy_hidden", "ppo.batch_size", "finetune.head_lr")
-    values = ("16,400000", "8,80", "1e-3,1e30")
-    grid = [word for key, drawn in zip(keys, values, strict=True) for word in ("--grid", f"{key}={drawn}")]
+    grid = ["--grid", "model.policy_hidden=16,400000", "--grid", "finetune.head_lr=1e-3,1e30"]
     sweep = start(runs, *tiny, *grid, "--name", "f")
     assert sweep.wait(400) == 1, sweep.text
-    found = {tuple(run.data.params[key] for key in keys): run for run in trials(runs, "f")}
-    assert len(found) == 8
-    assert found["16", "8", "0.001"].info.status == "FINISHED"
+    found = {
+        (run.data.params["model.policy_hidden"], run.data.params["finetune.head_lr"]): run for run in trials(runs, "f")
+    }
+    assert len(found) == 4
+    assert found["16", "0.001"].info.status == "FINISHED"
     reasons = {key: run.data.tags["adafocus.reason"] for key, run in found.items() if run.info.status == "FAILED"}
-    assert len(reasons) == 7
-    assert "NonFiniteLossError: the loss is nan" in reasons["16", "8", "1e+30"]
-    huge = reasons["400000", "8", "0.001"]
-    assert "can't allocate memory" in huge or "not enough memory" in huge
-    few = "UserError: ppo.batch_size=80 is more than the training split has clips"
-    assert reasons["16", "80", "0.001"] == few
-    for line in (
-        "policy_hidden=16 batch_size=8 head_lr=1e-3: score",
-        "policy_hidden=16 batch_size=8 head_lr=1e30: FAILED: NonFiniteLossError",
-        f"policy_hidden=16 batch_size=80 head_lr=1e-3: FAILED: {few}",
-    ):
+    assert len(reasons) == 3
+    assert "NonFiniteLossError: the loss is nan" in reasons["16", "1e+30"]
+    assert "can't allocate memory" in reasons["400000", "0.001"] or "not enough memory" in reasons["400000", "0.001"]
+    for line in ("policy_hidden=16 head_lr=1e-3: score", "policy_hidden=16 head_lr=1e30: FAILED: NonFiniteLossError"):
         assert line in sweep.text, sweep.text
-    assert "7 of 8 trials failed" in sweep.text and "Traceback" not in sweep.text
+    assert "3 of 4 trials failed" in sweep.text and "Traceback" not in sweep.text
     (parent,) = Tracker(runs).find("sweep")
-    assert parent.info.status == "FAILED" and parent.data.metrics["trials_failed"] == 7
+    assert parent.info.status == "FAILED" and parent.data.metrics["trials_failed"] == 3
     # With the reason gone (here: a smaller space is no reason) the finished one is not run again.
     before = weights(runs)
     again = start(runs, "--resume", "f", log="again")
     assert again.wait(400) == 1 and "1 trials are finished from before" in again.text
-    assert weights(runs) == before and len(trials(runs, "f")) == 8
+    assert weights(runs) == before and len(trials(runs, "f")) == 4
 
 
 def test_a_worker_that_always_dies_fails_its_trial_with_a_reason(tiny: list[str], tmp_path: Path) -> None:
