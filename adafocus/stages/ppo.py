@@ -28,6 +28,8 @@ class PPO(Stage):
     name = "ppo"
     patches = "policy"
     whole_batch = True  # returns are normalised over it
+    # The policy is small, its ratios are differences of near numbers, and a GRU in bf16 is slower on CPUs.
+    learns_in_half = False
 
     @property
     def settings(self) -> PPOConfig:

@@ -43,6 +43,8 @@ class Stage(nn.Module):
     """Where the stage looks; None: at whole frames."""
     whole_batch: ClassVar[bool] = False
     """Do updates read what was collected of all micro-batches? Else one micro-batch is done with before the next."""
+    learns_in_half: ClassVar[bool] = True
+    """Is what learns in the stage's precision too, or only the frozen networks?"""
 
     def __init__(self, model: AdaFocus, config: Config) -> None:
         super().__init__()

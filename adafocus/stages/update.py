@@ -55,8 +55,8 @@ class Updater:
         return logs
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
-        """The stage's precision."""
-        dtype = DTYPES[self.stage.settings.precision]
+        """The stage's precision, for what learns."""
+        dtype = DTYPES[self.stage.settings.precision if self.stage.learns_in_half else "float32"]
         return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
     def _collect(self, batches: Iterator[Batch], number: int) -> MicroBatch:

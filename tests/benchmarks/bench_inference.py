@@ -1,9 +1,8 @@
 """Offline inference of activitynet-128, two clips of 16 frames: ours against one call per frame, as ratios in one run.
 
 "per frame" makes one call of each network for every frame of every clip; "clips together" one for the frames of both
-clips at a time. `--compile` adds the compiled networks and shows how long compiling takes (minutes: hence an option),
-`--rounds` repeats, `--cpu-time` takes one thread and its processor time: on a machine that others use, only that
-repeats itself.
+clips at a time. "first" is the first run, in which compiling is. `--rounds` repeats, `--cpu-time` takes one thread and
+its processor time: on a machine that others use, only that repeats itself.
 """
 
 from __future__ import annotations
@@ -44,14 +43,16 @@ def per_frame(model: AdaFocus, frames_BTCHW: Tensor) -> Tensor:
 def main() -> bool:
     """Returns whether outputs agree and targets are reached."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--compile", action="store_true")
     options = options_of(parser)
     model = settled_model("activitynet-128")
     frames = video(1, CLIPS, 16)
-    models = {"vectorised": model, "float32": accelerate(model), "bf16": accelerate(model, precision="bf16")}
-    if options.compile:
-        models["float32, compiled"] = accelerate(model, compile=True)
-        models["bf16, compiled"] = accelerate(model, precision="bf16", compile=True)
+    models = {
+        "vectorised": model,
+        "float32": accelerate(model),
+        "bf16": accelerate(model, precision="bf16"),
+        "float32, compiled": accelerate(model, compile=True),
+        "bf16, compiled": accelerate(model, precision="bf16", compile=True),
+    }
     runs = {
         "per frame": lambda: [per_frame(model, clip) for clip in frames.split(1)],
         "per frame, clips together": lambda: per_frame(model, frames),
