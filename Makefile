@@ -54,7 +54,7 @@ mlflow: env ## Open the MLflow dashboard on 127.0.0.1:5000
 	$(BIN)/adafocus dashboard --runs $(RUNS) $(ARGS)
 
 bench: env ## Measure speed as ratios against plain alternatives
-	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+	status=0; for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || status=1; done; exit $$status
 
 lint: env ## Check style and types
 	$(BIN)/ruff check .

@@ -113,7 +113,7 @@ class ClipTable:
             self._files.move_to_end(shard)
             return self._files[shard]
         if self.store.local is not None:
-            file: Any = open(self.store.local / shard, "rb", buffering=0)  # noqa: SIM115  (kept open)
+            file: Any = open(self.store.local / shard, "rb", buffering=0)  # noqa: SIM115  (kept open: the next frames come from it too)
         else:
             file = self.store.open(shard)
         self._files[shard] = file

@@ -162,7 +162,7 @@ def checkpoints(
         config = override(tiny_config, changes)
         torch.manual_seed(1)
         options = {"batch_size": 8, "train": False, "independent_focus": family == "trimmed"}
-        loader = ClipLoader(synthetic_shards, "val", config.data, **options)  # type: ignore[arg-type]
+        loader = ClipLoader(synthetic_shards, "val", config.data, **options)
         model = build_model(config, loader.info.num_classes).train()
         batch = next(iter(loader))
         with torch.no_grad():

@@ -30,7 +30,7 @@ def commands(text: str) -> list[list[str]]:
 
 
 def options_of(verb: str) -> set[str]:
-    command = GROUP.commands[verb]  # type: ignore[attr-defined]
+    command = GROUP.commands[verb]
     return {option for parameter in command.params for option in parameter.opts} | {"--help"}
 
 
@@ -46,8 +46,8 @@ def check(words: list[str]) -> None:
         if "ARGS" in settings and targets:
             check(["adafocus", targets[0], *shlex.split(settings["ARGS"])])
     elif len(words) > 1:
-        assert words[1] in GROUP.commands or words[1].startswith("-"), words  # type: ignore[attr-defined]
-        if words[1] in GROUP.commands:  # type: ignore[attr-defined]
+        assert words[1] in GROUP.commands or words[1].startswith("-"), words
+        if words[1] in GROUP.commands:
             given = {word.split("=")[0] for word in words[2:] if word.startswith("--")}
             assert given <= options_of(words[1]), words
 

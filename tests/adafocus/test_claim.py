@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch.multiprocessing as mp
@@ -124,9 +125,9 @@ def train_noting(runs: Path, config: Config, shards: str, name: str) -> None:
             (runs / f"{os.getpid()}.trained").touch()
             super().train()
 
-    loop.StageTrainer = Noting  # type: ignore[misc]
     rows: list[EpochReport] = []
-    loop.run_stage(name, config, shards=shards, runs=runs, options=Options(device="cpu"), report=rows.append)
+    with mock.patch.object(loop, "StageTrainer", Noting):
+        loop.run_stage(name, config, shards=shards, runs=runs, options=Options(device="cpu"), report=rows.append)
     assert [row.clock for row in rows] == [1, 2]
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from adafocus.config import ModelConfig
+from adafocus.config import Config, override
 from adafocus.models.classifier import Classifier, build_classifier, prefix_mean
 
 KINDS = ("gru", "linear", "average")
@@ -9,8 +9,8 @@ KINDS = ("gru", "linear", "average")
 
 def make(kind: str) -> Classifier:
     torch.manual_seed(0)
-    config = ModelConfig(classifier=kind, classifier_hidden=6, dropout=0.5)  # type: ignore[arg-type]
-    return build_classifier(config, 5, 3).eval()
+    changes = {"model.classifier": kind, "model.classifier_hidden": 6, "model.dropout": 0.5}
+    return build_classifier(override(Config(), changes).model, 5, 3).eval()
 
 
 @pytest.mark.parametrize("kind", KINDS)

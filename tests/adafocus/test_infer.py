@@ -20,8 +20,9 @@ def settle(module: nn.Module) -> nn.Module:
     torch.manual_seed(0)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
-            nn.init.uniform_(part.running_mean, -0.2, 0.2)  # type: ignore[arg-type]
-            nn.init.uniform_(part.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+            assert part.running_mean is not None and part.running_var is not None
+            nn.init.uniform_(part.running_mean, -0.2, 0.2)
+            nn.init.uniform_(part.running_var, 0.5, 1.5)
             nn.init.uniform_(part.weight, 0.7, 1.3)
             nn.init.uniform_(part.bias, -0.2, 0.2)
     return module.eval()
@@ -79,8 +80,9 @@ def test_the_whole_model_computes_the_same(family: str) -> None:
     fast = accelerate(model)(frames, frames)
     assert torch.equal(fast.corners_BT2, wanted.corners_BT2)
     torch.testing.assert_close(fast.logits_BTK, wanted.logits_BTK, rtol=1e-3, atol=1e-4)
-    for precision in ("bf16", "fp16"):
-        half = accelerate(model, precision=precision)(frames, frames)  # type: ignore[arg-type]
+    halves: tuple[infer.Precision, ...] = ("bf16", "fp16")
+    for precision in halves:
+        half = accelerate(model, precision=precision)(frames, frames)
         assert half.logits_BTK.dtype == torch.float32
         slack = 0.1 * wanted.logits_BTK.std().item()
         torch.testing.assert_close(half.logits_BTK, wanted.logits_BTK, rtol=0, atol=slack)

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -7,12 +8,12 @@ from torch.distributions import Categorical, Independent, Normal
 from adafocus.config import ModelConfig
 from adafocus.models.policy import GaussianActions, GridActions, Policy
 
-SMALL = {"patch_size": 12, "grid_size": 3, "policy_channels": 4, "policy_hidden": 8}
+SMALL: dict[str, Any] = {"patch_size": 12, "grid_size": 3, "policy_channels": 4, "policy_hidden": 8}
 
 
-def make(**changes: object) -> Policy:
+def make(**changes: Any) -> Policy:
     torch.manual_seed(0)
-    return Policy(ModelConfig(**(SMALL | changes)), 6, (3, 3)).eval()  # type: ignore[arg-type]
+    return Policy(ModelConfig(**(SMALL | changes)), 6, (3, 3)).eval()
 
 
 def test_grid_agrees_with_torch_s_categorical() -> None:

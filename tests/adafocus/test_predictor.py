@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from adafocus.config import override
 from adafocus.evaluate import evaluate
 from adafocus.infer import accelerate
 from adafocus.loader import ClipLoader
-from adafocus.models.adafocus import build_model
+from adafocus.models.adafocus import Patches, build_model
 from adafocus.predictor import TIMED, AdaFocusPredictor, VideoError
 from preprocessing.index import read_index
 from preprocessing.schema import UserError
@@ -30,12 +31,12 @@ FAMILIES = ("untrimmed", "trimmed")
 @pytest.mark.parametrize("patches", ["policy", "centre"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_file_and_its_packed_clip_have_the_same_logits(
-    family: str, patches: str, checkpoints: dict[str, Path], synthetic_root: Path, synthetic_shards: str
+    family: str, patches: Patches, checkpoints: dict[str, Path], synthetic_root: Path, synthetic_shards: str
 ) -> None:
-    predictor = AdaFocusPredictor.from_folder(checkpoints[family], patches=patches)  # type: ignore[arg-type]
+    predictor = AdaFocusPredictor.from_folder(checkpoints[family], patches=patches)
     data = predictor.config.data
     loader = ClipLoader(synthetic_shards, "val", data, batch_size=1, train=False, independent_focus=family == "trimmed")
-    packed = evaluate(accelerate(load_model(checkpoints[family])[0]), loader, patches=patches)  # type: ignore[arg-type]
+    packed = evaluate(accelerate(load_model(checkpoints[family])[0]), loader, patches=patches)
     table = read_index(Store(synthetic_shards)).table.to_pylist()
     sources = {row["clip_id"]: row["source"] for row in table if row["split"] == "val"}
     assert len(sources) == len(packed.clip_ids) == 10
@@ -43,7 +44,7 @@ def test_a_file_and_its_packed_clip_have_the_same_logits(
         packed.clip_ids,
         packed.logits_NTK,
         packed.corners_NS2,
-        strict=True,  # type: ignore[arg-type]
+        strict=True,
     ):
         found = predictor.predict(synthetic_root / sources[clip_id])
         assert torch.equal(found.logits_TK, logits_TK)
@@ -65,7 +66,7 @@ def test_a_file_and_its_packed_clip_have_the_same_logits(
 @pytest.mark.parametrize("patches", ["policy", "centre"])
 def test_step_by_step_and_whole_clip_agree(
     changes: dict[str, object],
-    patches: str,
+    patches: Patches,
     checkpoints: dict[str, Path],
     synthetic_shards: str,
     synthetic_root: Path,
@@ -75,8 +76,8 @@ def test_step_by_step_and_whole_clip_agree(
     torch.manual_seed(2)
     config = override(load_model(checkpoints["untrimmed"])[0].config, changes)
     flat = dict(meta.config) | changes
-    save(tmp_path, build_model(config, 10).eval(), type(meta)(**{**vars_of(meta), "config": flat}))
-    predictor = AdaFocusPredictor.from_folder(tmp_path, patches=patches)  # type: ignore[arg-type]
+    save(tmp_path, build_model(config, 10).eval(), replace(meta, config=flat))
+    predictor = AdaFocusPredictor.from_folder(tmp_path, patches=patches)
     table = ClipTable(synthetic_shards, "val")
     path = synthetic_root / read_index(Store(synthetic_shards)).table["source"][int(table.rows[3])].as_py()
     whole = predictor.predict(path)
@@ -90,10 +91,6 @@ def test_step_by_step_and_whole_clip_agree(
     assert step == 3
     top, left, bottom, right = running.box  # the frames have the size of the crop
     assert (top, left) == running.corner and bottom - top == right - left == 16
-
-
-def vars_of(meta: object) -> dict[str, object]:
-    return {name: getattr(meta, name) for name in meta.__slots__}  # type: ignore[attr-defined]
 
 
 def test_the_patch_is_found_again_in_a_larger_frame(checkpoints: dict[str, Path]) -> None:

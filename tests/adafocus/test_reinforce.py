@@ -41,7 +41,7 @@ def test_rewards_by_hand() -> None:
         "confidence": [0.2, 0.5, 0.4],
         "previous": [0.2, 0.3, -0.1],
     }.items():
-        found = rewards(kind, reached, label, baseline)  # type: ignore[arg-type]
+        found = rewards(kind, reached, label, baseline)
         torch.testing.assert_close(found, torch.tensor([wanted]))
     with pytest.raises(ValueError, match="needs the baseline"):
         rewards("random", reached, label)
@@ -52,7 +52,7 @@ def test_rewards_carry_no_gradient() -> None:
     assert not rewards("random", reached, torch.tensor([1]), reached).requires_grad
 
 
-def loss_of(log_prob: Tensor, behaviour: Tensor, value: Tensor, returns: Tensor, entropy: Tensor, config: PPOConfig):  # type: ignore[no-untyped-def]
+def loss_of(log_prob: Tensor, behaviour: Tensor, value: Tensor, returns: Tensor, entropy: Tensor, config: PPOConfig):
     return ppo_loss(
         config,
         log_prob_BS=log_prob,

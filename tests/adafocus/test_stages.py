@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import TRIMMED
 from safetensors.torch import load_file
 
 from adafocus import checkpoint
@@ -112,14 +113,6 @@ class StoppedError(Exception):
 
 SMALL = {"data.crop": 16, "data.resize": 16, "model.glance_size": 16, "model.patch_size": 8}
 """For fp16, which a CPU computes slowly."""
-TRIMMED = {
-    "model.family": "trimmed",
-    "model.action": "gaussian",
-    "model.classifier": "average",
-    "model.reuse_glance": True,
-    "model.policy_norm": True,
-    "data.num_focus_frames": 6,
-}
 HARD = {
     **TRIMMED,
     **SMALL,

@@ -74,7 +74,7 @@ def test_a_step_reads_nothing_back_from_the_device(
     config = override(tiny_form(RECIPES[recipe]()), changes)
     stage, real = STAGES[name](build_model(config, 5), config), make_batch(config, 4, 5, seed=0)
     monkeypatch.setattr(fuse, "available", lambda: False)  # fake tensors know no kernels of this CPU
-    stage.draws = None  # type: ignore[assignment]  # fake tensors know no generators: torch's own one instead
+    stage.draws = None  # fake tensors know no generators: torch's own one instead
     fake = FakeTensorMode()
     for module in {*stage.modules(), *stage.fast.modules()}:
         for key, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:

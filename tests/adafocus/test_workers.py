@@ -111,13 +111,13 @@ def diverge(rank: int, world: int, config: Config, shards: str, runs: Path, port
     join(rank, world, port)
     original, calls = Pretrain.forward, 0
 
-    def forward(self: Pretrain, collected: dict) -> tuple:  # type: ignore[type-arg]
+    def forward(self: Pretrain, collected: dict) -> tuple:
         nonlocal calls
         calls += 1
         loss, logs = original(self, collected)
         return (loss * float("nan") if rank == 1 and calls == 3 else loss), logs
 
-    Pretrain.forward = forward  # type: ignore[method-assign]
+    Pretrain.forward = forward
     try:
         run_stage("pretrain", config, shards=shards, runs=runs, options=Options(device="cpu"), report=lambda row: None)
     except Exception as error:

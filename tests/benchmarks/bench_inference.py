@@ -57,7 +57,7 @@ def main() -> bool:
         "per frame": lambda: [per_frame(model, clip) for clip in frames.split(1)],
         "per frame, clips together": lambda: per_frame(model, frames),
     }
-    runs |= {name: lambda fast=fast: fast(frames, frames) for name, fast in models.items()}  # type: ignore[misc]
+    runs |= {name: lambda fast=fast: fast(frames, frames) for name, fast in models.items()}
     ok = report(f"inference, {CLIPS} clips, {torch.get_num_threads()} threads", race(runs, options), TARGETS)
     many = video(2, 4, 16)
     wanted = torch.cat([per_frame(model, clips) for clips in many.split(CLIPS)])

@@ -181,7 +181,7 @@ def test_the_kubernetes_manifest_has_the_fields_of_kubernetes_and_of_the_operato
 )
 def test_a_wrong_manifest_is_found(change: dict[str, Any], message: str) -> None:
     with pytest.raises(AssertionError, match=message):
-        of_fields(change, RAYJOB["rayClusterSpec"]["workerGroupSpecs"][0], "workers")  # type: ignore[index]
+        of_fields(change, RAYJOB["rayClusterSpec"]["workerGroupSpecs"][0], "workers")
     with pytest.raises(ValueError, match="name"):
         of_fields(
             {"template": {"spec": {"containers": [{"image": "b"}]}}}, {"template": "V1PodTemplateSpec"}, "workers"

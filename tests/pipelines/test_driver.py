@@ -100,4 +100,4 @@ def test_processes_are_used_again_where_nothing_speaks_against_it(tracker: Track
         {"machines": Machines(gpus_per_worker=0.5)},  # an error of CUDA stays with a process
         {"options": Options(device="cuda:1")},
     ):
-        assert not reuses_workers(replace(sweep, **changes)), changes  # type: ignore[arg-type]
+        assert not reuses_workers(replace(sweep, **changes)), changes

@@ -24,10 +24,10 @@ from preprocessing.schema import ExtractionSpec
 HOSTILE = "</script><img src=x onerror=alert(1)>.mp4"
 
 
-def data_of(html: str) -> dict:  # type: ignore[type-arg]
+def data_of(html: str) -> dict:
     found = re.search(r"^const DATA = (.*);$", html, re.MULTILINE)
     assert found
-    return json.loads(found[1])  # type: ignore[no-any-return]
+    return json.loads(found[1])
 
 
 @pytest.mark.parametrize("family", ["untrimmed", "trimmed"])
@@ -67,8 +67,8 @@ def test_names_in_a_page_are_data(
 def explain_page(model: AdaFocusPredictor, clip: object, tmp_path: Path) -> str:
     from pipelines.page import page
 
-    found = model.predict_frames(clip)  # type: ignore[arg-type]
-    return page(model, [("", [(seen_of(model, clip, found), clip, found)])], HOSTILE)  # type: ignore[arg-type,list-item]
+    found = model.predict_frames(clip)
+    return page(model, [("", [(seen_of(model, clip, found), clip, found)])], HOSTILE)
 
 
 def test_the_box_is_where_the_patch_is() -> None:

@@ -120,12 +120,12 @@ def test_decoding_runs_ahead_but_not_far(videos: Path, checkpoints: dict[str, Pa
     model = AdaFocusPredictor.from_folder(checkpoints["untrimmed"])
     read: list[Path] = []
     real = model.read
-    model.read = lambda path, stop=None: read.append(path) or real(path, stop)  # type: ignore[method-assign,func-returns-value]
+    model.read = lambda path, stop=None: read.append(path) or real(path, stop)
     outcomes = predict_all(model, [videos / "clip 0.mp4"] * 20, decoders=2)
     assert not next(outcomes).error
     time.sleep(1.0)
     assert 4 <= len(read) <= 5
-    outcomes.close()  # type: ignore[attr-defined]
+    outcomes.close()
     assert len(read) <= 7
 
 

@@ -23,7 +23,7 @@ from pipelines.tune import run_sweep
 
 def family(node: object) -> list[psutil.Process]:
     """A node's raylet and all that it started."""
-    (raylet,) = [info.process for info in node.all_processes["raylet"]]  # type: ignore[attr-defined]
+    (raylet,) = [info.process for info in node.all_processes["raylet"]]
     return [*psutil.Process(raylet.pid).children(recursive=True), psutil.Process(raylet.pid)]
 
 
