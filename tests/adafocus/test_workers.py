@@ -46,8 +46,8 @@ def train_all(configs: list[Config], shards: str, runs: Path) -> None:
     The policy learns by SGD, for Adam makes whole steps out of rounding errors.
     """
     for kind in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
-        kind.train = lambda self, mode=True: torch.nn.Module.train(self, False)  # type: ignore
-    PPO.optimizer = lambda self: torch.optim.SGD(self.model.policy.parameters(), lr=0.1, momentum=0.9)  # type: ignore
+        kind.train = lambda self, mode=True: torch.nn.Module.train(self, False)
+    PPO.optimizer = lambda self: torch.optim.SGD(self.model.policy.parameters(), lr=0.1, momentum=0.9)
     for number, config in enumerate(configs):
         for name in STAGES:
             run_stage(
