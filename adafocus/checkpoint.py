@@ -26,7 +26,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from adafocus.config import Config, flatten, from_flat
+from adafocus.config.schema import Config, flatten, from_flat
 from adafocus.models.adafocus import AdaFocus, build_model
 from adafocus.models.backbones import describe
 from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError

@@ -19,13 +19,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adafocus import convert, metrics, reinforce
-from adafocus.config import Config, ModelConfig, PPOConfig, override
+from adafocus.config.schema import Config, ModelConfig, PPOConfig, override
+from adafocus.data.sampling import evaluation_frames
+from adafocus.evaluation import metrics
+from adafocus.interop import reference_checkpoints
 from adafocus.models.adafocus import AdaFocus, build_model
-from adafocus.models.patches import scale_corners
+from adafocus.models.crop import scale_corners
 from adafocus.models.policy import Policy
-from adafocus.sampling import evaluation_frames
-from pipelines.recipes import Recipe, activitynet_128, ssv1_144
+from adafocus.stages import reinforcement
+from pipelines.recipes.recipes import Recipe, activitynet_128, ssv1_144
 
 HERE = Path(__file__).parent / "golden"
 GOLDEN = Path(os.environ.get("ADAFOCUS_GOLDEN_DIR", HERE))
@@ -70,15 +72,19 @@ def imported(config: Config, num_classes: int, folder: Path) -> AdaFocus:
     """A model whose weights came by the rule, through a file in the reference's layout and the import path."""
     shapes = build_model(config, num_classes)
     tables: dict[str, dict[str, Tensor]] = {}
-    for part, theirs in convert.THEIR_PART.items():
+    for part, theirs in reference_checkpoints.THEIR_PART.items():
         state = shapes.get_submodule(part).state_dict()
-        names = convert.theirs(shapes, part)
+        names = reference_checkpoints.theirs(shapes, part)
         tables[theirs] = {name: by_rule(f"{theirs}.{name}", tuple(state[ours].shape)) for name, ours in names.items()}
     if config.model.family == "untrimmed":
-        copies = {f"{prefix}{name}": x for prefix in convert.POLICY_COPIES for name, x in tables["policy"].items()}
+        copies = {
+            f"{prefix}{name}": x
+            for prefix in reference_checkpoints.POLICY_COPIES
+            for name, x in tables["policy"].items()
+        }
         tables["focuser"] |= copies
     torch.save({"epoch": 3, "acc": np.float64(1.5), **tables}, folder / "model.pth.tar")
-    return convert.import_checkpoint(folder / "model.pth.tar", config).model.eval()
+    return reference_checkpoints.import_checkpoint(folder / "model.pth.tar", config).model.eval()
 
 
 def untrimmed_config(case: dict) -> Config:
@@ -135,9 +141,9 @@ def test_rewards(case: dict, tmp_path: Path) -> None:
     reached = model.decisions(model.classify(glance, taken))
     baseline = model.counterfactual(glance, taken, other)
     targets = torch.tensor(case["targets"])
-    assert_close(reinforce.confidence(reached, targets).t(), case["confidence"])
-    assert_close(reinforce.confidence(baseline, targets).t(), case["baseline_confidence"])
-    assert_close(reinforce.rewards("random", reached, targets, baseline).t(), case["reward"])
+    assert_close(reinforcement.confidence(reached, targets).t(), case["confidence"])
+    assert_close(reinforcement.confidence(baseline, targets).t(), case["baseline_confidence"])
+    assert_close(reinforcement.rewards("random", reached, targets, baseline).t(), case["reward"])
 
 
 @pytest.mark.parametrize("case", [*golden("ppo_discrete*.json"), *golden("ppo_continuous*.json")])
@@ -150,14 +156,14 @@ def test_ppo_updates(case: dict) -> None:
         policy_channels=32 if grid else 64,
     )
     policy = Policy(config, width, (7, 7))
-    names = {ours: convert.LAYOUTS["untrimmed"]["policy"](ours) for ours in policy.state_dict()}
+    names = {ours: reference_checkpoints.LAYOUTS["untrimmed"]["policy"](ours) for ours in policy.state_dict()}
     policy.load_state_dict({o: by_rule(f"policy.{t}", tuple(policy.state_dict()[o].shape)) for o, t in names.items()})
     states = noise(f"{case['seed']}/states", (steps, batch, width, 7, 7)).abs().transpose(0, 1)
     random = np.random.RandomState(zlib.crc32(f"{case['seed']}/actions".encode()))
     drawn = random.randint(0, case["action_dim"], (steps, batch)) if grid else random.uniform(0, 1, (steps, batch, 2))
     actions = torch.from_numpy(drawn if grid else drawn.astype(np.float32)).transpose(0, 1)
     rewards = 0.3 * noise(f"{case['seed']}/rewards", (steps, batch)).t()
-    returns = reinforce.normalise_returns(reinforce.discounted_returns(rewards, case["gamma"]))
+    returns = reinforcement.normalise_returns(reinforcement.discounted_returns(rewards, case["gamma"]))
     settings = PPOConfig(
         clip=case["clip"], value_coef=case["value_coef"], entropy_coef=case["entropy_coef"], lr=case["lr"]
     )
@@ -176,7 +182,7 @@ def test_ppo_updates(case: dict) -> None:
         assert_close(value.t(), case[name])
     for number, after in enumerate(case["after"]):
         now = look()
-        loss, logs = reinforce.ppo_loss(
+        loss, logs = reinforcement.ppo_loss(
             settings,
             log_prob_BS=now["logprob"],
             behaviour_BS=before["logprob"],
@@ -221,8 +227,8 @@ def test_metrics(case: dict) -> None:
 @pytest.mark.parametrize(("layout", "recipe"), [("actnet", activitynet_128), ("sth", ssv1_144)])
 def test_names_are_those_of_the_released_files(layout: str, recipe: Recipe, tmp_path: Path) -> None:
     model = build_model(override(recipe(), NO_WEIGHTS), 10)
-    convert.export_checkpoint(model, tmp_path / "ours.pth.tar")
-    written = convert.read_checkpoint(tmp_path / "ours.pth.tar")
+    reference_checkpoints.export_checkpoint(model, tmp_path / "ours.pth.tar")
+    written = reference_checkpoints.read_checkpoint(tmp_path / "ours.pth.tar")
     wanted = golden(f"layout_{layout}.json")[0].values[0]
     for part, shapes in wanted.items():
         assert {name: list(value.shape) for name, value in written[part].items()} == shapes

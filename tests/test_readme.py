@@ -8,14 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import typer
 
-from pipelines.cli import app
-from pipelines.recipes import RECIPES
+from helpers.commands import GROUP, options_of
+from pipelines.recipes.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-GROUP = typer.main.get_command(app)
 TARGETS = {
     line.split(":")[0] for line in (ROOT / "Makefile").read_text().splitlines() if re.match(r"[a-z-]+:.*##", line)
 }
@@ -27,11 +25,6 @@ def commands(text: str) -> list[list[str]]:
         r"^(?:    |\t\S*/)((?:make|adafocus) .+?)(?:[ ;&]*\\)?$|`((?:make|adafocus) [^`]+)`", text, re.MULTILINE
     )
     return [shlex.split(block or inline, comments=True) for block, inline in found]
-
-
-def options_of(verb: str) -> set[str]:
-    command = GROUP.commands[verb]
-    return {option for parameter in command.params for option in parameter.opts} | {"--help"}
 
 
 def check(words: list[str]) -> None:

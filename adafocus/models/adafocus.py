@@ -23,10 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adafocus.config import Config
+from adafocus.config.schema import Config
 from adafocus.models.backbones import Backbone, build_backbone
 from adafocus.models.classifier import build_classifier, prefix_mean
-from adafocus.models.patches import centre_corners, check_sizes, crop_patches, random_corners
+from adafocus.models.crop import centre_corners, check_sizes, crop_patches, random_corners
 from adafocus.models.policy import Policy, PolicyOutput
 from preprocessing.schema import UserError
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from adafocus.config import ModelConfig
+from adafocus.config.schema import ModelConfig
 
 
 class GRUClassifier(nn.Module):

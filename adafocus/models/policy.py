@@ -15,8 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from adafocus.config import ModelConfig
-from adafocus.models.patches import cell_corners, scale_corners
+from adafocus.config.schema import ModelConfig
+from adafocus.models.crop import cell_corners, scale_corners
 
 
 class Actions(Protocol):

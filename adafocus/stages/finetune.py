@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from adafocus.config import Config
+from adafocus.config.schema import Config
 from adafocus.models.adafocus import AdaFocus, Glance
 from adafocus.stages.warmup import Warmup
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from adafocus import reinforce
-from adafocus.config import PPOConfig
-from adafocus.loader import Batch
+from adafocus.config.schema import PPOConfig
+from adafocus.data.loader import Batch
 from adafocus.models.adafocus import Glance
+from adafocus.stages import reinforcement
 from adafocus.stages.stage import Collected, Logs, Stage
 from preprocessing.schema import UserError
 
@@ -62,7 +62,7 @@ class PPO(Stage):
             actions = self.model.policy(states).actions
         action = self.own_rows(actions.repeat(self.shares).sample(self.draws))
         rewards_BS = self._rewards(glance, self.model.policy.corners(action, self.config.data.crop), collected)
-        returns_BS = reinforce.discounted_returns(rewards_BS, self.settings.gamma)
+        returns_BS = reinforcement.discounted_returns(rewards_BS, self.settings.gamma)
         return {
             "states": states,
             "action": action,
@@ -74,7 +74,7 @@ class PPO(Stage):
     def prepare(self, collected: list[Collected]) -> None:
         """Normalise the returns over the global batch: all micro-batches of all workers."""
         sizes = [len(rollout["returns"]) for rollout in collected]
-        returns_BS = reinforce.normalise_returns(torch.cat([rollout["returns"] for rollout in collected]))
+        returns_BS = reinforcement.normalise_returns(torch.cat([rollout["returns"] for rollout in collected]))
         for rollout, own_BS in zip(collected, returns_BS.split(sizes), strict=True):
             rollout["returns"] = own_BS
 
@@ -93,12 +93,12 @@ class PPO(Stage):
         if other_BTD is not None:
             baseline_BSK = model.counterfactual(glance, taken_BTD, other_BTD)
         reached_BSK = model.decisions(model.classify(glance, taken_BTD))
-        return reinforce.rewards(kind, reached_BSK, collected["target"], baseline_BSK)
+        return reinforcement.rewards(kind, reached_BSK, collected["target"], baseline_BSK)
 
     def forward(self, collected: Collected) -> tuple[Tensor, Logs]:
         """The clipped surrogate loss with value and entropy terms."""
         output = self.model.policy(collected["states"])
-        loss, logs = reinforce.ppo_loss(
+        loss, logs = reinforcement.ppo_loss(
             self.settings,
             log_prob_BS=output.actions.log_prob(collected["action"]),
             behaviour_BS=collected["log_prob"],

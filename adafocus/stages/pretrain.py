@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from adafocus.config import PretrainConfig
+from adafocus.config.schema import PretrainConfig
 from adafocus.stages.stage import Collected, Logs, Stage, prefix_loss
 
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adafocus import distributed
-from adafocus.config import Config, OptimConfig, PPOConfig
-from adafocus.infer import accelerate
-from adafocus.loader import Batch
+from adafocus.config.schema import Config, OptimConfig, PPOConfig
+from adafocus.data.loader import Batch
+from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import AdaFocus, Glance, Patches
-from adafocus.models.patches import random_corners
+from adafocus.models.crop import random_corners
 
 TRAINABLE: dict[str, tuple[str, ...]] = {
     "pretrain": ("glancer", "focuser"),

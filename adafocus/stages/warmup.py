@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from adafocus.config import OptimConfig
-from adafocus.loader import Batch
+from adafocus.config.schema import OptimConfig
+from adafocus.data.loader import Batch
 from adafocus.models.adafocus import Glance, Patches
 from adafocus.stages.stage import Collected, Logs, Stage, prefix_loss
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from preprocessing.ffmpeg import encode_video
+from preprocessing.media.ffmpeg import encode_video
 from preprocessing.schema import Clip, DatasetInfo
 
 NAMES = ("synthetic",)

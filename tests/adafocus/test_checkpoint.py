@@ -8,7 +8,7 @@ import torch
 
 from adafocus import checkpoint
 from adafocus.checkpoint import Meta, load_model, load_state, load_weights, read_meta, save, save_state
-from adafocus.config import Config, override
+from adafocus.config.schema import Config, override
 from adafocus.models.adafocus import AdaFocus, build_model
 from preprocessing.schema import DatasetInfo, UserError
 

@@ -14,7 +14,7 @@ import torch
 from ratios import CLIPS, options_of, race, report, settled_model, video
 from torch import Tensor
 
-from adafocus.infer import accelerate
+from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import AdaFocus
 
 TARGETS = {"float32": 2.2, "bf16 or float32, compiled or bf16, compiled": 5.0}

@@ -24,17 +24,17 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from adafocus.clips import ClipTable
-from adafocus.config import DataConfig
-from adafocus.loader import ClipLoader
-from adafocus.sampling import evaluation_frames, training_frames
-from adafocus.transforms import evaluation_view, training_view
-from preprocessing.archive import frame_offsets
-from preprocessing.ffmpeg import encode_video
-from preprocessing.index import build_index, read_index
+from adafocus.config.schema import DataConfig
+from adafocus.data.clip_table import ClipTable
+from adafocus.data.loader import ClipLoader
+from adafocus.data.sampling import evaluation_frames, training_frames
+from adafocus.data.transforms import evaluation_view, training_view
+from preprocessing.media.ffmpeg import encode_video
 from preprocessing.schema import INDEX_SCHEMA, METADATA_KEY, Clip, DatasetInfo, ExtractionSpec
-from preprocessing.shards import plan_shards, write_shard
-from preprocessing.storage import Store
+from preprocessing.shards.archive import frame_offsets
+from preprocessing.shards.index import build_index, read_index
+from preprocessing.shards.storage import Store
+from preprocessing.shards.writer import plan_shards, write_shard
 
 DATA = DataConfig()  # 16 frames, 224 pixels
 NUM_CLIPS, NUM_FRAMES, ROUNDS = 32, 48, 3

@@ -17,14 +17,13 @@ import torch
 from ratios import CLASSES, CLIPS, options_of, race, report, settled_model, video
 from torch import Tensor
 
-from adafocus import reinforce
-from adafocus.batches import Batch
-from adafocus.config import override
+from adafocus.config.schema import override
+from adafocus.data.batches import Batch
 from adafocus.models.adafocus import AdaFocus
-from adafocus.models.patches import random_corners
-from adafocus.stages import STAGES
-from adafocus.stages.steps import LossWatch
-from adafocus.stages.update import Updater
+from adafocus.models.crop import random_corners
+from adafocus.stages import STAGES, reinforcement
+from adafocus.training.steps import LossWatch
+from adafocus.training.update import Updater
 
 TARGETS = {"float32": 1.8, "bf16": 3.0}
 SEED = 3
@@ -67,7 +66,7 @@ def per_frame(model: AdaFocus, frames: Tensor, actions: Tensor, others: Tensor, 
         log_prob.append(output.actions.log_prob(actions[:, step : step + 1])[:, 0])
         value.append(output.value_BS[:, 0])
         entropy.append(output.actions.entropy()[:, 0])
-    loss, _ = reinforce.ppo_loss(
+    loss, _ = reinforcement.ppo_loss(
         settings,
         log_prob_BS=torch.stack(log_prob, 1),
         behaviour_BS=torch.stack(behaviour, 1),

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 
 from adafocus.checkpoint import Meta, save
-from adafocus.config import override
+from adafocus.config.schema import override
+from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.models.adafocus import build_model
-from adafocus.predictor import AdaFocusPredictor
-from pipelines.predict import default_decoders, predict_all
-from pipelines.recipes import find_recipe
-from preprocessing.ffmpeg import encode_video
+from pipelines.recipes.recipes import find_recipe
+from pipelines.serving.predict import default_decoders, predict_all
+from preprocessing.media.ffmpeg import encode_video
 from preprocessing.schema import DatasetInfo, ExtractionSpec
 
 TARGET = 1.15

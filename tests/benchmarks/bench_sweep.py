@@ -17,21 +17,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from conftest import SYNTHETIC, TINY
-
-from adafocus.config import STAGES, Config, override
-from adafocus.stages.trainer import EpochReport, Options
-from pipelines.recipes import demo
-from pipelines.reporter import Reporter
-from pipelines.space import Space
-from pipelines.sweep import Machines, Sweep
-from pipelines.train import Places, to_mlflow, train
-from pipelines.tune import run_sweep
+from adafocus.config.schema import STAGES, Config, override
+from adafocus.training.trainer import EpochReport, Options
+from helpers.tiny import SYNTHETIC, TINY
+from pipelines.recipes.recipes import demo
+from pipelines.sweeps.driver import run_sweep
+from pipelines.sweeps.space import Space
+from pipelines.sweeps.sweep import Machines, Sweep
+from pipelines.training.reporter import Reporter
+from pipelines.training.train import Places, to_mlflow, train
 from preprocessing.datasets import synthetic
-from preprocessing.index import build_index
 from preprocessing.schema import ExtractionSpec
-from preprocessing.shards import plan_shards, write_shard
-from preprocessing.storage import Store
+from preprocessing.shards.index import build_index
+from preprocessing.shards.storage import Store
+from preprocessing.shards.writer import plan_shards, write_shard
 
 GAMMAS = [0.5, 0.6, 0.7, 0.8]
 FIXED_S, SHARE, REPORT_MS = 15.0, 0.05, 5.0

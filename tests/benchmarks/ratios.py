@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adafocus.allocator import keep_freed_memory
-from adafocus.config import override
+from adafocus.config.schema import override
 from adafocus.models.adafocus import AdaFocus, build_model
-from pipelines.recipes import RECIPES
+from pipelines.recipes.recipes import RECIPES
 
 CLIPS = 2
 CLASSES = 200

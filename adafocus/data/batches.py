@@ -1,0 +1,230 @@
+"""What becomes of a clip on its way to the networks. Goes in: JPEG bytes of chosen frames; comes out: batches.
+
+Letters: B clips, T frames, C colours, H W pixels (H = W = `data.crop`), L labels.
+
+What a clip looks like in an epoch depends on (seed, epoch, clip) alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import simplejpeg
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from adafocus.config.schema import DataConfig
+from adafocus.data.clip_table import ClipTable
+from adafocus.data.sampling import Pad, evaluation_frames, training_frames
+from adafocus.data.transforms import View, evaluation_view, training_view
+from preprocessing.media.jpeg import height_field
+
+_HEADER = 4096
+"""A JPEG's header lies in so many first bytes; of a longer one all rows are decoded."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips as the networks get them."""
+
+    glance_BTCHW: Tensor
+    """uint8, what the glancer sees."""
+    focus_BTCHW: Tensor
+    """uint8, what patches are cut from: the same tensor as `glance_BTCHW` where both networks see the same frames."""
+    labels_BL: Tensor
+    """int64 class indices, padded with -1."""
+    clip_ids: list[str]
+    boxes_BT4: Tensor | None = None
+    """float32 pixels (top, left, bottom, right) in the focus frames, where every clip of the batch has boxes."""
+
+    def to(self, device: torch.device | str) -> Batch:
+        """A copy on `device`; without waiting for it where memory is pinned."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """A copy in page-locked memory (the data loader calls this)."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        glance = change(self.glance_BTCHW)
+        same = self.focus_BTCHW is self.glance_BTCHW
+        return replace(
+            self,
+            glance_BTCHW=glance,
+            focus_BTCHW=glance if same else change(self.focus_BTCHW),
+            labels_BL=change(self.labels_BL),
+            boxes_BT4=None if self.boxes_BT4 is None else change(self.boxes_BT4),
+        )
+
+
+class ClipMaker:
+    """Chooses a clip's frames, decodes and crops them, and stacks clips to batches. Picklable."""
+
+    def __init__(self, table: ClipTable, data: DataConfig, seed: int, train: bool, independent_focus: bool) -> None:
+        self.table, self._data, self._seed, self._train = table, data, seed, train
+        self._independent = independent_focus
+        self._max_labels = table.max_labels
+        self._threads: ThreadPoolExecutor | None = None
+
+    def frames(self, epoch: int, number: int) -> np.ndarray:
+        """Indices of the frames that the clip needs in this epoch, ascending, each once."""
+        _, glance, focus = self._choose(epoch, number)
+        return np.union1d(glance, focus)
+
+    def make(self, epoch: int, clips: Sequence[tuple[int, Sequence[Tensor]]]) -> Batch:
+        """A batch of clips, given as their numbers and the JPEG bytes of `frames(epoch, number)`."""
+        data = self._data
+        glance = _empty(len(clips), data.num_frames, data.crop)
+        focus = _empty(len(clips), data.num_focus_frames, data.crop) if self._independent else glance
+        labels = torch.full((len(clips), self._max_labels), -1, dtype=torch.int64)
+        for row, (number, _) in enumerate(clips):
+            found = self.table.labels(number)
+            labels[row, : len(found)] = torch.tensor(found)
+        fill = partial(self._fill, epoch)
+        boxes = self._map(fill, *zip(*clips, strict=True), glance, focus)
+        placed = [box for box in boxes if box is not None]
+        return Batch(
+            glance_BTCHW=glance,
+            focus_BTCHW=focus,
+            labels_BL=labels,
+            clip_ids=[self.table.clip_ids[number] for number, _ in clips],
+            boxes_BT4=torch.from_numpy(np.stack(placed)) if len(placed) == len(clips) else None,
+        )
+
+    def _map(self, work: Callable[..., Any], *columns: Iterable[Any]) -> Iterable[Any]:
+        """`work` on each clip, in as many threads as torch may use here: decoders let go of the interpreter's lock.
+
+        In a data loader's worker that is one, in the training process all cores.
+        """
+        if torch.get_num_threads() == 1:
+            return map(work, *columns)
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(torch.get_num_threads(), initializer=_one_thread)
+        return self._threads.map(work, *columns)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_threads": None}
+
+    def _fill(
+        self, epoch: int, number: int, jpegs: Sequence[Tensor], glance_TCHW: Tensor, focus_TCHW: Tensor
+    ) -> np.ndarray | None:
+        """Decode and crop a clip's frames to where they belong. Returns its boxes in the focus frames, or None."""
+        rng, glance, focus = self._choose(epoch, number)
+        size = frame_size(jpegs[0])
+        view = self._view(rng, *size)
+        targets = [(glance, glance_TCHW), (focus, focus_TCHW)] if self._independent else [(glance, glance_TCHW)]
+        _draw(jpegs, size, view, targets, fast=self._train)
+        boxes = self.table.boxes(number)
+        return None if boxes is None else view.place_boxes(boxes[focus], *size)
+
+    def _view(self, rng: np.random.Generator, height: int, width: int) -> View:
+        data = self._data
+        if self._train:
+            return training_view(rng, height, width, data.crop, data.crop_scales, flip=self.table.info.flip)
+        return evaluation_view(height, width, data.resize, data.crop)
+
+    def _choose(self, epoch: int, number: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
+        """The clip's own random numbers, and the frames (T,) that glancer and focuser see."""
+        rng = np.random.default_rng((self._seed, epoch, number))
+        count, pad = self.table.num_frames(number), self.table.info.pad
+        drawn = rng if self._train else None
+        glance = _pick(drawn, count, self._data.num_frames, pad)
+        focus = _pick(drawn, count, self._data.num_focus_frames, pad) if self._independent else glance
+        return rng, glance, focus
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # of this thread: work is split by clip, not within a frame
+
+
+def _empty(clips: int, frames: int, side: int) -> Tensor:
+    """uint8 (B, T, C, H, W) with colours last in memory, as JPEG decoders write them and convolutions like them.
+
+    In a data loader's worker it lies in shared memory, where the loader would copy it to.
+    """
+    shape = (clips, frames, side, side, 3)
+    if get_worker_info() is None:
+        return torch.from_numpy(np.empty(shape, np.uint8)).permute(0, 1, 4, 2, 3)  # numpy asks for huge pages
+    shared = torch.UntypedStorage._new_shared(math.prod(shape), device="cpu")  # as torch's own collate does
+    return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape).permute(0, 1, 4, 2, 3)
+
+
+def _pick(rng: np.random.Generator | None, num_frames: int, count: int, pad: Pad) -> np.ndarray:
+    return evaluation_frames(num_frames, count, pad) if rng is None else training_frames(rng, num_frames, count, pad)
+
+
+def frame_size(jpeg: Tensor) -> tuple[int, int]:
+    """(height, width) in pixels of a JPEG, uint8 (n,). Raises ValueError if it is none."""
+    height, width, *_ = simplejpeg.decode_jpeg_header(jpeg.numpy())
+    return height, width
+
+
+def decode_all(jpegs: Iterable[Tensor], size: tuple[int, int], *, end: int, fast: bool) -> Iterator[Tensor]:
+    """RGB frames uint8 (C, H, W) of JPEGs uint8 (n,) of one size (H, W); each is gone when the next one comes.
+
+    Rows from `end` on may stay undecoded, with any content. `fast` interpolates colours and transforms blocks in less
+    exact ways: for training, whose pixels are cropped and scaled at random anyhow. Raises ValueError for a JPEG that is
+    broken or of another size.
+    """
+    frame_HW3 = np.empty((*size, 3), np.uint8)
+    # The row below takes part in interpolating colours; a decoder works in blocks of 16 rows at most.
+    rows = min((end + 2 + 15) // 16 * 16, size[0])
+    for jpeg in jpegs:
+        data, found = jpeg.numpy(), frame_size(jpeg)
+        if found != size:
+            raise ValueError(f"a frame of {found} pixels in a clip of {size}")
+        field = height_field(data[:_HEADER].tobytes()) if rows < size[0] else None
+        if field is not None:
+            data[field : field + 2] = divmod(rows, 256)  # it states that it has only so many rows: all that is decoded
+        try:
+            simplejpeg.decode_jpeg(data, buffer=frame_HW3, fastdct=fast, fastupsample=fast, strict=False)
+        finally:
+            if field is not None:
+                data[field : field + 2] = divmod(size[0], 256)
+        yield torch.from_numpy(frame_HW3).permute(2, 0, 1)
+
+
+def _draw(
+    jpegs: Iterable[Tensor],
+    size: tuple[int, int],
+    view: View,
+    targets: Sequence[tuple[np.ndarray, Tensor]],
+    *,
+    fast: bool,
+) -> None:
+    """Put the view of every frame where it belongs: each target is (frame indices (T,), their place (T, C, S, S)).
+
+    `jpegs` are those of all targets' frames, each once, in ascending order.
+    """
+    places: dict[int, list[Tensor]] = {}
+    for wanted, out_TCSS in targets:
+        for frame, out_CSS in zip(wanted.tolist(), out_TCSS, strict=True):
+            places.setdefault(frame, []).append(out_CSS)
+    for frame, decoded in zip(sorted(places), decode_all(jpegs, size, end=view.end, fast=fast), strict=True):
+        seen_CSS = view.apply(decoded)
+        for out_CSS in places[frame]:
+            out_CSS.copy_(seen_CSS)
+
+
+def evaluation_clip(
+    jpegs: Sequence[bytes], data: DataConfig, pad: Pad = "last", *, independent_focus: bool = False
+) -> tuple[Tensor, Tensor]:
+    """(glance, focus) frames uint8 (T, C, H, W) of a clip given as all its JPEGs: the pixels that an evaluation loader
+    gives for the same clip out of a shard."""
+    glance = evaluation_frames(len(jpegs), data.num_frames, pad)
+    focus = evaluation_frames(len(jpegs), data.num_focus_frames, pad) if independent_focus else glance
+    chosen = [torch.frombuffer(bytearray(jpegs[index]), dtype=torch.uint8) for index in np.union1d(glance, focus)]
+    size = frame_size(chosen[0])
+    view = evaluation_view(*size, data.resize, data.crop)
+    glance_TCHW = _empty(1, data.num_frames, data.crop)[0]
+    focus_TCHW = _empty(1, data.num_focus_frames, data.crop)[0] if independent_focus else glance_TCHW
+    targets = [(glance, glance_TCHW), (focus, focus_TCHW)] if independent_focus else [(glance, glance_TCHW)]
+    _draw(chosen, size, view, targets, fast=False)
+    return glance_TCHW, focus_TCHW

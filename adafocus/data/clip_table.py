@@ -1,0 +1,144 @@
+"""Clips of a finished data set by number. Goes in: the index and the shards; comes out: JPEG bytes of chosen frames.
+
+The index is memory-mapped: all workers of a machine share one copy. Frames are read by their byte offsets, one
+positional read each, and nothing else of a shard is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from preprocessing.schema import USABLE, UserError
+from preprocessing.shards.index import Index, mapped_index, open_mapped, read_index
+from preprocessing.shards.storage import Store
+
+_OPEN_SHARDS = 128
+_BLOCK = 512
+
+
+class ClipTable:
+    """Rows of one split that have frames, numbered from 0 in the order of the index. Picklable and cheap to fork."""
+
+    def __init__(self, shards: str | Path, split: str, limit: int | None = None) -> None:
+        """`limit` keeps so many clips, evenly spread over the split. Raises UserError if the split has no clips."""
+        self.store = Store(shards)
+        index, self._path = mapped_index(self.store)
+        self._open(index)
+        usable = pc.and_(
+            pc.equal(index.table["split"], split), pc.is_in(index.table["status"], value_set=pa.array(USABLE))
+        )
+        rows = np.flatnonzero(usable.to_numpy())
+        if not len(rows):
+            present = sorted(set(index.table["split"].to_pylist()))
+            raise UserError(f"{shards} has no usable clips in split {split!r}; its splits are {', '.join(present)}")
+        if limit is not None and limit < len(rows):
+            rows = rows[np.arange(limit) * len(rows) // limit]
+        self.rows = rows
+        self.clip_ids: list[str] = index.table["clip_id"].take(pa.array(rows)).to_pylist()
+
+    def _open(self, index: Index) -> None:
+        self.info, self.digest, self.spec = index.info, index.digest, index.spec
+        columns = {name: index.table[name].chunk(0) for name in index.table.column_names}
+        self._shard, self._key = columns["shard"], columns["key"]
+        self._labels, self._boxes = columns["labels"], columns["boxes"]
+        self._first_offset = columns["first_offset"].fill_null(-1).to_numpy()
+        self._size_bounds = columns["frame_sizes"].offsets.to_numpy()
+        self._sizes = columns["frame_sizes"].values.to_numpy()
+        self._files: OrderedDict[str, Any] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("store", "rows", "clip_ids", "_path")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open(open_mapped(self._path))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def max_labels(self) -> int:
+        """The most labels that any clip of the data set has."""
+        return int(np.diff(self._labels.offsets.to_numpy()).max())
+
+    def places(self) -> tuple[list[str], list[str]]:
+        """Shard and key of every clip."""
+        rows = pa.array(self.rows)
+        return self._shard.take(rows).to_pylist(), self._key.take(rows).to_pylist()
+
+    def num_frames(self, number: int) -> int:
+        row = self.rows[number]
+        return int(self._size_bounds[row + 1] - self._size_bounds[row])
+
+    def frame_sizes(self, number: int) -> np.ndarray:
+        """Bytes of each of the clip's JPEGs, int32 (N,), a view of the mapped index."""
+        row = self.rows[number]
+        return self._sizes[self._size_bounds[row] : self._size_bounds[row + 1]]
+
+    def labels(self, number: int) -> list[int]:
+        found: list[int] = self._labels[int(self.rows[number])].as_py()
+        return found
+
+    def boxes(self, number: int) -> np.ndarray | None:
+        """Object boxes of all frames, fractions (top, left, bottom, right), float32 (N, 4), where the clip has them."""
+        found = self._boxes[int(self.rows[number])]
+        if not found.is_valid:
+            return None
+        return np.asarray(found.values.values.to_numpy()[found.values.offset * 4 :][: len(found) * 4]).reshape(-1, 4)
+
+    def read(self, number: int, frames: np.ndarray) -> list[Tensor]:
+        """JPEG bytes, uint8 (n,), of the frames with these indices (T,). Raises OSError if a shard is cut short."""
+        row, sizes = self.rows[number], self.frame_sizes(number)
+        # A frame's data is padded to whole blocks and followed by the next member's header.
+        ends = np.cumsum((sizes[: int(frames.max()) + 1].astype(np.int64) + _BLOCK - 1) // _BLOCK * _BLOCK + _BLOCK)
+        shard = self._shard[int(row)].as_py()
+        file = self._file(shard)
+        out = []
+        for frame in frames.tolist():
+            offset = int(self._first_offset[row]) + (int(ends[frame - 1]) if frame else 0)
+            out.append(_read_at(file, offset, int(sizes[frame]), shard))
+        return out
+
+    def _file(self, shard: str) -> Any:
+        if shard in self._files:
+            self._files.move_to_end(shard)
+            return self._files[shard]
+        if self.store.local is not None:
+            file: Any = open(self.store.local / shard, "rb", buffering=0)  # noqa: SIM115  (kept open: the next frames come from it too)
+        else:
+            file = self.store.open(shard)
+        self._files[shard] = file
+        if len(self._files) > _OPEN_SHARDS:
+            self._files.popitem(last=False)  # closed when nobody reads from it any more
+        return file
+
+
+def _read_at(file: Any, offset: int, size: int, shard: str) -> Tensor:
+    data = torch.empty(size, dtype=torch.uint8)
+    if isinstance(file, pa.NativeFile):
+        view = file.read_at(size, offset)
+        data.numpy()[: len(view)] = np.frombuffer(view, np.uint8)
+        count = len(view)
+    else:
+        count = os.preadv(file.fileno(), [data.numpy().data], offset)
+    if count != size:
+        raise OSError(f"{shard} ends before byte {offset + size}: run `adafocus verify`")
+    return data
+
+
+def evaluation_split(shards: str | Path) -> str:
+    """The split that a data set is evaluated on: `val`, else `test`. Raises UserError if it has neither."""
+    splits = set(read_index(Store(shards), columns=["split"]).table["split"].unique().to_pylist())
+    for split in ("val", "test"):
+        if split in splits:
+            return split
+    raise UserError(f"{shards} has no split val or test to evaluate on; its splits are {', '.join(sorted(splits))}")

@@ -1,0 +1,175 @@
+"""Batches of clips from shards, by random access. Goes in: a finished data set; comes out: uint8 frames and labels.
+
+Letters: B clips, T frames, C colours, H W pixels (H = W = `data.crop`), L labels.
+
+What a clip looks like in an epoch depends on (seed, epoch, clip) alone, and the global batches on (seed, epoch) and the
+global batch size: not on the number of workers, nor on how many ranks share a global batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from adafocus.config.schema import DataConfig
+from adafocus.data.batches import Batch, ClipMaker, evaluation_clip
+from adafocus.data.clip_table import ClipTable
+from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
+from preprocessing.shards.index import read_index
+from preprocessing.shards.storage import Store
+
+__all__ = ["Batch", "ClipLoader", "evaluation_clip"]
+
+
+class ClipLoader:
+    """Iterable over an epoch's batches of this rank."""
+
+    def __init__(
+        self,
+        shards: str | Path,
+        split: str,
+        data: DataConfig,
+        *,
+        batch_size: int,
+        train: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+        limit: int | None = None,
+        independent_focus: bool = False,
+    ) -> None:
+        """`batch_size` is in clips of one rank: a global batch holds batch_size * world_size clips.
+
+        In training the global batches are drawn anew each epoch and the incomplete last one is left out, unless it is
+        the only one. In evaluation rank r takes the clips range(r, N, world_size), nothing dropped, nothing twice.
+        `num_workers` processes decode ahead; 0 decodes in this process. `independent_focus` draws the focuser's frames
+        apart from the glancer's (Something-Something); otherwise both see the same ones. Raises UserError if there is
+        no finished data set or the split is empty.
+        """
+        if not independent_focus and data.num_frames != data.num_focus_frames:
+            raise UserError(
+                f"data.num_focus_frames is {data.num_focus_frames} and data.num_frames {data.num_frames}: they have to "
+                "be equal in the untrimmed family, where both networks see the same frames"
+            )
+        if data.crop > data.resize:
+            raise UserError(f"data.crop is {data.crop}, more than data.resize, {data.resize}")
+        table = ClipTable(shards, split, limit)
+        if train and len(table) < world_size:
+            raise UserError(f"{world_size} workers cannot share the {len(table)} clips of split {split!r}")
+        self.info: DatasetInfo = table.info
+        self.digest: str = table.digest
+        self.spec: ExtractionSpec = table.spec
+        self.clip_ids: list[str] = table.clip_ids
+        """Of all ranks, in the order of the index."""
+        self._order = _Order(len(table), batch_size, train, seed, rank, world_size)
+        self._next = 0
+        self._loader: DataLoader[Batch] = DataLoader(
+            _Batches(ClipMaker(table, data, seed, train, independent_focus)),
+            batch_size=None,
+            sampler=self._order,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else each iteration takes a number from the one that dropout draws from
+        )
+
+    @staticmethod
+    def describe(shards: str | Path) -> tuple[DatasetInfo, str]:
+        """Facts and digest of a finished data set. Raises UserError if there is none."""
+        index = read_index(Store(shards), columns=[])
+        return index.info, index.digest
+
+    @staticmethod
+    def digest_of(shards: str | Path) -> str:
+        """The digest that names the data set."""
+        return ClipLoader.describe(shards)[1]
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, of this rank."""
+        return len(self._order)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches the next iteration yields, from its first batch on."""
+        self._order.epoch, self._order.start = epoch, 0
+
+    def skip(self, num_batches: int) -> None:
+        """Let the next iteration begin after so many batches, without reading them: to go on inside an epoch."""
+        if not 0 <= num_batches <= len(self):
+            raise ValueError(f"cannot skip {num_batches} of {len(self)} batches")
+        self._order.start = num_batches
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the iteration stands: the epoch and the number of batches that have been yielded."""
+        return {"epoch": self._order.epoch, "batch": self._next}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.set_epoch(state["epoch"])
+        self.skip(state["batch"])
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._next = self._order.start
+        for batch in self._loader:
+            self._next += 1
+            yield batch
+        self._order.start = 0
+
+
+@dataclass
+class _Order:
+    """Which clips make which batch; iterated over, the (epoch, clip numbers) of each batch still to come.
+
+    A thing of its own, for a loader that its sampler knew would be part of a cycle, and workers that are stopped by
+    the garbage collector take ten seconds to stop.
+    """
+
+    num_clips: int
+    batch_size: int
+    train: bool
+    seed: int
+    rank: int
+    world_size: int
+    epoch: int = 0
+    start: int = 0
+
+    def __len__(self) -> int:
+        if self.train:
+            return max(self.num_clips // (self.batch_size * self.world_size), 1)
+        return -(-len(range(self.rank, self.num_clips, self.world_size)) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        for batch in self.batches()[self.start :]:
+            yield self.epoch, batch
+
+    def batches(self) -> list[np.ndarray]:
+        """Numbers of the clips in each of this rank's batches, in order."""
+        count, size = self.num_clips, self.batch_size
+        if not self.train:
+            share = np.arange(self.rank, count, self.world_size)
+            return [share[start : start + size] for start in range(0, len(share), size)]
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(count)
+        whole = size * self.world_size
+        if count < whole:
+            return [np.array_split(order, self.world_size)[self.rank]]
+        starts = range(self.rank * size, count // whole * whole, whole)
+        return [order[start : start + size] for start in starts]
+
+
+class _Batches(Dataset[Batch]):
+    """The work of one worker: read, decode, crop."""
+
+    def __init__(self, maker: ClipMaker) -> None:
+        self._maker = maker
+
+    def __getitem__(self, request: tuple[int, np.ndarray]) -> Batch:
+        epoch, numbers = request
+        maker, table = self._maker, self._maker.table
+        return maker.make(
+            epoch, [(number, table.read(number, maker.frames(epoch, number))) for number in map(int, numbers)]
+        )

@@ -1,0 +1,158 @@
+"""Batches of clips from shards read from front to back, for storage without cheap random access (objects, disks).
+
+Goes in: the same data set as ClipLoader's; comes out: the same clips in batches, in another order. Shards are read
+with stock `webdataset`; of each clip only the sampled frames are kept, and decoded after the shuffle buffer. A clip
+looks the same as ClipLoader makes it in the same epoch.
+"""
+
+from __future__ import annotations
+
+import random
+import tarfile
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import webdataset as wds
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from adafocus.config.schema import DataConfig
+from adafocus.data.batches import Batch, ClipMaker
+from adafocus.data.clip_table import ClipTable
+from preprocessing.schema import DatasetInfo, UserError
+
+
+class ClipStream:
+    """Iterable over an epoch's batches of this rank, by reading whole shards.
+
+    Readers (ranks times workers) share the shards. With fewer shards than readers several read the same shard and each
+    takes its part of the clips: that works, but reads more than once, so more shards are better
+    (`--clips-per-shard`). In training every rank yields the same number of batches: one that runs out of clips goes
+    round again. In evaluation every clip comes exactly once.
+    """
+
+    def __init__(
+        self,
+        shards: str | Path,
+        split: str,
+        data: DataConfig,
+        *,
+        batch_size: int,
+        train: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+        independent_focus: bool = False,
+        buffer: int = 256,
+    ) -> None:
+        """As ClipLoader; `buffer` is the number of clips among which training shuffles. Raises UserError too."""
+        if not independent_focus and data.num_frames != data.num_focus_frames:
+            raise UserError("data.num_focus_frames and data.num_frames differ, which needs independent_focus")
+        table = ClipTable(shards, split)
+        if len(table) < world_size * max(num_workers, 1):
+            raise UserError(
+                f"{world_size} ranks with {max(num_workers, 1)} workers cannot share {len(table)} clips; use fewer"
+            )
+        self.info: DatasetInfo = table.info
+        self.digest: str = table.digest
+        self.clip_ids: list[str] = table.clip_ids
+        self.batch_size, self.train, self.world_size = batch_size, train, world_size
+        maker = ClipMaker(table, data, seed, train, independent_focus)
+        self._dataset = _Shards(maker, batch_size, train, seed, rank, world_size, buffer)
+        self._loader: DataLoader[Batch] = DataLoader(
+            self._dataset, batch_size=None, num_workers=num_workers, pin_memory=torch.cuda.is_available()
+        )
+
+    def __len__(self) -> int:
+        """Batches that every rank yields in a training epoch."""
+        if not self.train:
+            raise TypeError("an evaluation stream ends when its shards do; it has no length")
+        return max(len(self.clip_ids) // (self.batch_size * self.world_size), 1)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration."""
+        self._dataset.epoch = epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        return islice(self._loader, len(self)) if self.train else iter(self._loader)
+
+
+class _Shards(IterableDataset[Batch]):
+    """What one reader does."""
+
+    def __init__(
+        self, maker: ClipMaker, batch_size: int, train: bool, seed: int, rank: int, world_size: int, buffer: int
+    ) -> None:
+        self._maker, self._batch_size, self._train, self._seed = maker, batch_size, train, seed
+        self._rank, self._world_size, self._buffer = rank, world_size, buffer
+        self.epoch = 0
+        shards, keys = maker.table.places()
+        self._number = {key: number for number, key in enumerate(keys)}
+        self._members: dict[str, list[int]] = {}
+        for number, shard in enumerate(shards):
+            self._members.setdefault(shard, []).append(number)
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        readers, reader = self._world_size, self._rank
+        if worker is not None:
+            readers, reader = readers * worker.num_workers, reader * worker.num_workers + worker.id
+        rng = random.Random(repr((self._seed, self.epoch, reader)))
+        clips = self._clips(reader, readers, rng)
+        while batch := list(islice(clips, self._batch_size)):
+            yield self._maker.make(self.epoch, batch)
+
+    def _clips(self, reader: int, readers: int, rng: random.Random) -> Iterator[tuple[int, list[torch.Tensor]]]:
+        shards = sorted(self._members)
+        if self._train:
+            random.Random(repr((self._seed, self.epoch))).shuffle(shards)  # the same for all readers
+        # With fewer shards than readers `share` of them read one shard, and each takes every share-th clip.
+        own = shards[reader::readers] or [shards[reader % len(shards)]]
+        share = len(range(reader % len(shards), readers, len(shards))) if readers > len(shards) else 1
+        part = reader // len(shards) if readers > len(shards) else 0
+        chosen = {
+            number: self._maker.frames(self.epoch, number)
+            for shard in own
+            for number in self._members[shard][part::share]
+        }
+        stages: list[Any] = [
+            partial(self._open, own),
+            partial(tar_file_expander, select_files=partial(self._is_wanted, chosen)),
+            group_by_keys,
+        ]
+        if self._train:
+            stages.append(wds.shuffle(self._buffer, initial=self._buffer, rng=rng))
+        while True:
+            count = 0
+            try:
+                for sample in wds.DataPipeline(*stages):
+                    number = self._number[sample["__key__"]]
+                    jpegs = [sample[f"{frame + 1:06d}.jpg"] for frame in chosen[number]]
+                    yield number, [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
+                    count += 1
+            except (tarfile.TarError, KeyError) as error:
+                raise OSError(f"{', '.join(own)} cannot be read: run `adafocus verify` ({error})") from error
+            if count != len(chosen):  # a tar cut at a member's end reads like a shorter one
+                raise OSError(f"{len(chosen) - count} clips are missing in {', '.join(own)}: run `adafocus verify`")
+            if not self._train:
+                return
+
+    def _open(self, shards: list[str]) -> Iterator[dict[str, Any]]:
+        for shard in shards:
+            with self._maker.table.store.open_stream(shard) as stream:
+                yield {"url": shard, "stream": stream}
+
+    def _is_wanted(self, chosen: dict[int, np.ndarray], name: str) -> bool:
+        key, _, rest = name.partition(".")
+        frames = chosen.get(self._number.get(key, -1))
+        if frames is None or not rest.endswith(".jpg"):
+            return False
+        frame = int(rest[:6]) - 1
+        at = int(np.searchsorted(frames, frame))
+        return at < len(frames) and int(frames[at]) == frame

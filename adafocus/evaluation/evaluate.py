@@ -1,0 +1,135 @@
+"""What a model says of a split: one prediction per clip, each clip exactly once whatever the number of workers."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from adafocus import distributed
+from adafocus.data.loader import Batch, ClipLoader
+from adafocus.divergence import DivergedError, some
+from adafocus.evaluation import metrics
+from adafocus.models.adafocus import AdaFocus
+from adafocus.models.classifier import prefix_mean
+from adafocus.models.crop import random_corners
+
+Look = Literal["policy", "random", "centre", "glancer", "whole"]
+"""Where the focuser looks. `glancer`: nowhere, its own prediction; `whole`: the focuser's own on whole frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Merged over all workers, sorted by clip_id. N clips, T prefixes, K classes."""
+
+    clip_ids: list[str]
+    labels_NL: Tensor
+    """int64, padded with -1."""
+    logits_NTK: Tensor
+    """float32 on the CPU; the video's prediction is the last prefix."""
+    corners_NS2: Tensor | None
+    """int64 (row, column) of the patch in the frame; None where no patch was taken."""
+    hits_N: Tensor | None
+    """Share of frames (0 to 1) in which the patch holds the whole object; None where the data set has no boxes."""
+
+    def metrics(self) -> dict[str, float]:
+        """Percentages: top1, top5, map, and hit_rate where boxes are known. Raises DivergedError for NaN or inf."""
+        broken_N = ~self.logits_NTK.isfinite().all(-1).all(-1)
+        if broken_N.any():
+            broken = [self.clip_ids[number] for number in broken_N.nonzero()[:, 0].tolist()]
+            share = f"{len(broken)} of {len(self.clip_ids)} clips"
+            raise DivergedError(f"the model's logits are NaN or infinite on {share}: {some(broken)}")
+        values = metrics.scores(self.logits_NTK[:, -1], self.labels_NL)
+        if self.hits_N is not None:
+            values["hit_rate"] = self.hits_N.mean().item() * 100
+        return values
+
+    def online(self) -> list[dict[str, float]]:
+        """map, top1 and top5 in percent after 1, 2, ... T frames."""
+        return metrics.online_scores(self.logits_NTK, self.labels_NL)
+
+    def table(self) -> pa.Table:
+        """One row a clip: everything that is needed to recompute a number."""
+        columns = {
+            "clip_id": self.clip_ids,
+            "labels": [[label for label in row if label >= 0] for row in self.labels_NL.tolist()],
+            "logits": self.logits_NTK[:, -1].tolist(),
+            "prefix_logits": self.logits_NTK.tolist(),
+            "corners": None if self.corners_NS2 is None else self.corners_NS2.tolist(),
+            "hit": None if self.hits_N is None else self.hits_N.tolist(),
+        }
+        return pa.table({name: values for name, values in columns.items() if values is not None})
+
+
+@torch.no_grad()  # not inference mode, which the loader's threads would not share
+def evaluate(model: AdaFocus, loader: ClipLoader, *, patches: Look = "policy", seed: int = 0) -> Predictions:
+    """Run `model` over every clip of `loader`, which must be an evaluation loader.
+
+    Random patches are drawn from `seed` on the CPU, clip by clip, so they are the same on every device and for every
+    number of workers. Raises RuntimeError if a clip is missing or seen twice.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    parts: list[tuple[list[str], list[Tensor | None]]] = []
+    for batch in loader:
+        moved = batch.to(device)
+        logits_BTK, corners, hits = _predict(model, moved, patches, seed)
+        tensors = [moved.labels_BL, logits_BTK.float(), corners, hits]
+        parts.append((batch.clip_ids, [None if x is None else x.cpu() for x in tensors]))
+    model.train(was_training)
+    gathered = [part for worker in distributed.gather(parts) for part in worker]
+    clip_ids = [clip_id for ids, _ in gathered for clip_id in ids]
+    if sorted(clip_ids) != sorted(loader.clip_ids):
+        raise RuntimeError(f"evaluation saw {len(clip_ids)} clips of {len(loader.clip_ids)}, some twice or not at all")
+    order = sorted(range(len(clip_ids)), key=clip_ids.__getitem__)
+    labels, logits, corners, hits = (_merge([part[i] for _, part in gathered], order) for i in range(4))
+    assert labels is not None and logits is not None
+    return Predictions([clip_ids[i] for i in order], labels, logits, corners, hits)
+
+
+def _predict(model: AdaFocus, batch: Batch, patches: Look, seed: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    if patches == "whole":
+        return prefix_mean(model.focuser.head(model.focus(batch.focus_BTCHW))), None, None
+    glance = model.glance(batch.glance_BTCHW)
+    if patches == "glancer":
+        return prefix_mean(glance.logits_BTK), None, None
+    if patches == "random":
+        corners_BS2 = clip_corners(model, batch.clip_ids, seed).to(batch.focus_BTCHW.device)
+    else:
+        corners_BS2 = model.act(glance, patches).corners_BS2
+    logits_BTK = model.classify(glance, model.focus(model.crop(batch.focus_BTCHW, corners_BS2)))
+    hits_B = None
+    if batch.boxes_BT4 is not None:
+        hits_B = patch_holds(corners_BS2, model.config.model.patch_size, batch.boxes_BT4).float().mean(1)
+    return logits_BTK, corners_BS2, hits_B
+
+
+def patch_holds(corners_BS2: Tensor, patch_size: int, boxes_BT4: Tensor) -> Tensor:
+    """Does the patch hold the whole box (top, left, bottom, right, in pixels)? bool (B, T)."""
+    ends_BS2 = corners_BS2 + patch_size
+    # Half a pixel of grace: boxes went through scaling and rounding.
+    inside_BT2 = (corners_BS2 <= boxes_BT4[..., :2] + 0.5) & (ends_BS2 >= boxes_BT4[..., 2:] - 0.5)
+    return inside_BT2.all(-1)
+
+
+def clip_corners(model: AdaFocus, clip_ids: list[str], seed: int) -> Tensor:
+    """Random corners int64 (B, S, 2) that depend on the clip and the seed alone."""
+    count = model.config.data.num_frames // model.maps_per_state(model.config)
+    generators = [torch.Generator().manual_seed(zlib.crc32(f"{seed}/{clip_id}".encode())) for clip_id in clip_ids]
+    sizes = (model.config.data.crop, model.config.model.patch_size)
+    return torch.stack([random_corners((count,), *sizes, generator=generator) for generator in generators])
+
+
+def _merge(tensors: list[Tensor | None], order: list[int]) -> Tensor | None:
+    if any(x is None for x in tensors):
+        return None
+    present = [x for x in tensors if x is not None]
+    if present[0].ndim == 2 and len({x.shape[1] for x in present}) > 1:  # labels, padded batch by batch
+        width = max(x.shape[1] for x in present)
+        present = [torch.nn.functional.pad(x, (0, width - x.shape[1]), value=-1) for x in present]
+    return torch.cat(present)[order]

@@ -1,0 +1,82 @@
+"""A video as it arrives: one frame in, the running prediction and the patch out. For the untrimmed family.
+
+Every frame costs one step of each network, and nothing is kept of the frames before but the two recurrent states: step
+by step the answers are those of the whole clip.
+
+Shapes: C colours, H W pixels, K classes, k cells of the action map per axis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adafocus.data.transforms import View, evaluation_view
+from adafocus.models.adafocus import Patches, Untrimmed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Running:
+    """After one more frame."""
+
+    num_frames: int
+    """Frames seen so far."""
+    logits_K: Tensor
+    """float32, on the CPU."""
+    corner: tuple[int, int]
+    """(row, column) of the patch in the square frame that the networks see."""
+    box: tuple[float, float, float, float]
+    """The same patch in the given frame: (top, left, bottom, right) in its pixels."""
+
+    @property
+    def probability(self) -> Tensor:
+        """float32 (K,), softmax of the logits."""
+        return self.logits_K.softmax(-1)
+
+
+class OnlineClip:
+    """Give it the frames of one video, in order, with `push`. They should be spaced as in training: a clip of the
+    evaluation is `data.num_frames` of them, evenly spread."""
+
+    def __init__(self, model: Untrimmed, patches: Patches = "policy") -> None:
+        self._model, self._patches = model, patches
+        self._view: View | None = None
+        self._size = (0, 0)
+        self._policy_state: Tensor | None = None
+        self._classifier_state: Tensor | None = None
+        self._glance_sum: Tensor | float = 0.0
+        self._count = 0
+
+    @torch.no_grad()
+    def push(self, frame: np.ndarray | Tensor) -> Running:
+        """One more frame: RGB uint8 (H, W, 3), or (C, H, W) as a tensor. Raises ValueError for anything else, and for a
+        frame of another size than the first."""
+        model, data = self._model, self._model.config.data
+        frame_CHW = torch.from_numpy(frame).permute(2, 0, 1) if isinstance(frame, np.ndarray) else frame
+        if frame_CHW.dtype != torch.uint8 or frame_CHW.ndim != 3 or frame_CHW.shape[0] != 3:
+            raise ValueError(f"a frame is RGB, uint8, (H, W, 3) or a tensor (3, H, W), not {frame.dtype} {frame.shape}")
+        size = (frame_CHW.shape[1], frame_CHW.shape[2])
+        if self._view is None:
+            self._view, self._size = evaluation_view(*size, data.resize, data.crop), size
+        if size != self._size:
+            raise ValueError(f"a frame of {size} pixels in a video of {self._size}")
+        frames_B1CHW = self._view.apply(frame_CHW)[None, None].to(model.mean.device)
+        glance = model.glance(frames_B1CHW)
+        if self._patches == "policy":
+            output, self._policy_state = model.policy.step(glance.map_BTDhw[:, 0], self._policy_state)
+            corners_B12 = model.policy.corners(output.actions.mode(), data.crop)
+        else:
+            corners_B12 = model.act(glance, self._patches).corners_BS2
+        focus_B1D = model.focus(model.crop(frames_B1CHW, corners_B12))
+        feature_BD = model.features(glance, focus_B1D)[:, 0]
+        logits_BK, self._classifier_state = model.classifier.step(feature_BD, self._classifier_state)
+        self._count += 1
+        if model.averages_glances:
+            self._glance_sum = self._glance_sum + glance.logits_BTK[:, 0]
+            logits_BK = logits_BK + self._glance_sum / self._count
+        row, column = corners_B12[0, 0].tolist()
+        box = self._view.source_box(row, column, model.config.model.patch_size)
+        return Running(self._count, logits_BK[0].float().cpu(), (row, column), box)

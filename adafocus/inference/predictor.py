@@ -1,0 +1,275 @@
+"""A trained model for single videos: a file goes in; what it shows, where the model looked and what that cost come out.
+
+Frames are those of the evaluation: the same extraction, sampling and crop, so that a file and its packed clip have the
+same logits.
+
+Shapes: T frames (S where the policy acts), C colours, H W pixels, K classes, k cells of the action map per axis.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adafocus import checkpoint
+from adafocus.config.schema import Precision
+from adafocus.data.batches import evaluation_clip
+from adafocus.data.sampling import Pad, evaluation_frames
+from adafocus.data.transforms import evaluation_view
+from adafocus.distributed import pick_device
+from adafocus.evaluation import multiply_adds
+from adafocus.evaluation.evaluate import clip_corners
+from adafocus.inference.online import OnlineClip
+from adafocus.models.acceleration import accelerate
+from adafocus.models.adafocus import Act, Glance, Patches, Untrimmed
+from adafocus.models.policy import GaussianActions, GridActions, PolicyOutput
+from preprocessing.media.ffmpeg import DEFAULT_LIMITS, Extraction, Limits
+from preprocessing.media.sampled import sample_frames
+from preprocessing.schema import ExtractionSpec, UserError
+from preprocessing.shards.index import read_index
+from preprocessing.shards.storage import Store
+
+TIMED = ("decode", "glance", "policy", "focus", "classify")
+GAUSSIAN_CELLS = 15
+"""Cells per axis of the map that a Gaussian policy is drawn on."""
+
+
+class VideoError(UserError):
+    """A video without usable frames; the message is the reason."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClipFrames:
+    """The frames of a clip that the networks see."""
+
+    name: str
+    glance_TCHW: Tensor
+    """uint8."""
+    focus_TCHW: Tensor
+    """uint8; the same tensor for the untrimmed family."""
+    index_T: np.ndarray
+    """Of the focus frames in the video, from 0."""
+    source: Extraction
+    decode_ms: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """What the model says of a clip. Tensors are float32 or int64 on the CPU."""
+
+    name: str
+    class_names: tuple[str, ...]
+    logits_TK: Tensor
+    """After focus frame 1, 2, ..., T; the last one is the clip's."""
+    corners_T2: Tensor
+    """(row, column) of the patch in each focus frame."""
+    map_Skk: Tensor | None
+    """The policy's probabilities over patch corners, row first; None where it did not choose."""
+    gflops: dict[str, float]
+    times_ms: dict[str, float]
+    """Milliseconds by part, `TIMED`."""
+    source: Extraction
+
+    @property
+    def probability(self) -> Tensor:
+        """float32 (T, K), softmax of the logits."""
+        return self.logits_TK.softmax(-1)
+
+    def top(self, count: int = 5, after: int = 0) -> list[tuple[str, float]]:
+        """The most likely classes and their probabilities, after so many frames (0: all)."""
+        best = self.probability[after - 1].topk(min(count, len(self.class_names)))
+        return [(self.class_names[k], p) for k, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+
+    def course(self) -> list[tuple[int, str, float]]:
+        """(frames seen, likeliest class, its probability) after 1, 2, 4, ... and all frames."""
+        total = len(self.logits_TK)
+        seen = sorted({*(2**power for power in range(total.bit_length())), total})
+        return [(count, *self.top(1, count)[0]) for count in seen if count <= total]
+
+
+class AdaFocusPredictor:
+    """A model and all that it has to know of videos. Not for several threads at once, but for `read`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str = "auto",
+        precision: Precision = "float32",
+        patches: Patches = "policy",
+        shards: str | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        """Of a checkpoint's folder. `shards` says how frames were extracted where the checkpoint does not.
+
+        Raises UserError for a folder without a finished checkpoint, and for a stage after which the parts that these
+        patches need are not trained yet.
+        """
+        model, self.meta = checkpoint.load_model(folder)
+        if lacking := checkpoint.lacking(self.meta, patches):
+            looks = [look for look in checkpoint.NEEDS if not checkpoint.lacking(self.meta, look)]
+            other = f", or patches {' or '.join(looks)}" if looks else ""
+            raise UserError(
+                f"{folder} is of stage {self.meta.stage}, after which its {' and '.join(lacking)} still "
+                f"{'hold' if len(lacking) > 1 else 'holds'} initial weights: take a checkpoint of stage ppo or "
+                f"finetune{other}"
+            )
+        self.config = model.config
+        self.class_names = self.meta.class_names
+        self.pad: Pad = self.meta.info["pad"]
+        self.spec = extraction_of(self.meta, shards, folder)
+        self.patches, self.limits = patches, limits
+        self.device = pick_device(device)
+        self.model = accelerate(model.to(self.device), precision=precision)
+        self.gflops = multiply_adds.count(self.config, model.num_classes, patches=patches)
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path | str,
+        *,
+        device: str = "auto",
+        precision: Precision = "float32",
+        patches: Patches = "policy",
+        shards: str | None = None,
+    ) -> Self:
+        """Of a checkpoint's folder, such as runs/finetune-...: see `__init__`."""
+        return cls(Path(folder), device=device, precision=precision, patches=patches, shards=shards)
+
+    def predict(self, video: Path | str | np.ndarray) -> Prediction:
+        """Of a video file, of a folder of JPEG frames, or of all frames of a video as uint8 (N, H, W, 3), RGB.
+
+        Raises VideoError if it has no frames, ValueError for another array.
+        """
+        return self.predict_frames(self.take(video) if isinstance(video, np.ndarray) else self.read(video))
+
+    def read(self, path: Path | str, stop: threading.Event | None = None) -> ClipFrames:
+        """The first half of `predict`, for threads that run ahead: decode, sample, crop.
+
+        Raises VideoError if there are no frames, or `stop` was set.
+        """
+        started = time.perf_counter()
+        clip = sample_frames(path, self.spec, self._wanted, limits=self.limits, stop=stop)
+        if not len(clip):
+            raise VideoError(f"{clip.result.status}: {clip.result.error}")
+        try:
+            data, independent = self.config.data, self.config.model.family == "trimmed"
+            glance_TCHW, focus_TCHW = evaluation_clip(clip, data, self.pad, independent_focus=independent)
+        except ValueError as error:  # a folder's JPEG that only a decoder finds broken
+            raise VideoError(f"decode_failed: {error}") from error
+        elapsed_ms = 1000 * (time.perf_counter() - started)
+        return ClipFrames(str(path), glance_TCHW, focus_TCHW, self.focus_index(len(clip)), clip.result, elapsed_ms)
+
+    def take(self, frames_NHWC: np.ndarray, name: str = "frames") -> ClipFrames:
+        """As `read`, of all frames of a video as uint8 (N, H, W, 3), RGB. Raises ValueError for another array."""
+        if frames_NHWC.dtype != np.uint8 or frames_NHWC.ndim != 4 or frames_NHWC.shape[-1] != 3 or not len(frames_NHWC):
+            raise ValueError(f"frames are uint8 (N, H, W, 3), not {frames_NHWC.dtype} {frames_NHWC.shape}")
+        started = time.perf_counter()
+        count, height, width, _ = frames_NHWC.shape
+        data = self.config.data
+        view = evaluation_view(height, width, data.resize, data.crop)
+        glance, focus = evaluation_frames(count, data.num_frames, self.pad), self.focus_index(count)
+        frames_NCHW = torch.from_numpy(frames_NHWC).permute(0, 3, 1, 2)
+        glance_TCHW = focus_TCHW = torch.stack([view.apply(frames_NCHW[index]) for index in glance.tolist()])
+        if self.config.model.family == "trimmed":
+            focus_TCHW = torch.stack([view.apply(frames_NCHW[index]) for index in focus.tolist()])
+        source = Extraction("ok", num_frames=count, height=height, width=width)
+        return ClipFrames(name, glance_TCHW, focus_TCHW, focus, source, 1000 * (time.perf_counter() - started))
+
+    def focus_index(self, num_frames: int) -> np.ndarray:
+        """Which frames of a clip of so many the focuser sees, int64 (T,)."""
+        return evaluation_frames(num_frames, self.config.data.num_focus_frames, self.pad)
+
+    def _wanted(self, num_frames: int) -> Sequence[int]:
+        glance = evaluation_frames(num_frames, self.config.data.num_frames, self.pad)
+        found: list[int] = np.union1d(glance, self.focus_index(num_frames)).tolist()
+        return found
+
+    @torch.no_grad()
+    def predict_frames(self, clip: ClipFrames) -> Prediction:
+        """The second half of `predict`: the networks."""
+        times_ms = {"decode": clip.decode_ms}
+        glance_BTCHW = clip.glance_TCHW[None].to(self.device)
+        same = clip.focus_TCHW is clip.glance_TCHW
+        focus_BTCHW = glance_BTCHW if same else clip.focus_TCHW[None].to(self.device)
+        with self._timed(times_ms, "glance"):
+            glance = self.model.glance(glance_BTCHW)
+        with self._timed(times_ms, "policy"):
+            act = self._act(glance, clip.name)
+        with self._timed(times_ms, "focus"):
+            focus_BTD = self.model.focus(self.model.crop(focus_BTCHW, act.corners_BS2))
+        with self._timed(times_ms, "classify"):
+            logits_BTK = self.model.classify(glance, focus_BTD)
+        return Prediction(
+            name=clip.name,
+            class_names=self.class_names,
+            logits_TK=logits_BTK[0].float().cpu(),
+            corners_T2=act.corners_BS2[0].expand(len(clip.index_T), 2).cpu(),
+            map_Skk=None if act.policy is None else action_map(act.policy),
+            gflops=self.gflops,
+            times_ms=times_ms,
+            source=clip.source,
+        )
+
+    def stream(self) -> OnlineClip:
+        """For frames that arrive one by one. Raises UserError for the trimmed family, which needs the whole clip."""
+        if not isinstance(self.model, Untrimmed):
+            raise UserError(
+                "the trimmed family glances at the whole clip before it looks closely, and its features move back and "
+                "forth in time: collect the clip and call predict()"
+            )
+        return OnlineClip(self.model, self.patches)
+
+    def _act(self, glance: Glance, name: str) -> Act:
+        if self.patches == "random":
+            return Act(clip_corners(self.model, [name], self.config.seed).to(self.device))
+        return self.model.act(glance, self.patches)
+
+    @contextlib.contextmanager
+    def _timed(self, times_ms: dict[str, float], part: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
+        times_ms[part] = 1000 * (time.perf_counter() - started)
+
+
+def action_map(output: PolicyOutput) -> Tensor:
+    """The first clip's probabilities over patch corners, float32 (S, k, k) on the CPU, row first.
+
+    A Gaussian's density is taken at corners that are evenly spread over the frame, and normalised.
+    """
+    actions = output.actions
+    if isinstance(actions, GridActions):
+        prob_SA = actions.log_probs_BSA[0].exp().cpu()
+        return prob_SA.unflatten(-1, (round(prob_SA.shape[-1] ** 0.5), -1))
+    assert isinstance(actions, GaussianActions)
+    place_k = torch.linspace(0, 1, GAUSSIAN_CELLS)
+    place_kk2 = torch.stack(torch.meshgrid(place_k, place_k, indexing="ij"), -1)
+    mean_S112 = actions.mean_BS2[0].float().cpu()[:, None, None]
+    log_Skk = -((place_kk2 - mean_S112) / actions.std).square().sum(-1) / 2
+    return log_Skk.flatten(1).softmax(-1).view_as(log_Skk)
+
+
+def extraction_of(meta: checkpoint.Meta, shards: str | None, folder: Path) -> ExtractionSpec:
+    """How frames were made for a checkpoint: as it says itself, else as the index of `shards` says.
+
+    Raises UserError if neither is known.
+    """
+    if meta.extraction:
+        return ExtractionSpec(**meta.extraction)
+    if shards is None:
+        raise UserError(f"{folder} does not say how its frames were extracted: give its data set (--shards)")
+    index = read_index(Store(shards), columns=[])
+    if meta.digest and index.digest != meta.digest:
+        raise UserError(f"{folder} was trained on another data set than {shards}")
+    return index.spec

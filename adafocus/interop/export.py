@@ -1,0 +1,180 @@
+"""A model as files for other programs: in goes a model and real clips, out come `torch.export` and ONNX files, checked.
+
+Each file is read back as it was written and run on the clips; what it says is compared with the model itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adafocus.checkpoint import Meta
+from adafocus.inference.predictor import ClipFrames
+from adafocus.interop.programs import Program, glance_input, start_states, take_apart
+from adafocus.models.adafocus import IMAGENET_MEAN, IMAGENET_STD, AdaFocus, Trimmed
+from preprocessing.schema import ExtractionSpec
+
+TOLERANCE = 1e-4
+"""Largest error of an output, as a share of its largest value."""
+Run = Callable[..., list[Tensor]]
+
+
+def export_programs(model: AdaFocus, clips: Sequence[ClipFrames], out: Path) -> dict[str, Any]:
+    """Write `<part>.pt2` and `<part>.onnx` of a model (float32, on the CPU) into the folder `out`.
+
+    Returns inputs and outputs of each part, and the largest errors found on the clips. Raises RuntimeError if a file
+    does not compute what the model does.
+    """
+    told: dict[str, Any] = {}
+    programs = take_apart(model)
+    for program in programs:
+        write(program, out)
+        told[program.name] = {
+            "inputs": {name: _shape(value, program.any_number) for name, value in program.inputs.items()},
+            "outputs": list(program.outputs),
+        }
+    for kind, load in (("pt2", load_pt2), ("onnx", load_onnx)):
+        runs = {program.name: load(out / f"{program.name}.{kind}", program) for program in programs}
+        for clip in clips:
+            for name, error in _errors(model, clip, programs, runs).items():
+                key = f"{kind}_error"
+                told[name][key] = max(told[name].get(key, 0.0), error)
+                if error > TOLERANCE:
+                    raise RuntimeError(f"{name}.{kind} is off by {error:.1e} on {clip.name}")
+    return told
+
+
+def write(program: Program, out: Path) -> None:
+    """Both files of one part."""
+    for name in ("onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # not a line per simplified node
+    axis = torch.export.Dim("N") if program.any_number else None
+    shapes = tuple({0: axis} if axis is not None else None for _ in program.inputs)
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+        exported = torch.export.export(program.module, tuple(program.inputs.values()), dynamic_shapes=shapes)
+        torch.export.save(exported, out / f"{program.name}.pt2")
+        onnx = torch.onnx.export(
+            exported,
+            input_names=list(program.inputs),
+            output_names=list(program.outputs),
+            dynamo=True,
+            verbose=False,
+        )
+    assert onnx is not None
+    onnx.save(out / f"{program.name}.onnx", external_data=False)
+
+
+def load_pt2(path: Path, program: Program) -> Run:
+    """A `torch.export` file as a function."""
+    module = torch.export.load(path).module()
+
+    def run(*given: Tensor) -> list[Tensor]:
+        found = module(*given)
+        return list(found) if isinstance(found, tuple) else [found]
+
+    return run
+
+
+def load_onnx(path: Path, program: Program) -> Run:
+    """An ONNX file as a function, run on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # torch's threads work in between
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def run(*given: Tensor) -> list[Tensor]:
+        feed = {name: value.numpy() for name, value in zip(program.inputs, given, strict=True)}
+        return [torch.from_numpy(value) for value in session.run(list(program.outputs), feed)]
+
+    return run
+
+
+@torch.no_grad()
+def _errors(model: AdaFocus, clip: ClipFrames, programs: Sequence[Program], runs: dict[str, Run]) -> dict[str, float]:
+    """Run a clip through the files, part by part as another program would; each part's largest relative error.
+
+    A part gets what the files before it made, and so does its own module: the errors do not add up. The end is compared
+    with the model as a whole.
+    """
+    errors = dict.fromkeys(runs, 0.0)
+
+    def run(name: str, *given: Tensor) -> list[Tensor]:
+        program = next(each for each in programs if each.name == name)
+        wanted = program.module(*given)
+        found = runs[name](*given)
+        for left, right in zip(found, wanted if isinstance(wanted, tuple) else (wanted,), strict=True):
+            errors[name] = max(errors[name], _error(left, right))
+        return found
+
+    said_TK = run_clip(model, clip, run)
+    whole = model(clip.glance_TCHW[None], clip.focus_TCHW[None])
+    errors["classifier"] = max(errors["classifier"], _error(said_TK, whole.logits_BTK[0]))
+    return errors
+
+
+def run_clip(model: AdaFocus, clip: ClipFrames, run: Callable[..., list[Tensor]]) -> Tensor:
+    """A whole clip by its parts: `run(name, *inputs)` -> outputs. Returns the prediction after each frame (T, K)."""
+    states, side, used = start_states(model), model.config.model.patch_size, glance_input(model)
+    seen = dict(zip(("map", "feature", "logits"), run("glancer", clip.glance_TCHW), strict=True))
+    policy_state = states["policy_state"]
+    if isinstance(model, Trimmed):
+        corner, _, _ = run("policy", seen["map"], policy_state)
+        row, column = corner[0].tolist()
+        patches = clip.focus_TCHW[:, :, row : row + side, column : column + side].contiguous()
+        (focus,) = run("focuser", patches)
+        return run("classifier", focus, *([seen[used]] if used else []))[0]
+    classifier_state, said = states["classifier_state"], list[Tensor]()
+    for step, frame_CHW in enumerate(clip.focus_TCHW):
+        corner, _, policy_state = run("policy", seen["map"][step : step + 1], policy_state)
+        row, column = corner[0].tolist()
+        (focus,) = run("focuser", frame_CHW[None, :, row : row + side, column : column + side].contiguous())
+        glance = [seen[used][step : step + 1]] if used else []
+        logits, classifier_state = run("classifier", focus, classifier_state, *glance)
+        said.append(logits)
+    return torch.cat(said)
+
+
+def facts(model: AdaFocus, meta: Meta, spec: ExtractionSpec, programs: dict[str, Any]) -> dict[str, Any]:
+    """All that a program has to know to use the files: plain values."""
+    config = model.config
+    return {
+        "family": config.model.family,
+        "class_names": list(meta.class_names),
+        "preprocessing": {
+            "extraction": asdict(spec),
+            "num_frames": config.data.num_frames,
+            "num_focus_frames": config.data.num_focus_frames,
+            "pad": meta.info["pad"],
+            "resize_short_side": config.data.resize,
+            "crop": config.data.crop,
+            "mean": IMAGENET_MEAN,
+            "std": IMAGENET_STD,
+        },
+        "patch_size": config.model.patch_size,
+        "action": config.model.action,
+        "grid_size": config.model.grid_size,
+        "glance_input": glance_input(model),
+        "states": {name: list(value.shape) for name, value in start_states(model).items()},
+        "programs": programs,
+        "metrics": meta.metrics,
+        "versions": meta.versions,
+    }
+
+
+def _error(found: Tensor, wanted: Tensor) -> float:
+    """Largest difference as a share of the largest value."""
+    largest = max(float(wanted.abs().max()), 1e-6)
+    return float((found.double() - wanted.double()).abs().max()) / largest
+
+
+def _shape(value: Tensor, any_number: bool) -> dict[str, Any]:
+    shape: list[Any] = list(value.shape)
+    return {"dtype": str(value.dtype).removeprefix("torch."), "shape": ["N", *shape[1:]] if any_number else shape}

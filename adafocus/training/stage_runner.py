@@ -1,0 +1,75 @@
+"""One stage from start to finish, by one process (or group of workers) at a time.
+
+A finished stage is a folder `<stage>-<key>` whose meta.json appears last, by rename; whoever needs it finds it by its
+key.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from adafocus import checkpoint, distributed
+from adafocus.config.schema import Config
+from adafocus.data.loader import ClipLoader
+from adafocus.training.stage_lock import Claim, holding
+from adafocus.training.trainer import EpochReport, Options, Report, StageTrainer, stage_folder
+
+log = logging.getLogger(__name__)
+
+
+def run_stage(
+    name: str,
+    config: Config,
+    *,
+    shards: str,
+    runs: Path,
+    options: Options,
+    report: Report,
+) -> Path:
+    """Train one stage, or find it finished. Returns the folder with its weights and meta.json.
+
+    The stages before it must be finished. Raises UserError if they are not, NonFiniteLossError if training diverges,
+    ClaimLostError if this process slept for so long that another one took the stage over.
+    """
+    digest = ClipLoader.digest_of(shards)
+    folder = stage_folder(name, config, runs, digest)
+    if not _finished(folder):
+        with holding(Claim(runs, folder.name)) as claim:
+            if not _finished(folder):  # else whoever held the claim before has finished it
+
+                def checked(row: EpochReport) -> None:
+                    report(row)
+                    claim.check()
+
+                StageTrainer(name, config, shards, runs, folder, digest, options, checked).train()
+                return folder
+    meta = distributed.agree(checkpoint.read_meta(folder) if distributed.rank() == 0 else None)
+    files = ", ".join(record["name"] for record in meta.imported)
+    log.info("%s: %s", folder.name, f"imported from {files}" if files else "found finished")
+    history = meta.history
+    for row in history:
+        report(EpochReport(**row))
+    return folder
+
+
+def needed_stages(stages: Sequence[str], config: Config, *, shards: str, runs: Path) -> tuple[str, ...]:
+    """Of `stages`, in order, those that are finished or have to be trained: none that only leads to a finished one.
+
+    So training goes on from an imported checkpoint, whose earlier stages were trained elsewhere.
+    """
+    digest = ClipLoader.digest_of(shards)
+    needed: list[str] = []
+    reached = False
+    for name in reversed(stages):
+        finished = _finished(stage_folder(name, config, runs, digest))
+        if finished or not reached:
+            needed.insert(0, name)
+        reached |= finished
+    return tuple(needed)
+
+
+def _finished(folder: Path) -> bool:
+    """As rank 0 sees it, and nobody else asks: a machine that looks too early may remember that there is nothing."""
+    return bool(distributed.agree(distributed.rank() == 0 and (folder / checkpoint.META).exists()))

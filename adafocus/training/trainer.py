@@ -1,0 +1,285 @@
+"""The state of one stage's training: model, optimizer, where it stands, and a copy of them on disk.
+
+Randomness is reseeded for every step from (seed, stage, epoch, step), so that a run which was killed and started again
+ends with the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adafocus import checkpoint, distributed
+from adafocus.config.schema import STAGES as STAGE_NAMES
+from adafocus.config.schema import Config, OptimConfig, stage_key
+from adafocus.data.clip_table import evaluation_split
+from adafocus.data.loader import ClipLoader
+from adafocus.divergence import DivergedError
+from adafocus.evaluation.evaluate import Look, evaluate
+from adafocus.models.adafocus import build_model
+from adafocus.stages import STAGES, Stage
+from adafocus.training.steps import LossWatch, lr_factor, scaling_line, seed_step
+from adafocus.training.update import Updater
+from preprocessing.schema import UserError
+
+log = logging.getLogger(__name__)
+
+WHOLE_FRAMES: dict[str, Look] = {"val_glancer": "glancer", "val_focuser": "whole"}
+"""What pretraining evaluates: both networks on their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochReport:
+    """What one epoch brought."""
+
+    stage: str
+    clock: int
+    """Epochs since the start of the first stage, from 1: one monotone clock through all stages."""
+    metrics: dict[str, float]
+    """Named `<stage>/<metric>`."""
+    time_ms: int
+    """When, in milliseconds since 1970."""
+
+    def line(self) -> str:
+        """The main metrics in one line of text."""
+        wanted = ("loss", "accuracy", "reward", "entropy", "top1", "map", "hit_rate", "seconds")
+        shown = {key.split("/")[1]: value for key, value in self.metrics.items()}
+        words = [f"{key} {value:.4g}" for key, value in shown.items() if key.endswith(wanted)]
+        return f"epoch {self.clock} ({self.stage})  " + "  ".join(words)
+
+
+Report = Callable[[EpochReport], None]
+"""Called on every rank after every epoch, and for every epoch that was trained before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Where and how a stage runs; nothing here changes its result's name."""
+
+    device: str = "auto"
+    num_workers: int = 0
+    eval_every: int = 1
+    """Epochs between evaluations on the validation split; the last epoch is always evaluated."""
+    save_every_s: float = 300.0
+    """Seconds between states saved inside an epoch. One is saved after every epoch too."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands; what is saved beside weights and optimizer."""
+
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def stage_folder(name: str, config: Config, runs: Path, digest: str) -> Path:
+    """Where the result of a stage is or will be."""
+    return runs / f"{name}-{stage_key(config, name, digest)}"
+
+
+def first_epoch(name: str, config: Config) -> int:
+    """Epochs of the stages before `name`: the clock that every report carries runs through all stages."""
+    before = STAGE_NAMES[: STAGE_NAMES.index(name)]
+    return sum(getattr(config, stage).epochs for stage in before)
+
+
+class StageTrainer:
+    """The state of one stage's training."""
+
+    def __init__(
+        self,
+        name: str,
+        config: Config,
+        shards: str,
+        runs: Path,
+        folder: Path,
+        digest: str,
+        options: Options,
+        report: Report,
+    ) -> None:
+        self.name, self.config, self.options, self.report = name, config, options, report
+        self.folder, self.partial, self.digest = folder, folder.with_suffix(".partial"), digest
+        self.device = distributed.pick_device(options.device)
+        self.settings = getattr(config, name)
+        workers = distributed.world_size() * self.settings.accumulate
+        if self.settings.batch_size % workers:
+            raise UserError(
+                f"{name}.batch_size is {self.settings.batch_size}, which {distributed.world_size()} workers with "
+                f"{name}.accumulate={self.settings.accumulate} cannot share evenly"
+            )
+        share = dict(seed=config.seed, rank=distributed.rank(), world_size=distributed.world_size())
+        independent = config.model.family == "trimmed"
+        self.loader, self.val_loader = (
+            ClipLoader(
+                shards,
+                split,
+                config.data,
+                batch_size=self.settings.batch_size // workers,
+                train=split == "train",
+                num_workers=options.num_workers,
+                independent_focus=independent,
+                **share,
+            )
+            for split in ("train", evaluation_split(shards))
+        )
+        self.info = self.loader.info
+        seed_step(config.seed, name, 0, 0)
+        model = build_model(config, self.info.num_classes, pretrained=name == "pretrain")
+        self.before: list[str] = []  # folders of the stages that it starts from
+        if name != "pretrain":
+            before = stage_folder(STAGE_NAMES[STAGE_NAMES.index(name) - 1], config, runs, digest)
+            if not (before / checkpoint.META).exists():
+                raise UserError(f"{before} is missing: stage {name} starts from it")
+            self.before = checkpoint.load_weights(model, before).stages or [before.name]
+        model = model.to(self.device).to(memory_format=torch.channels_last)
+        self.stage: Stage = STAGES[name](model, config)
+        self.stage.check_batch(self.settings.batch_size // workers)
+        self.optimizer = self.stage.optimizer()
+        if isinstance(self.settings, OptimConfig) and self.settings.lr_batch_size and distributed.rank() == 0:
+            log.info("%s", scaling_line(name, self.settings))
+        self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.settings.precision == "fp16")
+        self.progress = Progress()
+        self._resume()
+        wrapped = distributed.wrap(self.stage)
+        self.updater = Updater(self.stage, self.optimizer, self.scaler, self.device, wrapped=wrapped)
+
+    def train(self) -> None:
+        """Run the remaining epochs and commit the result."""
+        for past in self.progress.history:
+            self.report(EpochReport(**past))
+        while self.progress.epoch < self.settings.epochs:
+            metrics = self._train_epoch()
+            self._save()  # evaluation may be long: a run killed in it need not train this epoch again
+            epoch = self.progress.epoch = self.progress.epoch + 1
+            self.progress.step, self.progress.sums = 0, {}
+            if epoch % self.options.eval_every == 0 or epoch == self.settings.epochs:
+                metrics |= self._evaluate()
+            row = EpochReport(
+                stage=self.name,
+                clock=first_epoch(self.name, self.config) + epoch,
+                metrics={f"{self.name}/{key}": value for key, value in metrics.items()},
+                time_ms=int(time.time() * 1000),
+            )
+            self.progress.history.append(asdict(row))
+            self._save()
+            self.report(row)
+        self._check_weights()
+        if distributed.rank() == 0:
+            self._commit()
+        distributed.barrier()
+
+    def _train_epoch(self) -> dict[str, float]:
+        progress, started = self.progress, time.monotonic()
+        accumulate = self.settings.accumulate
+        self.loader.set_epoch(progress.epoch)
+        self.loader.skip(progress.step * accumulate)
+        steps = len(self.loader) // accumulate
+        if steps == 0:
+            raise UserError(
+                f"{self.name}.batch_size={self.settings.batch_size} is more than the training split has clips"
+            )
+        watch, saved_at = LossWatch(), time.monotonic()
+        sums = {key: torch.tensor(value, device=self.device) for key, value in progress.sums.items()}
+        self.stage.train()
+        batches = iter(self.loader)
+        for step in range(progress.step, steps):
+            seed_step(self.config.seed, self.name, progress.epoch, step, self.stage.draws)
+            self._set_lr(progress.epoch, step / steps)
+            logs = self.updater.step(batches, watch)
+            for key, value in logs.items():
+                sums[key] = sums[key] + value if key in sums else value
+            progress.step = step + 1
+            # Several workers ask each other only where they have just compared their losses anyway.
+            if (distributed.world_size() == 1 or not watch.steps) and distributed.agree(
+                time.monotonic() - saved_at > self.options.save_every_s
+            ):
+                watch.check()
+                progress.sums = self._shared(sums)
+                self._save()
+                saved_at = time.monotonic()
+        watch.check()
+        progress.sums = self._shared(sums)
+        progress.seconds += time.monotonic() - started
+        return {key: value / steps for key, value in progress.sums.items()} | {
+            "seconds": time.monotonic() - started,
+            "lr": self.optimizer.param_groups[0]["lr"],
+        }
+
+    @staticmethod
+    def _shared(sums: dict[str, Tensor]) -> dict[str, float]:
+        """Means over the workers, so that each of them may go on from rank 0's state."""
+        return {key: (distributed.total(value) / distributed.world_size()).item() for key, value in sums.items()}
+
+    def _set_lr(self, epoch: int, fraction: float) -> None:
+        if isinstance(self.settings, OptimConfig):
+            factor = lr_factor(self.settings, epoch, fraction)
+            for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+                group["lr"] = base * factor
+
+    def _evaluate(self) -> dict[str, float]:
+        seed_step(self.config.seed, self.name, self.progress.epoch, -1)
+        with self.updater.autocast():
+            metrics: dict[str, float] = {}
+            looks: dict[str, Look] = {"val": self.stage.patches} if self.stage.patches else WHOLE_FRAMES
+            for prefix, look in looks.items():
+                result = evaluate(self.stage.model, self.val_loader, patches=look, seed=self.config.seed)
+                metrics |= {f"{prefix}_{key}": value for key, value in result.metrics().items()}
+                metric = self.info.metric
+                metrics |= {f"{prefix}_{metric}_t{t:02d}": at[metric] for t, at in enumerate(result.online(), start=1)}
+        return metrics
+
+    def _check_weights(self) -> None:
+        """Raise DivergedError, on all workers, if a weight is NaN or infinite: no loss was computed after the last
+        step."""
+        values = [value for value in self.stage.model.state_dict().values() if value.is_floating_point()]
+        finite = torch.stack([value.isfinite().all() for value in values]).all()
+        if not distributed.agree(finite.item()):
+            raise DivergedError(f"weights are NaN or infinite after the last epoch of stage {self.name}")
+
+    def _save(self) -> None:
+        if distributed.rank() == 0:
+            checkpoint.save_state(
+                self.partial,
+                {
+                    "model": self.stage.model.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "scaler": self.scaler.state_dict(),
+                    "progress": asdict(self.progress),
+                },
+            )
+
+    def _resume(self) -> None:
+        state = checkpoint.load_state(self.partial, self.device)
+        if state:
+            self.stage.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.progress = Progress(**state["progress"])
+            log.info("%s goes on from epoch %d, step %d", self.name, self.progress.epoch, self.progress.step)
+
+    def _commit(self) -> None:
+        meta = checkpoint.Meta.describe(
+            self.config,
+            stage=self.name,
+            key=self.folder.name.removeprefix(f"{self.name}-"),
+            digest=self.digest,
+            stages=[*self.before, self.folder.name],
+            info=self.info,
+            extraction=self.loader.spec,
+            history=self.progress.history,
+            seconds=self.progress.seconds,
+        )
+        checkpoint.save(self.folder, self.stage.model, meta)
+        shutil.rmtree(self.partial, ignore_errors=True)

@@ -1,0 +1,88 @@
+"""The clips that explain a benchmark: predictions of a split in, a page of best, worst and most uncertain clips out."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from adafocus.config.schema import Precision
+from adafocus.data.clip_table import ClipTable, evaluation_split
+from adafocus.evaluation.evaluate import Predictions
+from adafocus.inference.predictor import AdaFocusPredictor
+from adafocus.models.adafocus import Patches
+from pipelines.benchmarks.benchmark import Benchmark
+from pipelines.serving.export import packed_clip
+from pipelines.tracking.client import Run
+from pipelines.visualize.explain import seen_of
+from pipelines.visualize.explain_page import Explained, page
+
+log = logging.getLogger(__name__)
+
+GALLERY = "gallery.html"
+
+
+def choose(predicted: Predictions, count: int) -> dict[str, list[str]]:
+    """Clip ids by heading, `count` each: surest of the right class, surest of a wrong one, and undecided.
+
+    A clip with several classes counts as right with any of them.
+    """
+    prob_NK = predicted.logits_NTK[:, -1].softmax(-1)
+    labels_NL, best_N = predicted.labels_NL, prob_NK.max(-1)
+    right_N = (labels_NL == best_N.indices[:, None]).any(1)
+    entropy_N = -(prob_NK * prob_NK.clamp_min(1e-12).log()).sum(-1)
+
+    def ids(score_N: Tensor, among_N: Tensor) -> list[str]:
+        order = score_N.where(among_N, -torch.inf).argsort(descending=True, stable=True)
+        kept = order[: min(count, int(among_N.sum()))]
+        return [predicted.clip_ids[number] for number in kept.tolist()]
+
+    return {
+        "Best: right, and most sure of it": ids(best_N.values, right_N),
+        "Worst: wrong, and most sure of it": ids(best_N.values, ~right_N),
+        "Most uncertain": ids(entropy_N, torch.ones_like(right_N)),
+    }
+
+
+def gallery(
+    folder: Path,
+    shards: str,
+    predicted: Predictions,
+    count: int,
+    title: str,
+    precision: Precision = "float32",
+    patches: Patches = "policy",
+) -> str:
+    """The page, as HTML, of a checkpoint's predictions on the evaluation split of its data set."""
+    model = AdaFocusPredictor(folder, shards=shards, precision=precision, patches=patches)
+    table = ClipTable(shards, evaluation_split(shards))
+    number_of = {clip_id: number for number, clip_id in enumerate(table.clip_ids)}
+
+    def explained(clip_id: str) -> Explained:
+        number = number_of[clip_id]
+        clip = packed_clip(model, table, number)
+        found = model.predict_frames(clip)
+        names = [model.class_names[label] for label in table.labels(number)]
+        said = found.top(1)[0][0]
+        return seen_of(model, clip, found, said if said in names else names[0]), clip, found
+
+    chosen = choose(predicted, count)
+    return page(model, [(heading, [explained(each) for each in ids]) for heading, ids in chosen.items() if ids], title)
+
+
+def log_gallery(run: Run, folder: Path, shards: str, result: Benchmark, count: int) -> None:
+    """Log the page of a benchmark as its artifact `gallery.html`."""
+    facts = result.facts
+    title = f"{facts['dataset']}, split {facts['split']}: best, worst and most uncertain of {facts['clips']} clips"
+    first = result.rows[0]
+    patches = cast(Patches, first.patches)
+    html = gallery(folder, shards, result.predictions[first.key()], count, title, first.precision, patches)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / GALLERY
+        path.write_text(html)
+        run.artifact(path)
+    log.info("%s of %d clips is logged with the benchmark", GALLERY, 3 * count)

@@ -1,0 +1,94 @@
+"""What a pass costs on this machine: a model and a batch that is in memory in; seconds and bytes out."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
+
+from adafocus.data.loader import Batch
+from adafocus.evaluation.evaluate import Look
+from adafocus.models.adafocus import AdaFocus
+
+
+def first_clip(batch: Batch) -> Batch:
+    """The batch's first clip alone."""
+    boxes = None if batch.boxes_BT4 is None else batch.boxes_BT4[:1]
+    return replace(
+        batch,
+        glance_BTCHW=batch.glance_BTCHW[:1],
+        focus_BTCHW=batch.focus_BTCHW[:1],
+        labels_BL=batch.labels_BL[:1],
+        clip_ids=batch.clip_ids[:1],
+        boxes_BT4=boxes,
+    )
+
+
+class TensorMemory(TorchDispatchMode):
+    """While entered, counts the bytes of the tensors that operations make, until they are freed; on any device."""
+
+    def __init__(self, *held: Tensor) -> None:
+        """`held` are tensors that count from the start."""
+        super().__init__()
+        self.bytes = self.peak = 0
+        self._known = WeakIdKeyDictionary()
+        for tensor in held:
+            self._add(tensor)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Called for every operation, those of a backward pass too."""
+        return tree_map_only(Tensor, self._add, func(*args, **(kwargs or {})))
+
+    def _add(self, tensor: Tensor) -> Tensor:
+        if tensor.layout != torch.strided:  # weights laid out for a kernel: not what a pass makes
+            return tensor
+        storage = tensor.untyped_storage()
+        if storage not in self._known:  # else it is a view, or the operation was in place
+            self._known[storage] = storage.nbytes()
+            weakref.finalize(storage, self._drop, storage.nbytes())
+            self.bytes += storage.nbytes()
+            self.peak = max(self.peak, self.bytes)
+        return tensor
+
+    def _drop(self, size: int) -> None:
+        self.bytes -= size
+
+
+@torch.no_grad()  # as in evaluation: a compiled network has code of its own for each mode
+def seconds(model: AdaFocus, batch: Batch, patches: Look, repeats: int = 5) -> float:
+    """Median time of a batch: frames in, prediction out. A first pass, which may lay out or compile, is not counted."""
+    times = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        _predict(model, batch, patches).sum().item()  # waits for the device
+        times.append(time.perf_counter() - started)
+    return sorted(times[1:])[repeats // 2]
+
+
+@torch.no_grad()
+def peak_bytes(model: AdaFocus, batch: Batch, patches: Look) -> int:
+    """Most bytes that tensors took at one time: the batch, and what a pass makes of it; without the weights.
+
+    Counted operation by operation, so that it is the same in every run; a kernel's own scratch memory is left out.
+    """
+    with TensorMemory(batch.glance_BTCHW, batch.focus_BTCHW) as memory:
+        _predict(model, batch, patches)
+    return memory.peak
+
+
+def _predict(model: AdaFocus, batch: Batch, patches: Look) -> Tensor:
+    if patches == "glancer":
+        return model.glance(batch.glance_BTCHW).logits_BTK
+    if patches == "whole":
+        return model.focuser.head(model.focus(batch.focus_BTCHW))
+    return model(batch.glance_BTCHW, batch.focus_BTCHW, patches).prediction_BK

@@ -1,0 +1,95 @@
+"""The command `adafocus <verb>`: options in, one clear line out when they cannot work.
+
+Verbs live in `data.py`, `train.py`, `tune.py`, `models.py` and `predict.py`; each imports what it
+needs when it runs, so that `--help` is instant.
+Exit status: 0 done, 1 finished with failures that are listed, 2 the user has to change something, 3 a fault of this
+program, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM: Slurm, Kubernetes, `ray job stop`).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+
+import typer
+
+from adafocus.divergence import ADVICE, DivergedError
+from pipelines.cli import data, models, predict, train, tune
+from preprocessing.schema import UserError
+
+app = typer.Typer(
+    name="adafocus",
+    help="AdaFocus video recognition: frames, three-stage training, sweeps and benchmarks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data.register(app)
+train.register(app)
+tune.register(app)
+models.register(app)
+predict.register(app)
+
+
+FAULT, INTERRUPTED, TERMINATED = 3, 130, 143
+
+
+def main() -> None:
+    """Run the command line of this process. Turns UserError into one line and exit status 2, DivergedError into one
+    line, advice and exit status 1."""
+    terminated = _stop_on_sigterm()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # lines of different trials look alike to Ray
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    # Ctrl-C stops a sweep at once: its trials can go on later.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    try:
+        app()
+    except UserError as error:
+        print(f"adafocus: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except DivergedError as error:
+        print(f"adafocus: {error}\n{ADVICE}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except Exception as error:
+        place = _full(error)
+        if place is None:
+            traceback.print_exc()  # Python's own status for it is 1, which stands for failures that are listed
+            raise SystemExit(FAULT) from None
+        print(f"adafocus: no space left for {place}; what is finished is kept", file=sys.stderr)
+        raise SystemExit(2) from None
+    except SystemExit as stop:
+        if stop.code != INTERRUPTED:  # typer turns Ctrl-C into this status and says nothing
+            raise
+        word, status = ("terminated", TERMINATED) if terminated else ("interrupted", INTERRUPTED)
+        print(f"adafocus: {word}; start the same command again to go on", file=sys.stderr)
+        raise SystemExit(status) from None
+
+
+def _stop_on_sigterm() -> list[int]:
+    """Let SIGTERM end the work as Ctrl-C does, with its runs closed in MLflow. The list holds the signal if it came."""
+    came: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what is being closed is to be closed in peace
+        came.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    return came
+
+
+def _full(error: BaseException | None) -> str | None:
+    """What a full disk had no space for, if that is the reason of an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return str(error.filename or "its files")
+        if "database or disk is full" in str(error):  # SQLite's words, in one of MLflow's exceptions
+            return "the MLflow store"
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,83 @@
+"""Verbs about models on disk: import-checkpoint, export-checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.train import Changes, RecipeName, config_of
+from preprocessing.schema import UserError
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's verbs to the command line."""
+    app.command()(import_checkpoint)
+    app.command()(export_checkpoint)
+
+
+def import_checkpoint(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            help="A .pth.tar of the authors' code or of the Temporal Shift Module, or several that make one model; "
+            "glancer=FILE takes one part of a file.",
+        ),
+    ],
+    recipe: RecipeName,
+    out: Annotated[Path | None, typer.Option(help="Folder for the checkpoint.")] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="Instead: folder of stage results, where `adafocus train` goes on from it.")
+    ] = None,
+    shards: Annotated[
+        str | None, typer.Option(help="Data set to take the class names from; with --runs that of the training.")
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="Stage whose result this is: pretrain, warmup, ppo or finetune [by its parts].")
+    ] = None,
+    changes: Changes = None,
+) -> None:
+    """Turn released checkpoints into ours: safetensors and meta.json. Nothing in a file is unpickled but tensors."""
+    from adafocus.interop import reference_checkpoints
+    from pipelines.training import import_checkpoint
+
+    if (out is None) == (runs is None):
+        raise UserError("give exactly one of --out and --runs")
+    if runs and not shards:
+        raise UserError("--runs needs --shards: a stage's result belongs to a data set")
+    config = config_of(recipe, changes, scale_lr=False)
+    imported, records = reference_checkpoints.import_files(
+        [reference_checkpoints.Source.parse(file) for file in files], config
+    )
+    stage = stage or imported.stage
+    meta = import_checkpoint.describe(imported, config, recipe, stage, shards, records)
+    folder = (
+        import_checkpoint.commit(runs, imported, meta)
+        if runs
+        else import_checkpoint.save(out or Path(), imported, meta)
+    )
+    fresh = [part for part in reference_checkpoints.NEEDS[stage] if part not in imported.parts]
+    typer.echo(
+        f"{folder}: {', '.join(imported.parts)} of stage {stage}, {imported.model.num_classes} classes"
+        + (f"; no file held the {', '.join(fresh)}: random weights" if fresh else "")
+    )
+
+
+def export_checkpoint(
+    folder: Annotated[Path, typer.Argument(help="A checkpoint's folder, such as runs/finetune-...")],
+    out: Annotated[Path, typer.Option(help="The .pth.tar to write.")],
+) -> None:
+    """Write a checkpoint in the layout of the authors' code, key for key."""
+    from adafocus import checkpoint
+    from adafocus.interop import reference_checkpoints
+    from pipelines.training import import_checkpoint
+
+    model, meta = checkpoint.load_model(folder)
+    parts = import_checkpoint.parts_of(meta)
+    info, of_parts = import_checkpoint.told(meta), import_checkpoint.told_of_parts(meta)
+    written = reference_checkpoints.export_checkpoint(
+        model, out, stage=meta.stage, info=info, info_of_parts=of_parts, parts=parts
+    )
+    typer.echo(f"{', '.join(map(str, written))}: stage {meta.stage}")

@@ -1,0 +1,191 @@
+"""Verbs that use a trained model: predict, export."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from pipelines.cli.data import RUNS, RunsDir
+from pipelines.cli.train import Device
+from preprocessing.schema import UserError
+
+if TYPE_CHECKING:
+    from adafocus.config.schema import Precision
+    from adafocus.models.adafocus import Patches
+    from pipelines.serving.predict import Outcome
+
+log = logging.getLogger(__name__)
+
+RunName = Annotated[str | None, typer.Option("--run", help="MLflow run whose model is used, by id or name.")]
+Sweep = Annotated[str | None, typer.Option(help="Use the best trial of this sweep.")]
+Checkpoint = Annotated[Path | None, typer.Option(help="Use the model in this folder.")]
+OldShards = Annotated[
+    str | None, typer.Option(help="Data set of a checkpoint that does not say how its frames were extracted.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's verbs to the command line."""
+    app.command()(predict)
+    app.command()(export)
+
+
+def predict(
+    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Files, folders and quoted globs.")],
+    run: RunName = None,
+    sweep: Sweep = None,
+    checkpoint: Checkpoint = None,
+    runs: RunsDir = RUNS,
+    top: Annotated[int, typer.Option(help="Classes that are named per video.")] = 5,
+    patches: Annotated[str, typer.Option(help="Where to look: policy, random or centre.")] = "policy",
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="Of the image networks: float32, bf16 or fp16.")] = "float32",
+    decoders: Annotated[int, typer.Option(help="Videos decoded at once; 0: half of the cores.")] = 0,
+    timeout: Annotated[float, typer.Option(help="Seconds that decoding one video may take.")] = 3600.0,
+    explain: Annotated[
+        Path | None,
+        typer.Option(help="Write OUT.png, OUT.mp4 and OUT.html of a video; of several, into the folder OUT."),
+    ] = None,
+    shards: OldShards = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, as they finish.")] = False,
+) -> None:
+    """Say what videos show, where the model looked, and what it cost. Exit status 1 if a file could not be read."""
+    import torch
+
+    from pipelines.benchmarks.select import find_checkpoint
+    from pipelines.serving.predict import AdaFocusPredictor, default_decoders, find_videos, predict_all
+    from pipelines.training.train import Places
+    from pipelines.visualize.explain import explain as explained
+    from preprocessing.media.ffmpeg import Limits
+
+    _one_of(run=run, sweep=sweep, checkpoint=checkpoint)
+    if patches not in ("policy", "random", "centre"):
+        raise UserError(f"--patches is {patches!r}, but has to be policy, random or centre")
+    if precision not in ("float32", "bf16", "fp16"):
+        raise UserError(f"--precision is {precision!r}, but has to be float32, bf16 or fp16")
+    paths = find_videos(videos)
+    places = Places.of(shards or "", runs)
+    chosen = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
+    shards = shards or (places.tracker().shards_of(chosen.run_id) if chosen.run_id else None)
+    model = AdaFocusPredictor(
+        chosen.folder,
+        device=device,
+        precision=cast("Precision", precision),
+        patches=cast("Patches", patches),
+        shards=shards,
+        limits=Limits(timeout_s=timeout),
+    )
+    decoders = decoders or default_decoders(model.device)
+    if model.device.type == "cpu":
+        torch.set_num_threads(max(torch.get_num_threads() - decoders, 1))
+    failed, names = 0, list[Path]()
+    with _progress(len(paths)) as report:
+        for outcome in predict_all(model, paths, decoders):
+            failed += bool(outcome.error)
+            typer.echo(json.dumps(outcome.row(top)) if as_json else _text(outcome, top))
+            if explain and outcome.prediction and outcome.clip:
+                out = explain if len(paths) == 1 else explain / f"{len(names):04d}-{outcome.path.stem}"
+                names.append(out)
+                for path in explained(model, outcome.clip, outcome.prediction, out):
+                    log.info("wrote %s", path)
+            report(outcome)
+    if failed:
+        typer.echo(f"{failed} of {len(paths)} videos could not be read", err=True)
+        raise typer.Exit(1)
+
+
+def export(
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
+    run: RunName = None,
+    sweep: Sweep = None,
+    checkpoint: Checkpoint = None,
+    runs: RunsDir = RUNS,
+    shards: Annotated[str | None, typer.Option(help="Data set to compare on [the one that the run logged].")] = None,
+    video: Annotated[list[Path] | None, typer.Option(help="Compare on this video instead; may be repeated.")] = None,
+) -> None:
+    """Write a model as torch.export and ONNX files, checked, with all that another program needs to use them.
+
+    Of a run or a sweep the checkpoint is logged to MLflow too, as a model that it loads and serves.
+    """
+    from pipelines.benchmarks.select import find_checkpoint
+    from pipelines.serving.export import export as write
+    from pipelines.serving.export import log_model
+    from pipelines.tracking.client import Run
+    from pipelines.training.train import Places
+
+    _one_of(run=run, sweep=sweep, checkpoint=checkpoint)
+    places = Places.of(shards or "", runs)
+    chosen = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
+    shards = shards or (places.tracker().shards_of(chosen.run_id) if chosen.run_id else None)
+    told = write(chosen.folder, out, shards=shards, videos=video or (), title=chosen.name)
+    worst = max(part[f"{kind}_error"] for part in told["programs"].values() for kind in ("pt2", "onnx"))
+    typer.echo(f"{out}: {', '.join(told['programs'])} as .pt2 and .onnx, off by {worst:.1e} at most")
+    if chosen.run_id:
+        typer.echo(f"MLflow model: {log_model(Run.open(places.tracker(), chosen.run_id), out)}")
+
+
+def _one_of(**given: object) -> None:
+    if sum(value is not None for value in given.values()) != 1:
+        names = [f"--{name}" for name in given]
+        raise UserError(f"give exactly one of {', '.join(names[:-1])} and {names[-1]}")
+
+
+def _text(outcome: Outcome, top: int) -> str:
+    found = outcome.prediction
+    if found is None:
+        return f"{outcome.path}\n  {outcome.error}"
+    damage = f", damaged: {found.source.error}" if found.source.error else ""
+    course = "   ".join(f"{count}: {name} {p:.0%}" for count, name, p in found.course())
+    gflops = ", ".join(f"{part} {value:.3g}" for part, value in found.gflops.items() if part != "total")
+    times = ", ".join(f"{part} {value:.0f}" for part, value in found.times_ms.items())
+    return "\n".join(
+        [
+            f"{outcome.path}  ({found.source.num_frames} frames{damage})",
+            *(f"  {p:6.1%}  {name}" for name, p in found.top(top)),
+            f"  after  {course}",
+            f"  cost   {found.gflops['total']:.3g} GFLOPs ({gflops})",
+            f"  time   {sum(found.times_ms.values()):.0f} ms ({times})",
+        ]
+    )
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[Outcome], None]]:
+    """On a terminal a bar, in a log a plain line now and then: videos, failures, rate."""
+    started = last = time.monotonic()
+    done = failed = 0
+
+    def count(outcome: Outcome) -> str:
+        nonlocal done, failed
+        done, failed = done + 1, failed + bool(outcome.error)
+        rate = done / (time.monotonic() - started)
+        return f"{done}/{total} videos, {failed} unreadable, {rate:.1f} videos/s"
+
+    if sys.stderr.isatty() and total > 1:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+        # What goes to the terminal too is printed above the bar; what goes elsewhere is left alone.
+        shared = sys.stdout.isatty()
+        with Progress(*columns, console=Console(stderr=True), redirect_stdout=shared) as bar:
+            row = bar.add_task(f"0/{total} videos", total=total)
+            yield lambda outcome: bar.update(row, description=count(outcome), advance=1)
+        return
+
+    def line(outcome: Outcome) -> None:
+        nonlocal last
+        text = count(outcome)
+        if total > 1 and (time.monotonic() - last > 10 or done == total):
+            last = time.monotonic()
+            log.info(text)
+
+    yield line

@@ -1,0 +1,268 @@
+"""Verbs of sweeps: tune, and runs list|show|prune."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.cli.data import RUNS, Json, RunsDir
+from pipelines.cli.train import (
+    Changes,
+    Device,
+    EvalEvery,
+    SaveEvery,
+    ScaleLr,
+    Workers,
+    config_of,
+    options_of,
+    places_of,
+)
+from preprocessing.schema import UserError
+
+if TYPE_CHECKING:
+    from adafocus.config.schema import Config
+    from pipelines.sweeps.driver import Outcome
+    from pipelines.sweeps.space import Space
+    from pipelines.sweeps.storage import Stored
+    from pipelines.sweeps.sweep import Sweep
+
+
+class Scheduler(StrEnum):
+    """Do trials run to their end (fifo), or do the weak ones stop early (asha)?"""
+
+    FIFO = "fifo"
+    ASHA = "asha"
+
+
+class Search(StrEnum):
+    """Where the next trial comes from: draws (random), or what is known of the trials before (optuna: TPE)."""
+
+    RANDOM = "random"
+    OPTUNA = "optuna"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's verbs to the command line."""
+    app.command()(tune)
+    stored = typer.Typer(help="Stages on disk: what there is, who uses it, what can go.", no_args_is_help=True)
+    for verb in (list_runs, show_run, prune_runs):
+        stored.command(verb.__name__.split("_")[0])(verb)
+    app.add_typer(stored, name="runs")
+
+
+MACHINES = {
+    **{name: name for name in ("workers_per_trial", "cpus_per_worker", "gpus_per_worker", "max_concurrent")},
+    **{"max_failures": "max_failures", "time_budget": "time_budget_h", "ray_address": "ray_address"},
+}
+"""Options that say how a sweep uses the cluster, and what `Machines` calls them."""
+FREE = {*MACHINES, "num_samples", "device", "num_workers", "eval_every", "save_every", "resume", "runs"}
+"""What may change when a sweep goes on; the rest is what it is."""
+
+
+def tune(
+    context: typer.Context,
+    recipe: Annotated[str | None, typer.Option(help="Name of a recipe; `adafocus recipes` lists them.")] = None,
+    shards: Annotated[str | None, typer.Option(help="Folder or URL of a preprocessed data set.")] = None,
+    runs: RunsDir = RUNS,
+    name: Annotated[str | None, typer.Option(help="Name of the sweep; else made of recipe and space.")] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with this sweep; all it is comes from its record.")] = None,
+    grid: Annotated[list[str] | None, typer.Option(help="Try every value: --grid ppo.gamma=0.5,0.7.")] = None,
+    sample: Annotated[list[str] | None, typer.Option(help="Draw: --sample ppo.lr=loguniform:1e-5:1e-3.")] = None,
+    space: Annotated[str | None, typer.Option(help="YAML file with maps grid and sample; `recipe`: its own.")] = None,
+    num_samples: Annotated[int, typer.Option(help="Draws; a grid is tried in full for each.", min=1)] = 1,
+    scheduler: Annotated[Scheduler, typer.Option(help="asha stops weak trials early.")] = Scheduler.FIFO,
+    search: Annotated[Search, typer.Option(help="optuna draws where earlier trials were good (TPE).")] = Search.RANDOM,
+    workers_per_trial: Annotated[int, typer.Option(help="Processes that share a trial's batches.", min=1)] = 1,
+    cpus_per_worker: Annotated[float, typer.Option(help="CPUs of each worker; 0: shared evenly.", min=0)] = 0,
+    gpus_per_worker: Annotated[float, typer.Option(help="GPUs of each worker.", min=0)] = 0,
+    max_concurrent: Annotated[int, typer.Option(help="Trials at once; 0: as many as fit.", min=0)] = 0,
+    max_failures: Annotated[
+        int, typer.Option(help="Times that a trial whose worker died is started again.", min=0)
+    ] = 3,
+    time_budget: Annotated[float, typer.Option(help="Hours after which the sweep stops; 0: never.", min=0)] = 0,
+    changes: Changes = None,
+    scale_lr: ScaleLr = False,
+    device: Device = "auto",
+    num_workers: Workers = 0,
+    eval_every: EvalEvery = 1,
+    save_every: SaveEvery = 300,
+    ray_address: Annotated[str | None, typer.Option(help="Ray cluster to use, e.g. auto [start one here].")] = None,
+) -> None:
+    """Run a sweep with Ray Tune; stages that all trials share are trained once.
+
+    Killed or interrupted it goes on by the same command, or by --resume NAME.
+    """
+    from pipelines.sweeps.driver import run_sweep
+    from pipelines.sweeps.sweep import Machines, Sweep, default_name, load_sweep
+
+    sources = {key: context.get_parameter_source(key) for key in context.params}
+    given = {key for key, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+    machines = {ours: context.params[option] for option, ours in MACHINES.items()}
+    if resume is not None:
+        _refuse_fixed(resume, given)
+        free = dict(device=device, num_workers=num_workers, eval_every=eval_every, save_every_s=save_every)
+        sweep = _changed(load_sweep(runs, resume), given, machines, num_samples, free)
+    elif recipe is None or shards is None:
+        raise UserError("give --recipe and --shards, or --resume and the name of a sweep")
+    else:
+        config = config_of(recipe, changes, scale_lr)
+        sweep = Sweep(
+            name=name or "",
+            config=config,
+            recipe=recipe,
+            space=_space_of(grid, sample, space, recipe, config),
+            places=places_of(shards, runs),
+            options=options_of(device, num_workers, eval_every, save_every),
+            machines=Machines(**machines),
+            num_samples=num_samples,
+            scheduler=scheduler.value,
+            search=search.value,
+        )
+        sweep = replace(sweep, name=sweep.name or default_name(sweep))
+    _show(sweep, run_sweep(sweep))
+
+
+def _refuse_fixed(resume: str, given: set[str]) -> None:
+    """Raise UserError for an option that would make another sweep of it."""
+    if fixed := sorted(given - FREE):
+        option = "--set" if fixed[0] == "changes" else f"--{fixed[0].replace('_', '-')}"
+        raise UserError(f"--resume {resume} takes {option} from the sweep itself: leave it out")
+
+
+def _space_of(
+    grid: list[str] | None, sample: list[str] | None, space: str | None, recipe: str, config: Config
+) -> Space:
+    """What the options say."""
+    from pipelines.sweeps.space import RECIPE, parse, recipe_space
+
+    file = recipe_space(recipe, config) if space == RECIPE else Path(space) if space else None
+    return parse(grid or [], sample or [], file)
+
+
+def _changed(sweep: Sweep, given: set[str], machines: dict[str, Any], num_samples: int, free: dict[str, Any]) -> Sweep:
+    """The sweep with what was given on this command line."""
+    of_this_start = {"time_budget_h", "ray_address"}  # not of the one before
+    asked = {key: value for key, value in machines.items() if key in given | of_this_start}
+    options = {key: value for key, value in free.items() if key.removesuffix("_s") in given}
+    return replace(
+        sweep,
+        machines=replace(sweep.machines, **asked),
+        options=replace(sweep.options, **options),
+        num_samples=num_samples if "num_samples" in given else sweep.num_samples,
+    )
+
+
+def _show(sweep: Sweep, outcome: Outcome) -> None:
+    """Print how each trial ended, and end with status 1 if one failed."""
+    counts = {word: 0 for word in ("finished", "pruned", "failed", "stopped")}
+    for result in outcome.trials:
+        counts[result.status] += 1
+        said = result.error or result.pruned or result.stopped
+        line = f"FAILED: {said}" if result.error else f"score {result.score:.1f}" + (f", {said}" if said else "")
+        typer.echo(f"{result.name}: {line}")
+    total = f"{len(outcome.trials)} trials, {', '.join(f'{n} {word}' for word, n in counts.items() if n)}"
+    typer.echo(f"sweep {sweep.name}: {total}")
+    typer.echo(outcome.reuse.line())
+    if counts["failed"] or counts["stopped"]:
+        typer.echo(f"`adafocus tune --resume {sweep.name}` runs those again that did not end well", err=True)
+    if counts["failed"]:
+        typer.echo(f"{counts['failed']} of {len(outcome.trials)} trials failed", err=True)
+        raise typer.Exit(1)
+
+
+def list_runs(runs: RunsDir = RUNS, as_json: Json = False) -> None:
+    """List the stages on disk, with their size and who uses them, and what Ray Tune has left."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipelines.sweeps.storage import list_stored
+
+    found = list_stored(places_of("", runs))
+    if as_json:
+        typer.echo(json.dumps([_facts(each) for each in found]))
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("stage", "MB", "status", "used by"):
+        table.add_column(heading, no_wrap=heading != "used by", justify="right" if heading == "MB" else "left")
+    for each in found:
+        more = f" and {len(each.users) - 3} more" if len(each.users) > 3 else ""
+        table.add_row(each.name, _megabytes(each), each.status, ", ".join(each.users[:3]) + more)
+    Console().print(table)
+    going = [each for each in found if each.can_go]
+    typer.echo(
+        f"{len(found)} folders, {_total(found)}; {len(going)} of them can go, {_total(going)}: `adafocus runs prune`"
+    )
+
+
+def show_run(
+    name: Annotated[str, typer.Argument(help="A stage's folder, or the beginning of its name.")],
+    runs: RunsDir = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Show one stage: who uses it, what made it, what it reached."""
+    from adafocus.checkpoint import read_meta
+    from pipelines.sweeps.storage import find_stored
+
+    stored = find_stored(places_of("", runs), name)
+    facts = _facts(stored)
+    if stored.finished:
+        meta = read_meta(stored.folder)
+        facts |= {"seconds": round(meta.seconds, 1), "metrics": meta.metrics, "config": meta.config}
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            typer.echo(f"{key}:")
+            for inner, text in value.items():
+                typer.echo(f"  {inner}: {text}")
+        else:
+            typer.echo(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
+
+
+def prune_runs(
+    runs: RunsDir = RUNS,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Remove stages that no trial uses, unfinished ones that nobody trains, and Ray Tune's files of sweeps that ended.
+
+    A sweep uses its stages as long as its record, sweeps/NAME.json below --runs, is there.
+    """
+    from pipelines.sweeps.storage import list_stored, prune
+
+    places = places_of("", runs)
+    going = [each for each in list_stored(places) if each.can_go]
+    for each in going:
+        again = f"; {', '.join(each.users)} would begin it anew" if each.users else ""
+        typer.echo(f"{each.name}  {_megabytes(each)} MB  {each.status}{again}")
+    if not going or dry_run:
+        typer.echo(f"{len(going)} folders would go, {_total(going)}" if going else "nothing can go")
+        return
+    if not yes and not typer.confirm(f"Remove these {len(going)} folders, {_total(going)}?"):
+        raise UserError("nothing was removed")
+    removed = prune(places, going)
+    typer.echo(f"{len(removed)} folders removed, {_total(removed)}")
+
+
+def _facts(stored: Stored) -> dict[str, Any]:
+    return {
+        "stage": stored.name,
+        "bytes": stored.num_bytes,
+        "status": stored.status,
+        "users": list(stored.users),
+        "can_go": stored.can_go,
+    }
+
+
+def _megabytes(stored: Stored) -> str:
+    return f"{stored.num_bytes / 1e6:.1f}"
+
+
+def _total(stored: list[Stored]) -> str:
+    return f"{sum(each.num_bytes for each in stored) / 1e6:.1f} MB"

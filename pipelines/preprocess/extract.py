@@ -1,0 +1,236 @@
+"""Run preprocessing on Ray: shards as tasks, bounded in flight, results committed by the tasks themselves.
+
+Goes in: a Job; comes out: a finished data set and its summary. The only file of the data half that imports Ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+from filelock import FileLock, Timeout
+
+from pipelines.ray_runtime.session import ray_session
+from preprocessing.datasets import find_dataset
+from preprocessing.media.ffmpeg import DEFAULT_LIMITS, Limits
+from preprocessing.schema import USABLE, Clip, DatasetInfo, ExtractionSpec, UserError
+from preprocessing.shards.estimate import estimate_cost
+from preprocessing.shards.index import build_index
+from preprocessing.shards.job import Job, measure_sources, open_job, reusable, select_clips
+from preprocessing.shards.statistics import summarise
+from preprocessing.shards.storage import Store
+from preprocessing.shards.writer import ShardPlan, ShardRecord, write_shard
+
+log = logging.getLogger(__name__)
+
+TASKS_PER_CPU = 2
+"""Tasks in flight per CPU of the cluster: enough to keep it busy, few enough to stop quickly."""
+LOST_NODE_RETRIES = 5
+
+
+def preprocess(
+    dataset: str,
+    data_root: Path,
+    out: str,
+    *,
+    spec: ExtractionSpec,
+    splits: list[str] | None = None,
+    limit: int | None = None,
+    clips_per_shard: int = 64,
+    limits: Limits = DEFAULT_LIMITS,
+    drop_damaged: bool = False,
+    retry_failed: bool = False,
+    ray_address: str | None = None,
+) -> dict[str, Any]:
+    """Extract a data set into `out` (a folder or URL), going on where an earlier run stopped. Returns the summary.
+
+    Raises UserError for what the user can mend. A clip that fails does not raise: it is counted in the summary.
+    """
+    started = time.monotonic()
+    store = Store(out)
+    info, clips = _read_clips(dataset, data_root, splits, limit)
+    sizes = measure_sources(data_root, clips)
+    if max(sizes) < 0:
+        raise UserError(f"none of the {len(clips)} clips is below {data_root} (the first would be {clips[0].source})")
+    store.create()
+    with _locked(store):
+        store.remove_partials()
+        job = open_job(
+            store,
+            data_root.absolute(),
+            info,
+            clips,
+            sizes,
+            spec,
+            clips_per_shard=clips_per_shard,
+            drop_damaged=drop_damaged,
+            retry_failed=retry_failed,
+        )
+        made = extract(job, store, limits=limits, ray_address=ray_address)
+        records = {record.name: record for record in (*job.finished, *made)}
+        index = build_index(store, clips, info, spec, [records[plan.name] for plan in job.plans])
+    summary = summarise(index)
+    summary |= {"out": store.url, "shards_written": len(made), "wall_seconds": round(time.monotonic() - started, 1)}
+    return summary
+
+
+def estimate(
+    dataset: str,
+    data_root: Path,
+    out: str,
+    *,
+    spec: ExtractionSpec,
+    splits: list[str] | None = None,
+    limit: int | None = None,
+    clips_per_shard: int = 64,
+) -> dict[str, Any]:
+    """What `preprocess` would do and cost, from a sample of the clips. Writes nothing."""
+    info, clips = _read_clips(dataset, data_root, splits, limit)
+    told = {"dataset": info.name, "annotations": info.annotations, "free_bytes": Store(out).free_bytes()}
+    return told | estimate_cost(data_root, clips, measure_sources(data_root, clips), spec, clips_per_shard)
+
+
+def _read_clips(
+    dataset: str, data_root: Path, splits: list[str] | None, limit: int | None
+) -> tuple[DatasetInfo, list[Clip]]:
+    chosen = find_dataset(dataset)
+    chosen.make(data_root)
+    if not data_root.is_dir():
+        raise UserError(f"the data root {data_root} does not exist; give the folder of the videos as --data-root")
+    info, clips = chosen.read_clips(data_root)
+    return info, select_clips(clips, splits, limit)
+
+
+def extract(
+    job: Job, store: Store, *, limits: Limits = DEFAULT_LIMITS, ray_address: str | None = None
+) -> list[ShardRecord]:
+    """Write the job's open shards as Ray tasks. Returns their records. Frames never pass through Ray's object store.
+
+    Raises UserError if a shard cannot be written; the others are finished first.
+    """
+    plans = job.open_plans
+    if not plans:
+        return []
+    with ray_session(ray_address) as ours:
+        task = ray.remote(num_cpus=1, max_retries=LOST_NODE_RETRIES)(_shard_task)
+        common = ray.put((job.root, job.spec, store, limits, job.drop_damaged))
+
+        def width() -> int:  # asked again and again, for nodes come and go
+            return max(1, int(TASKS_PER_CPU * ray.cluster_resources().get("CPU", 1)))
+
+        return _drive(plans, lambda plan: task.remote(plan, common), width, cancel=not ours)
+
+
+def _shard_task(plan: ShardPlan, common: tuple[Path, ExtractionSpec, Store, Limits, bool]) -> ShardRecord | str:
+    """One shard, on some worker. A trouble of the disk comes back as words, for another worker would have it too."""
+    root, spec, store, limits, drop_damaged = common
+    record = reusable(store, plan, spec)
+    if record is not None:
+        return record
+    try:
+        return write_shard(plan, root, spec, store, limits=limits, drop_damaged=drop_damaged)
+    except UserError as error:
+        return str(error)
+
+
+def _drive(
+    plans: list[ShardPlan], submit: Callable[[ShardPlan], Any], width: Callable[[], int], *, cancel: bool
+) -> list[ShardRecord]:
+    waiting = list(reversed(plans))
+    running: dict[Any, ShardPlan] = {}
+    made: list[ShardRecord] = []
+    troubles: list[str] = []
+    with _progress(plans) as report:
+        try:
+            while waiting or running:
+                while waiting and len(running) < width() and not troubles:
+                    plan = waiting.pop()
+                    running[submit(plan)] = plan
+                if not running:
+                    break
+                done, _ = ray.wait(list(running), timeout=1.0)
+                for ref in done:
+                    plan = running.pop(ref)
+                    try:
+                        result = ray.get(ref)
+                    except ray.exceptions.RayError as error:
+                        result = f"{plan.name}: {str(error).strip().splitlines()[-1]}"
+                    if isinstance(result, str):
+                        troubles.append(result)
+                    else:
+                        made.append(result)
+                        report(plan, result)
+        except BaseException:
+            # A Ray of our own is shut down, which ends its tasks. Never by force: in Ray 2.60 a forced cancel that
+            # meets a task just finishing aborts the driver ("Tried to complete task that was not pending").
+            for ref in running if cancel else ():
+                ray.cancel(ref)
+            raise
+    if troubles:
+        raise UserError(f"{len(troubles)} shards could not be written; {troubles[0]}")
+    return made
+
+
+@contextlib.contextmanager
+def _locked(store: Store) -> Iterator[None]:
+    """Only one run at a time writes into a folder. The lock ends with its process, even a killed one."""
+    if store.local is None:
+        yield
+        return
+    try:
+        with FileLock(store.local / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"another run is writing to {store.url}; wait for it or choose another --out") from None
+
+
+@contextlib.contextmanager
+def _progress(plans: list[ShardPlan]) -> Iterator[Callable[[ShardPlan, ShardRecord], None]]:
+    """On a terminal a bar with rate, time left and failures; in a log a plain line now and then."""
+    started, last = time.monotonic(), time.monotonic()
+    total = sum(len(plan.clips) for plan in plans)
+    total_bytes = sum(plan.num_bytes for plan in plans) or 1
+    done = done_bytes = failed = frames = 0
+
+    def count(plan: ShardPlan, record: ShardRecord) -> str:
+        nonlocal done, done_bytes, failed, frames
+        done, done_bytes = done + record.num_clips, done_bytes + plan.num_bytes
+        failed += sum(number for status, number in record.statuses.items() if status not in USABLE)
+        frames += record.num_frames
+        elapsed_s = time.monotonic() - started
+        left_s = elapsed_s * (total_bytes - done_bytes) / max(done_bytes, 1)
+        return (
+            f"{done}/{total} clips, {failed} failed, {done / elapsed_s:.1f} clips/s, "
+            f"{frames / elapsed_s:.0f} frames/s, {left_s / 60:.1f} min left"
+        )
+
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        with Progress(BarColumn(), TextColumn("{task.description}"), console=Console(stderr=True)) as bar:
+            row = bar.add_task(f"0/{total} clips", total=total_bytes)
+            yield lambda plan, record: bar.update(row, description=count(plan, record), advance=plan.num_bytes)
+        return
+
+    def line(plan: ShardPlan, record: ShardRecord) -> None:
+        nonlocal last
+        text = count(plan, record)
+        if time.monotonic() - last > 10 or done == total:
+            last = time.monotonic()
+            log.info(text)
+
+    yield line
+
+
+def describe(summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary as flat names and plain values, for a tracker."""
+    flat = {key: value for key, value in summary.items() if not isinstance(value, dict)}
+    flat |= {f"status/{name}": number for name, number in summary["statuses"].items()}
+    return flat | {f"spec/{name}": value for name, value in summary["spec"].items()}

@@ -1,0 +1,131 @@
+"""The report as files: RESULTS.md, and one HTML page that needs no network and reads well on light and dark."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from adafocus.checkpoint import write_file
+from pipelines.reporting.published import MARKS, Published
+from pipelines.reporting.report import LEGEND, Measured, Report, Section, texts_of
+from pipelines.tracking.metric_names import IN_WORDS
+from pipelines.visualize import charts
+from pipelines.visualize.charts import Point
+
+
+def write(report: Report, path: Path) -> list[Path]:
+    """Write `path` (Markdown) and the page of the same name (.html) beside it; both paths."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page = path.with_suffix(".html")
+    write_file(path, markdown(report).encode())
+    write_file(page, html(report).encode())
+    return [path, page]
+
+
+def markdown(report: Report) -> str:
+    """RESULTS.md as text."""
+    text = _environment(False).get_template("results.md.j2").render(_context(report))
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def html(report: Report) -> str:
+    """The page as text: styles and charts are in it."""
+    pictures = {section.dataset: _charts(section) for section in report.sections}
+    return _environment(True).get_template("results.html.j2").render(_context(report) | {"pictures": pictures})
+
+
+def _environment(escape: bool) -> Environment:
+    """Names in the store are other people's: they are escaped, as HTML or as a cell of a Markdown table."""
+    environment = Environment(
+        loader=PackageLoader("pipelines.reporting"),
+        autoescape=escape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["cell"] = lambda text: str(text) if escape else _cell(str(text))
+    environment.filters["hours"] = _hours
+    environment.filters["tables"] = texts_of
+    environment.filters["slug"] = lambda text: re.sub(r"[^a-z0-9]+", "-", str(text).lower())
+    return environment
+
+
+def _context(report: Report) -> dict[str, Any]:
+    return {
+        "report": report,
+        "legend": LEGEND,
+        "marks": MARKS,
+        "metric_of": _metric,
+        "rows_beside": _beside,
+    }
+
+
+def _metric(section: Section) -> str:
+    """The data set's metric, in words."""
+    if section.measured:
+        return IN_WORDS[section.measured[0].facts["metric"]]
+    return "top-1" if section.dataset in ("minikinetics", "ssv1", "ssv2") else "mAP"
+
+
+def _beside(section: Section, rows_published: tuple[Published, ...]) -> list[dict[str, Any]]:
+    """Measured and published results in one list, ours first (all rows of the best benchmark, of others the policy's),
+    then the paper's, then the rest by compute."""
+    rows: list[dict[str, Any]] = []
+    for number, each in enumerate(section.measured):
+        for row in each.rows[: None if number == 0 else 1]:
+            accuracy = f"{row[each.facts['metric']]:.1f}"
+            what = f"{each.shown}: {row['method']}"
+            rows.append({"method": what, "accuracy": accuracy, "gflops": f"{row['gflops']:.3g}", "source": "here"})
+    order = ["AdaFocus", "AdaFocus+", "AdaFocusV2", "Uni-AdaFocus", "baseline"]
+    for published in sorted(rows_published, key=lambda row: (order.index(row.family), row.gflops)):
+        rows.append(
+            {
+                "method": published.method,
+                "accuracy": f"{published.accuracy:g} [{published.accuracy_mark}]",
+                "gflops": f"{published.gflops:g} [{published.gflops_mark}]",
+                "source": published.source,
+            }
+        )
+    return rows
+
+
+def _charts(section: Section) -> list[tuple[str, str]]:
+    """(caption, <svg>) of a section: accuracy over compute, and while a clip is watched."""
+    metric = _metric(section)
+    published = [Point(row.method, row.gflops, row.accuracy, row.family) for row in section.published]
+    best = max(section.measured, key=lambda each: each.score, default=None)
+    ours = _points(best) if best else []
+    drawn = []
+    if ours or published:
+        curves = [
+            [Point("", point["gflops"], point[best.facts["metric"]]) for point in points]
+            for points in (best.online if best else {}).values()
+            if best
+        ]
+        caption = "Accuracy over compute: " + (f"{best.name} (filled)" if best else "published results only")
+        chart = charts.compute_chart(ours, published, metric, curves)
+        drawn.append((caption, charts.to_svg(chart, f"{section.dataset}-compute")))
+    if best and best.online:
+        lines = {key: [point[best.facts["metric"]] for point in points] for key, points in best.online.items()}
+        chart = charts.online_chart(lines, metric)
+        drawn.append((f"While a clip is watched: {best.name}", charts.to_svg(chart, f"{section.dataset}-online")))
+    return drawn
+
+
+def _points(measured: Measured) -> list[Point]:
+    metric = measured.facts["metric"]
+    return [Point(row["method"], row["gflops"], row[metric]) for row in measured.rows]
+
+
+def _hours(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:.1f} h"
+    return f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.1f} s"
+
+
+def _cell(text: str) -> str:
+    """As text inside a Markdown table, whatever it holds."""
+    return re.sub(r"\s+", " ", re.sub(r"([\\|`*_<>\[\]])", r"\\\1", text)).strip()

@@ -1,0 +1,47 @@
+"""What recipes cost: a name in; multiply-adds per video and parameters by part out, counted on the model's modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from adafocus.evaluation import multiply_adds
+from adafocus.models.adafocus import build_model
+from pipelines.recipes.recipes import RECIPES
+
+CLASSES = {"activitynet": 200, "fcvid": 239, "minikinetics": 200, "ssv1": 174, "ssv2": 174, "demo": 10, "folder": 10}
+"""Of the data sets that recipes are named after; of your own clips an example."""
+
+
+def cost(name: str) -> dict[str, Any]:
+    """What a recipe's model costs: number of classes, giga multiply-adds per video and parameters by part.
+
+    Counted on its modules, of which nothing is computed: no weights are needed.
+    """
+    config, classes = RECIPES[name](), CLASSES[name.partition("-")[0]]
+    with torch.device("meta"):
+        model = build_model(config, classes, pretrained=False).eval()
+    return {
+        "classes": classes,
+        "gflops": multiply_adds.count_model(model),
+        "parameters": multiply_adds.parameters(model),
+    }
+
+
+def cost_table(costs: dict[str, dict[str, Any]]) -> Table:
+    """The same of several recipes, to print."""
+    title = "giga multiply-adds per video, and parameters in millions"
+    table = Table(
+        "recipe", "classes", *multiply_adds.PARTS, "total", "params", box=None, padding=(0, 1, 0, 0), title=title
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, found in costs.items():
+        parts = [f"{found['gflops'][part]:.4g}" for part in multiply_adds.PARTS]
+        total, millions = found["gflops"]["total"], found["parameters"]["total"] / 1e6
+        table.add_row(
+            name, str(found["classes"]), *parts, f"{total:.1f}" if total > 1 else f"{total:.3g}", f"{millions:.1f}"
+        )
+    return table

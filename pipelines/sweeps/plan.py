@@ -1,0 +1,98 @@
+"""What of a sweep is left to run: MLflow says what has become of every trial, scheduler and search learn from it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+
+from ray.tune.schedulers import TrialScheduler
+
+from adafocus import checkpoint
+from adafocus.config.schema import STAGES
+from adafocus.training.trainer import first_epoch
+from pipelines.sweeps.outcomes import OVER, TrialResult, is_over
+from pipelines.sweeps.search import Distinct, Known, Pruning, scheduler_for, searcher_for
+from pipelines.sweeps.space import Point, spread
+from pipelines.sweeps.sweep import Sweep, show_point
+from pipelines.sweeps.trial import score_name
+from pipelines.tracking.client import MlflowRun, Run, Tracker
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a start of a sweep has to try."""
+
+    points: list[Point]
+    """Those that are known beforehand; a search draws the others."""
+    count: int
+    """Of all trials."""
+    scheduler: TrialScheduler
+    searcher: Distinct | None = None
+
+
+def past_trials(sweep: Sweep, tracker: Tracker, metric: str) -> dict[str, TrialResult]:
+    """Trials that need not run again, by their key: finished with a checkpoint that is still there, or pruned."""
+    found = {}
+    for run in tracker.find("trial", sweep=sweep.name):
+        tags, point = run.data.tags, _point(run)
+        folder = sweep.places.runs / tags.get("adafocus.checkpoint", "")
+        score = run.data.metrics.get(score_name(STAGES[-1], metric), 0.0)
+        if run.info.status != "FINISHED" or point is None:
+            continue
+        if pruned := tags.get("adafocus.pruned"):
+            judged = run.data.metrics.get(score_name(sweep.judged, metric), 0.0)
+            found[tags["adafocus.trial"]] = TrialResult(show_point(point), point, judged, pruned=pruned)
+        elif "adafocus.checkpoint" in tags and (folder / checkpoint.META).exists():
+            found[tags["adafocus.trial"]] = TrialResult(show_point(point), point, score, folder)
+    if found:
+        log.info("%d trials are finished from before", len(found))
+    return found
+
+
+def make_plan(sweep: Sweep, tracker: Tracker, metric: str, past: dict[str, TrialResult]) -> Plan:
+    """What is left to try; scheduler and search know of the trials that need not run again."""
+    scheduler = scheduler_for(sweep)
+    runs = {run.data.tags["adafocus.trial"]: run for run in tracker.find("trial", sweep=sweep.name)}
+    if isinstance(scheduler, Pruning):
+        for key in past.keys() & runs.keys():
+            scheduler.learn(
+                runs[key].info.run_id, _judged_scores(sweep, Run(tracker.client, runs[key], tracker.uri), metric)
+            )
+    if sweep.search != "optuna":
+        points = spread(sweep.space.points(sweep.config, sweep.num_samples), sweep.config, sweep.digest)
+        left = [point for point in points if sweep.trial_key(point, sweep.digest) not in past]
+        return Plan(left, len(left), scheduler)
+    count = max(sweep.num_samples - len(past), 0)
+    begun = [point for key, run in runs.items() if key not in past and (point := _point(run))][:count]
+    known = [
+        Known(each.params, each.score, int(runs[key].data.tags["adafocus.pruned_epoch"]) if each.pruned else None)
+        for key, each in past.items()
+    ]
+    return Plan(begun, count, scheduler, searcher_for(sweep, known, begun, getattr(scheduler, "pruned", {})))
+
+
+def unheard(sweep: Sweep, plan: Plan, heard: list[TrialResult], deadline: float | None) -> list[TrialResult]:
+    """Trials of which Tune said nothing: so that none is lost without a word."""
+    keys = {sweep.trial_key(each.params, sweep.digest) for each in heard}
+    lost = [point for point in plan.points if sweep.trial_key(point, sweep.digest) not in keys]
+    stopped, error = (OVER, "") if is_over(deadline) else ("", "Ray Tune ended without starting it")
+    undrawn = 0 if plan.searcher and plan.searcher.exhausted else plan.count - len(heard) - len(lost)
+    shown = [(show_point(point), point) for point in lost]
+    shown += [(f"trial {sweep.num_samples - undrawn + 1 + n}, not drawn yet", {}) for n in range(undrawn)]
+    return [TrialResult(name, point, stopped=stopped, error=error, begun=False) for name, point in shown]
+
+
+def _judged_scores(sweep: Sweep, run: Run, metric: str) -> list[tuple[int, float]]:
+    """(epoch in the stage where trials are compared, score) of a trial, out of MLflow."""
+    judged = sweep.judged
+    name, first = score_name(judged, metric), first_epoch(judged, sweep.config)
+    return [(step - first, value) for step, value in run.curve(name).items()]
+
+
+def _point(run: MlflowRun) -> Point | None:
+    """What a trial changes; None if its worker died before it could say so."""
+    told = run.data.tags.get("adafocus.point")
+    return json.loads(told) if told else None

@@ -1,0 +1,84 @@
+"""The names of metrics in MLflow: the one table that README shows and that tests hold the logs to."""
+
+from __future__ import annotations
+
+import re
+
+from adafocus.config.schema import STAGES
+
+METRICS: tuple[tuple[str, str], ...] = (
+    ("pretrain/glancer_loss", "cross-entropy of the glancer on training clips"),
+    ("pretrain/glancer_accuracy", "its accuracy (%) on training clips"),
+    ("pretrain/focuser_loss", "the same of the focuser, on whole frames"),
+    ("pretrain/focuser_accuracy", "its accuracy (%) on training clips"),
+    ("pretrain/val_<network>_top1", "glancer or focuser alone on the evaluation split (%); top5 and map likewise"),
+    ("<stage>/loss", "what the optimizer minimises"),
+    ("<stage>/accuracy", "on training clips (%)"),
+    ("<stage>/val_top1", "on the evaluation split (%)"),
+    ("<stage>/val_top5", "the same, among the five best"),
+    ("<stage>/val_map", "mean average precision on the evaluation split (%)"),
+    ("<stage>/val_<score>_t<tt>", "the data set's metric after frame 01, 02, ...; in pretrain of each network"),
+    ("<stage>/val_hit_rate", "how often (%) the patch holds the whole object, where boxes are known"),
+    ("<stage>/grad_norm", "where gradients are clipped: their norm before"),
+    ("<stage>/lr", "learning rate of the first parameter group"),
+    ("<stage>/seconds", "training time of the epoch"),
+    ("ppo/reward", "mean reward of the policy's patches"),
+    ("ppo/reward_t<tt>", "the same at time step 01, 02, ..."),
+    ("ppo/policy_loss", "clipped surrogate loss"),
+    ("ppo/value_loss", "squared error of the value estimate"),
+    ("ppo/entropy", "of the policy, in nats"),
+    ("ppo/ratio", "mean ratio of new to old probability: 1 in the first pass over a batch; mean over all passes"),
+    ("ppo/approx_kl", "estimated divergence from the old policy"),
+    ("ppo/clip_fraction", "share of ratios that were clipped"),
+    ("ppo/explained_variance", "of the returns, by the value estimate; mean over micro-batches"),
+    ("bench/<patches>/top1", "of a benchmark, by where the focuser looked; top5, map and hit_rate likewise (%)"),
+    ("bench/<patches>/gflops", "multiply-adds (10^9) per video"),
+    ("bench/<patches>/videos_per_s", "the model alone, a batch at a time"),
+    ("bench/<patches>/latency_ms", "one video at a time"),
+    ("bench/<patches>/memory_mb", "most that a batch and what is made of it take at one time, beside the weights"),
+    ("online/<patches>/top1", "after 1, 2, ... frames (the step), in percent; map likewise"),
+    ("system/<host>/<what>", "processor, memory, disk, network and GPU of the machine, every ten seconds"),
+    ("trials", "of a sweep: how many there are"),
+    ("trials_<ending>", "how many of them were finished, pruned, failed, or stopped by the time budget"),
+    ("reuse/stages_trained", "of a sweep: stages that were begun after it was"),
+    ("reuse/stages_reused", "times that a trial found a stage finished"),
+    ("reuse/hours_trained", "training time of the stages that were trained"),
+    ("reuse/hours_saved", "what the trials would have trained each for itself, less that"),
+)
+"""Name and meaning. `<...>` stands for the words of PLACES."""
+
+IN_WORDS = {"map": "mAP", "top1": "top-1"}
+"""A data set's metric, for readers."""
+
+_SCORES = "top1|top5|map|hit_rate"
+_LOOKS = "policy|random|centre|glancer|warmup_random|probe_glancer|probe_focuser"
+PLACES = {
+    "<stage>": "|".join(STAGES),
+    "<network>": "glancer|focuser",
+    "<patches>": f"(?:{_LOOKS})(?:_bf16|_fp16)?(?:_compiled)?",
+    "<score>": "(?:glancer_|focuser_)?(?:top1|map)",
+    "<tt>": r"\d\d",
+    "<ending>": "finished|pruned|failed|stopped",
+    "<host>": r"[\w.-]+",
+    "<what>": r"\w+",
+}
+
+
+def explain(name: str) -> str | None:
+    """The table's name that stands for a logged metric; None for one that the table does not know."""
+    return next((shown for shown, _ in METRICS if re.fullmatch(_pattern(shown), name)), None)
+
+
+def table() -> str:
+    """The table in Markdown."""
+    rows = [f"| `{shown}` | {meaning} |" for shown, meaning in METRICS]
+    return "\n".join(["| metric | what it is |", "|---|---|", *rows])
+
+
+def _pattern(shown: str) -> str:
+    pattern = shown
+    for place, words in PLACES.items():
+        pattern = pattern.replace(place, f"(?:{words})")
+    if "likewise" in dict(METRICS)[shown]:
+        pattern = pattern.removesuffix("top1") + f"(?:{_SCORES})"
+    return pattern

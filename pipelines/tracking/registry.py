@@ -1,0 +1,66 @@
+"""The model registry: one model per recipe, a version per measured checkpoint, an alias on the best.
+
+A score is only comparable on the same clips, so the alias `best` stands for one index digest, the first that the recipe
+was measured on (the model's tag `adafocus.best_on`); the best on any other has `best-<first 8 digits of its digest>`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from filelock import FileLock
+
+from pipelines.tracking.client import PREFIX, Tracker
+
+BEST = "best"
+BEST_ON = f"{PREFIX}best_on"
+"""Tag of a registered model: digest of the index that `best` stands for."""
+
+
+def model_name(recipe: str) -> str:
+    """Of a recipe's model in the registry."""
+    return f"adafocus-{recipe}"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A measured checkpoint."""
+
+    recipe: str
+    run_id: str
+    """The run whose artifacts hold it."""
+    folder: str
+    """Where in them."""
+    digest: str
+    """Of the index it was measured on."""
+    metric: str
+    score: float
+    """Of `metric` on the evaluation split, in percent."""
+    about: str
+    """Markdown for the version's page."""
+
+
+def register(tracker: Tracker, made: Made) -> str:
+    """Register a checkpoint, or find it, with the score just measured; give the alias to the best on these clips.
+
+    Returns the version's URI, `models:/<name>/<version>`.
+    """
+    client, name = tracker.client, model_name(made.recipe)
+    source = f"{client.get_run(made.run_id).info.artifact_uri}/{made.folder}"
+    score_tag = f"{PREFIX}score.{made.digest}"
+    with FileLock(tracker.runs / ".mlflow.lock"):  # one at a time looks which version is the best
+        if not client.search_registered_models(f"name = '{name}'"):
+            tags = {f"{PREFIX}recipe": made.recipe, BEST_ON: made.digest}
+            client.create_registered_model(name, tags, f"AdaFocus, recipe `{made.recipe}`: measured checkpoints.")
+        versions = list(client.search_model_versions(f"name = '{name}'", max_results=10_000))
+        mine = next((each for each in versions if each.run_id == made.run_id and each.source == source), None)
+        if mine is None:
+            mine = client.create_model_version(name, source, made.run_id, description=made.about)
+        client.set_model_version_tag(name, mine.version, f"{PREFIX}metric", made.metric)
+        client.set_model_version_tag(name, mine.version, score_tag, repr(made.score))
+        scores = {each.version: float(each.tags[score_tag]) for each in versions if score_tag in each.tags}
+        scores[mine.version] = made.score
+        best = min(scores, key=lambda version: (-scores[version], int(version)))  # of equals the older one keeps it
+        first = client.get_registered_model(name).tags[BEST_ON]
+        client.set_registered_model_alias(name, BEST if first == made.digest else f"{BEST}-{made.digest[:8]}", best)
+    return f"models:/{name}/{mine.version}"

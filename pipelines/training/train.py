@@ -1,0 +1,88 @@
+"""One trial: all stages in order, each found finished or trained, every epoch logged to MLflow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from adafocus.config.schema import STAGES, Config, stage_key
+from adafocus.data.loader import ClipLoader
+from adafocus.training.stage_runner import needed_stages, run_stage
+from adafocus.training.trainer import EpochReport, Options
+from pipelines.tracking.client import Run, Tracker
+from pipelines.training.loggers import complete, describe
+from pipelines.training.reporter import Reporter, Sink
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things are: never part of an identity."""
+
+    shards: str
+    runs: Path
+    tracking_uri: str
+
+    @classmethod
+    def of(cls, shards: str, runs: Path, tracking_uri: str | None = None) -> Places:
+        """Absolute places, for workers have working directories of their own."""
+        from pipelines.tracking.client import default_uri
+
+        local = "://" not in shards
+        return cls(
+            str(Path(shards).absolute()) if local else shards, runs.absolute(), tracking_uri or default_uri(runs)
+        )
+
+    def tracker(self) -> Tracker:
+        """The MLflow store of these places."""
+        return Tracker(self.runs, self.tracking_uri)
+
+
+def train_stages(
+    config: Config,
+    places: Places,
+    options: Options,
+    report: Callable[[EpochReport], None],
+    stages: tuple[str, ...] = STAGES,
+) -> Path:
+    """Bring `stages` to their end, in order, leaving out those of which nothing is needed but the finished stages that
+    follow them. Returns the last one's folder."""
+    folder = places.runs
+    for stage in needed_stages(stages, config, shards=places.shards, runs=places.runs):
+        folder = run_stage(stage, config, shards=places.shards, runs=places.runs, options=options, report=report)
+    return folder
+
+
+def to_mlflow(run: Run) -> Sink:
+    """Where a reporter leaves its rows in MLflow."""
+    return lambda rows: run.history((row.metrics, row.clock, row.time_ms) for row in rows)
+
+
+def train(config: Config, recipe: str, places: Places, options: Options, name: str) -> Path:
+    """One trial without Tune. Killed and started again under the same name, it goes on in the same MLflow run; another
+    configuration of the same name, or another data set, has a run of its own."""
+    info, digest = ClipLoader.describe(places.shards)
+    key = stage_key(config, STAGES[-1], digest)
+    run = places.tracker().run(info.name, "trial", name, sweep="", trial=name, key=key)
+    describe(run, config, places, recipe, options.device)
+
+    try:
+        with run.system_metrics(), Reporter(to_mlflow(run)) as reporter:
+
+            def report(row: EpochReport) -> None:
+                reporter(row)
+                log.info("%s", row.line())
+
+            folder = train_stages(config, places, options, report)
+    except KeyboardInterrupt:
+        run.finish("KILLED", "interrupted")
+        raise
+    except Exception as error:
+        run.finish("FAILED", f"{type(error).__name__}: {error}")
+        raise
+    complete(run, folder, places)
+    run.finish()
+    return folder

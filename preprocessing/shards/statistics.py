@@ -1,0 +1,103 @@
+"""What is in a data set, in numbers. Goes in: an index; comes out: plain dictionaries and their text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from preprocessing.schema import USABLE
+from preprocessing.shards.index import Index
+
+
+def summarise(index: Index) -> dict[str, Any]:
+    """Counts by status and split, frames, bytes, and how many clips have the number of frames that a list states."""
+    table = index.table
+    usable = _usable(index)
+    listed, found = _numbers(table["listed_frames"]), _numbers(table["num_frames"])
+    stated = ~np.isnan(listed) & usable
+    gap = np.abs(listed[stated] - found[stated])
+    return {
+        "dataset": index.info.name,
+        "annotations": index.info.annotations,
+        "digest": index.digest,
+        "num_classes": index.info.num_classes,
+        "clips": table.num_rows,
+        "usable": int(usable.sum()),
+        "failed": int((~usable).sum()),
+        "splits": _counts(table["split"]),
+        "statuses": _counts(table["status"]),
+        "num_frames": int(found.sum()),
+        "num_bytes": int(_numbers(table["num_bytes"]).sum()),
+        "cpu_seconds": round(float(_numbers(table["seconds"]).sum()), 1),
+        "shards": len(index.shards),
+        "listed": int(stated.sum()),
+        "listed_match": int((gap == 0).sum()),
+        "listed_within_1pc": int((gap <= 0.01 * found[stated]).sum()),
+        "versions": index.versions,
+        "spec": asdict(index.spec),
+    }
+
+
+def statistics(index: Index) -> dict[str, Any]:
+    """The summary, and quantiles of frames, seconds, heights, widths and sizes over clips with frames, and classes."""
+    table, usable = index.table, _usable(index)
+    columns = ("num_frames", "duration_s", "fps", "height", "width", "num_bytes")
+    quantiles = {}
+    for name in columns:
+        values = _numbers(table[name])[usable]
+        values = values[~np.isnan(values)]
+        points = np.quantile(values, [0, 0.5, 1]) if len(values) else [float("nan")] * 3
+        quantiles[name] = dict(zip(("min", "median", "max"), (float(point) for point in points), strict=True))
+    classes: dict[str, dict[str, int]] = {name: {} for name in index.info.class_names}
+    for labels, split in zip(table["labels"].to_pylist(), table["split"].to_pylist(), strict=True):
+        for label in dict.fromkeys(labels):
+            counts = classes[index.info.class_names[label]]
+            counts[split] = counts.get(split, 0) + 1
+    return summarise(index) | {"quantiles": quantiles, "classes": classes}
+
+
+def statistics_text(told: dict[str, Any], out: str) -> str:
+    """`statistics` for people."""
+    lines = [
+        f"{told['dataset']} in {out}, digest {told['digest']}, annotations: {told['annotations']}",
+        f"{told['clips']} clips, {told['num_classes']} classes, {told['num_frames']} frames, "
+        f"{told['num_bytes'] / 1e9:.2f} GB in {told['shards']} shards",
+        "by split:  " + ", ".join(f"{number} {name}" for name, number in told["splits"].items()),
+        "by status: " + ", ".join(f"{number} {name}" for name, number in told["statuses"].items()),
+        f"ffmpeg {', '.join(told['versions']['ffmpeg'])}: {' '.join(told['versions']['argv'])}",
+        f"{'':>12} {'min':>12} {'median':>12} {'max':>12}",
+    ]
+    for name, row in told["quantiles"].items():
+        lines.append(f"{name:>12} {row['min']:>12.6g} {row['median']:>12.6g} {row['max']:>12.6g}")
+    if told["listed"]:
+        lines.append(f"{told['listed_match']} of {told['listed']} clips have the number of frames that the list states")
+    lines.append("by class:")
+    for name, counts in told["classes"].items():
+        lines.append(f"  {name}: " + (", ".join(f"{number} {split}" for split, number in counts.items()) or "none"))
+    return "\n".join(lines)
+
+
+def clip_rows(index: Index, *, failed: bool, damaged: bool) -> list[dict[str, str]]:
+    """Rows of the clips that failed or are damaged, with the reason."""
+    names = ["status", "split", "clip_id", "source", "error"]
+    rows: list[dict[str, str]] = index.table.select(names).to_pylist()
+    return [row for row in rows if (failed and row["status"] not in USABLE) or (damaged and row["status"] == "damaged")]
+
+
+def _usable(index: Index) -> np.ndarray:
+    return np.asarray(pc.is_in(index.table["status"], pa.array(USABLE)))
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+    """Values as float64, NaN where there is none."""
+    return np.asarray(column.cast(pa.float64()).fill_null(float("nan")))
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    counts: Counter[str] = Counter(column.to_pylist())
+    return dict(sorted(counts.items()))

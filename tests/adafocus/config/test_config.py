@@ -1,0 +1,113 @@
+"""Configuration: overrides, and which field changes the name of which stage's result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adafocus.config.schema import STAGES, Config, flatten, from_flat, override, stage_key, stage_reads
+from pipelines.recipes.recipes import RECIPES
+from preprocessing.schema import UserError
+
+NAMES = sorted(flatten(Config()))
+OTHER: dict[str, Any] = {
+    "model.family": "trimmed",
+    "model.action": "gaussian",
+    "model.classifier": "average",
+    "model.glancer_weights": "none",
+    "model.focuser_weights": "none",
+    "model.glancer": "tiny",
+    "model.focuser": "tiny",
+    "model.finetune_dropout": 0.1,
+    "ppo.reward": "previous",
+    "pretrain.loss": "frame",
+    "data.crop_scales": (1.0,),
+}
+"""Values other than the default, where adding one will not do."""
+
+
+def perturbed(name: str) -> Config:
+    value = flatten(Config())[name]
+    if name in OTHER:
+        other = OTHER[name]
+    elif name.endswith(".optimizer"):
+        other = "adamw"
+    elif name.endswith(".schedule"):
+        other = "constant"
+    elif name.endswith(".precision"):
+        other = "bf16"
+    elif name.endswith(".lr_batch_size"):
+        other = 32
+    elif name.endswith(".milestones"):
+        other = (1,)
+    else:
+        other = not value if isinstance(value, bool) else value + 1
+    return override(Config(), {name: other})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_field_changes_the_keys_of_its_stage_and_those_after_it(name: str) -> None:
+    changed = [stage_key(Config(), stage, "d") != stage_key(perturbed(name), stage, "d") for stage in STAGES]
+    assert changed == [name in stage_reads(stage) for stage in STAGES]
+    assert changed == sorted(changed), "a stage that reads a field precedes one that does not"
+    assert changed[-1], "no stage reads this field"
+
+
+def test_trials_that_differ_in_ppo_share_the_warmup() -> None:
+    changed = override(Config(), {"ppo.lr": 1e-4, "ppo.gamma": "0.5", "model.grid_size": 5})
+    same = [stage_key(Config(), stage, "d") == stage_key(changed, stage, "d") for stage in STAGES]
+    assert same == [True, True, False, False]
+
+
+def test_the_data_set_is_part_of_every_key() -> None:
+    assert all(stage_key(Config(), stage, "d") != stage_key(Config(), stage, "e") for stage in STAGES)
+
+
+def test_a_weights_file_counts_by_its_content(tmp_path: Path) -> None:
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / name).write_bytes(content)
+    keys = [
+        stage_key(override(Config(), {"model.glancer_weights": str(tmp_path / name)}), "pretrain", "d")
+        for name in "abc"
+    ]
+    assert keys[0] == keys[1] != keys[2]
+    with pytest.raises(UserError, match="no such file"):
+        stage_key(override(Config(), {"model.focuser_weights": str(tmp_path / "none")}), "pretrain", "d")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ppo.lrr": 1}, "unknown setting 'ppo.lrr'; the nearest known one is 'ppo.lr'"),
+        ({"ppo": 1}, "unknown setting 'ppo'"),
+        ({"seed.x": 1}, "unknown setting 'seed.x'"),
+        ({"model.action": "gird"}, "one of grid, gaussian"),
+        ({"model.patch_size": "12.5"}, "model.patch_size is '12.5', but has to be a int"),
+        ({"ppo.lr": "fast"}, "ppo.lr is 'fast'"),
+        ({"model.policy_norm": "maybe"}, "model.policy_norm is 'maybe'"),
+    ],
+)
+def test_bad_settings_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        override(Config(), change)
+
+
+def test_values_come_as_a_command_line_gives_them() -> None:
+    config = override(
+        Config(), {"ppo.lr": "1e-4", "model.policy_norm": "true", "data.crop_scales": "1,0.5", "seed": "3"}
+    )
+    assert (config.ppo.lr, config.model.policy_norm, config.data.crop_scales, config.seed) == (
+        1e-4,
+        True,
+        (1.0, 0.5),
+        3,
+    )
+    assert override(config, {"model.finetune_dropout": "none"}).model.finetune_dropout is None
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_a_flat_configuration_reads_back(recipe: str) -> None:
+    config = RECIPES[recipe]()
+    assert from_flat(flatten(config)) == config

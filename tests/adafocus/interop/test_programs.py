@@ -1,0 +1,70 @@
+"""What is exported computes what the model computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from adafocus.checkpoint import load_model
+from adafocus.config.schema import override
+from adafocus.inference.predictor import AdaFocusPredictor
+from adafocus.interop import export
+from adafocus.interop.export import export_programs, run_clip
+from adafocus.interop.programs import Program, take_apart
+from adafocus.models.adafocus import build_model
+
+Videos = Callable[..., Path]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"model.reuse_glance": False}, {"model.classifier": "linear"}, {"model.classifier": "average"}],
+    ids=str,
+)
+def test_step_by_step_they_are_the_model(
+    changes: dict[str, object], checkpoints: dict[str, Path], make_video: Videos, tmp_path: Path
+) -> None:
+    predictor = AdaFocusPredictor.from_folder(checkpoints["untrimmed"])
+    clip = predictor.read(make_video(tmp_path / "a.mp4"))
+    torch.manual_seed(3)
+    for family, action in (("untrimmed", "grid"), ("untrimmed", "gaussian"), ("trimmed", "gaussian")):
+        base = load_model(checkpoints[family])[0].config
+        model = build_model(override(base, {"model.action": action, **changes}), 10).eval()
+        clip = AdaFocusPredictor.from_folder(checkpoints[family]).read(clip.name)
+        modules = {program.name: program.module for program in take_apart(model)}
+
+        def run(name: str, *given: torch.Tensor, modules: dict[str, torch.nn.Module] = modules) -> list[torch.Tensor]:
+            found = modules[name](*given)
+            return list(found) if isinstance(found, tuple) else [found]
+
+        with torch.no_grad():
+            whole = model(clip.glance_TCHW[None], clip.focus_TCHW[None]).logits_BTK[0]
+            torch.testing.assert_close(run_clip(model, clip, run), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_a_file_that_computes_something_else_is_an_error(
+    checkpoints: dict[str, Path], make_video: Videos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = AdaFocusPredictor.from_folder(checkpoints["untrimmed"])
+    clip = predictor.read(make_video(tmp_path / "a.mp4"))
+    factor = {"focuser.onnx": 1.001}
+
+    def load(path: Path, program: Program) -> Callable[..., list[torch.Tensor]]:
+        def run(*given: torch.Tensor) -> list[torch.Tensor]:
+            found = program.module(*given)
+            found = found if isinstance(found, tuple) else (found,)
+            return [v * factor.get(path.name, 1.0) if v.is_floating_point() else v for v in found]
+
+        return run
+
+    monkeypatch.setattr(export, "write", lambda program, out: None)
+    monkeypatch.setattr(export, "load_pt2", load)
+    monkeypatch.setattr(export, "load_onnx", load)
+    with pytest.raises(RuntimeError, match=r"focuser.onnx is off by 1.0e-03 on .*a.mp4"):
+        export_programs(load_model(checkpoints["untrimmed"])[0], [clip], tmp_path)
+    factor.clear()
+    told = export_programs(load_model(checkpoints["untrimmed"])[0], [clip], tmp_path)
+    assert list(told) == ["glancer", "policy", "focuser", "classifier"]

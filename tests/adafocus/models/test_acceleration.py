@@ -1,0 +1,139 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from adafocus.config.schema import Config, override
+from adafocus.models import acceleration, fuse
+from adafocus.models.acceleration import FastBody, accelerate, fold_batch_norms
+from adafocus.models.adafocus import AdaFocus, build_model
+from adafocus.models.backbones import build_backbone
+
+SMALLEST = ("tiny", "resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "regnet_x_400mf")
+"""One of each kind of block."""
+
+
+def settle(module: nn.Module) -> nn.Module:
+    """Batch norms with statistics and factors that matter."""
+    torch.manual_seed(0)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            assert part.running_mean is not None and part.running_var is not None
+            nn.init.uniform_(part.running_mean, -0.2, 0.2)
+            nn.init.uniform_(part.running_var, 0.5, 1.5)
+            nn.init.uniform_(part.weight, 0.7, 1.3)
+            nn.init.uniform_(part.bias, -0.2, 0.2)
+    return module.eval()
+
+
+@pytest.mark.parametrize("shift", [None, 2])
+@pytest.mark.parametrize("name", SMALLEST)
+@torch.no_grad()
+def test_folding_changes_nothing_in_any_kind_of_backbone(name: str, shift: int | None) -> None:
+    body = settle(build_backbone(name, 2, shift_frames=shift)).get_submodule("body")
+    folded = fold_batch_norms(body)
+    used = {str(node.target) for node in folded.graph.nodes if node.op == "call_module"}
+    assert not any(isinstance(folded.get_submodule(target), nn.BatchNorm2d) for target in used)
+    images = torch.randn(2, 3, 64, 64)
+    wanted = body(images)
+    torch.testing.assert_close(folded(images), wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
+    assert any(isinstance(part, nn.BatchNorm2d) for part in body.modules())  # the original is untouched
+    fused = fuse.fuse(folded, images)
+    for other in (images, torch.randn(3, 3, 32, 32) if shift is None else images):  # of another size too
+        torch.testing.assert_close(fused(other), folded(other), rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
+    torch.testing.assert_close(folded(images), wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
+    if name in ("resnet18", "mobilenet_v2") and shift is None:  # nothing is left between the convolutions
+        calls = [type(fused.get_submodule(str(node.target))) for node in fused.graph.nodes if node.op == "call_module"]
+        assert set(calls) <= {fuse.FusedConv, nn.MaxPool2d}
+        assert not any(node.op == "call_function" for node in fused.graph.nodes)
+
+
+def make(family: str, glancer: str = "resnet18", focuser: str = "mobilenet_v2") -> AdaFocus:
+    torch.manual_seed(0)
+    changes = {
+        "model.family": family,
+        "data.num_frames": 2,
+        "data.num_focus_frames": 2,
+        "data.crop": 48,
+        "model.glancer": glancer,
+        "model.focuser": focuser,
+        "model.glancer_weights": "none",
+        "model.focuser_weights": "none",
+        "model.glance_size": 48,
+        "model.patch_size": 32,
+        "model.policy_hidden": 16,
+        "model.classifier_hidden": 16,
+    }
+    model = build_model(override(Config(), changes), 4)
+    settle(model)
+    return model
+
+
+@pytest.mark.parametrize("family", ["untrimmed", "trimmed"])
+@torch.no_grad()
+def test_the_whole_model_computes_the_same(family: str) -> None:
+    model = make(family)
+    frames = torch.randint(256, (2, 2, 3, 48, 48), dtype=torch.uint8)
+    wanted = model(frames, frames)
+    fast = accelerate(model)(frames, frames)
+    assert torch.equal(fast.corners_BT2, wanted.corners_BT2)
+    torch.testing.assert_close(fast.logits_BTK, wanted.logits_BTK, rtol=1e-3, atol=1e-4)
+    halves: tuple[acceleration.Precision, ...] = ("bf16", "fp16")
+    for precision in halves:
+        half = accelerate(model, precision=precision)(frames, frames)
+        assert half.logits_BTK.dtype == torch.float32
+        slack = 0.1 * wanted.logits_BTK.std().item()
+        torch.testing.assert_close(half.logits_BTK, wanted.logits_BTK, rtol=0, atol=slack)
+        assert not torch.equal(half.logits_BTK, wanted.logits_BTK)
+
+
+@pytest.mark.parametrize("shift", [None, 2])
+@torch.no_grad()
+def test_portions_hold_whole_clips_and_change_nothing(shift: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = settle(build_backbone("resnet18", 2, shift_frames=shift)).get_submodule("body")
+    images, whole = torch.randn(6, 3, 32, 32), FastBody(body, "float32", compile=False)
+    wanted = whole(images)
+    for portion in (1, 3, 4):
+        monkeypatch.setattr(acceleration, "CACHED_PIXELS", portion * 32 * 32)
+        torch.testing.assert_close(whole(images), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_what_trains_is_shared_and_what_is_fast_is_frozen() -> None:
+    model = make("untrimmed")
+    names = list(model.state_dict())
+    fast = accelerate(model)
+    assert (
+        fast.policy is model.policy and fast.classifier is model.classifier and fast.focuser.last is model.focuser.last
+    )
+    assert not any(parameter.requires_grad for parameter in fast.focuser.body.parameters())
+    assert list(model.state_dict()) == names and model.focuser is not fast.focuser
+    only = accelerate(model, parts=("glancer",))
+    assert only.focuser is model.focuser and only.glancer is not model.glancer
+
+
+@torch.no_grad()
+def test_a_fast_model_that_was_used_can_be_copied() -> None:
+    frames = torch.randint(256, (1, 2, 3, 48, 48), dtype=torch.uint8)
+    fast = accelerate(make("untrimmed"))
+    wanted = fast(frames, frames).logits_BTK
+    assert torch.equal(copy.deepcopy(fast)(frames, frames).logits_BTK, wanted)
+    assert torch.equal(pickle.loads(pickle.dumps(fast))(frames, frames).logits_BTK, wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["untrimmed", "trimmed"])
+@torch.no_grad()
+def test_a_compiled_model_computes_the_same(family: str) -> None:
+    model = make(family, "tiny_glance", "tiny")
+    frames = torch.randint(256, (2, 2, 3, 48, 48), dtype=torch.uint8)
+    wanted, fast = model(frames, frames), accelerate(model, compile=True)
+    for _ in range(2):  # compiled, and found compiled
+        found = fast(frames, frames)
+        assert torch.equal(found.corners_BT2, wanted.corners_BT2)
+        torch.testing.assert_close(found.logits_BTK, wanted.logits_BTK, rtol=1e-3, atol=1e-4)
+    bodies = [fast.get_submodule(f"{part}.body.body") for part in ("glancer", "focuser")]
+    assert all(isinstance(body, torch._dynamo.eval_frame.OptimizedModule) for body in bodies)
+    half = accelerate(model, precision="bf16", compile=True)(frames, frames)
+    torch.testing.assert_close(half.logits_BTK, wanted.logits_BTK, rtol=0, atol=0.1 * wanted.logits_BTK.std().item())

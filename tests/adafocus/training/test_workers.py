@@ -1,0 +1,135 @@
+"""Several workers train as one does, and stop together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from safetensors.torch import load_file
+
+from adafocus import checkpoint
+from adafocus.config.schema import Config, override
+from adafocus.stages import STAGES
+from adafocus.stages.ppo import PPO
+from adafocus.stages.pretrain import Pretrain
+from adafocus.training.stage_runner import run_stage
+from adafocus.training.trainer import Options
+from preprocessing.datasets import synthetic
+from preprocessing.schema import ExtractionSpec
+from preprocessing.shards.index import build_index
+from preprocessing.shards.storage import Store
+from preprocessing.shards.writer import plan_shards, write_shard
+
+
+@pytest.fixture(scope="module")
+def labelled_twice(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The small synthetic data set, every second clip of which has a second label."""
+    out, spec = Store(tmp_path_factory.mktemp("shards")), ExtractionSpec(height=40)
+    info, found = synthetic.read_clips(synthetic_root)
+    clips = [
+        replace(clip, labels=(clip.labels[0], (clip.labels[0] + number) % 10)[: 1 + number % 2])
+        for number, clip in enumerate(found)
+    ]
+    records = [write_shard(plan, synthetic_root, spec, out) for plan in plan_shards(clips, [1] * len(clips), 12)]
+    build_index(out, clips, info, spec, records)
+    return out.url
+
+
+def train_all(configs: list[Config], shards: str, runs: Path) -> None:
+    """Every stage of every configuration, made comparable.
+
+    Batch norms use their running statistics in training too, for those of a batch are those of a worker's share of it.
+    The policy learns by SGD, for Adam makes whole steps out of rounding errors.
+    """
+    for kind in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
+        kind.train = lambda self, mode=True: torch.nn.Module.train(self, False)
+    PPO.optimizer = lambda self: torch.optim.SGD(self.model.policy.parameters(), lr=0.1, momentum=0.9)
+    for number, config in enumerate(configs):
+        for name in STAGES:
+            run_stage(
+                name,
+                config,
+                shards=shards,
+                runs=runs / str(number),
+                options=Options(device="cpu"),
+                report=lambda row: None,
+            )
+
+
+def join(rank: int, world: int, port: int) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world, timeout=timedelta(seconds=120)
+    )
+
+
+def worker(rank: int, world: int, configs: list[Config], shards: str, runs: Path, port: int) -> None:
+    join(rank, world, port)
+    train_all(configs, shards, runs)
+    torch.distributed.destroy_process_group()
+
+
+def test_two_workers_train_every_stage_as_one_does(
+    tiny_config: Config, labelled_twice: str, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the same global batches, with the same random patches, actions and labels, to the same weights.
+
+    The two take each batch in two micro-batches more, and the policy of the trimmed family has batch norms. Dropout,
+    whose masks are each worker's own, is left out.
+    """
+    changes: dict[str, object] = {"model.dropout": 0, "ppo.update_epochs": 2}
+    changes |= {f"{name}.epochs": 1 for name in STAGES}
+    changes |= {f"{name}.optimizer": "sgd" for name in STAGES if name != "ppo"}
+    trimmed = {"model.family": "trimmed", "model.classifier": "average", "model.action": "gaussian"}
+    trimmed |= {"model.policy_norm": True, "data.num_focus_frames": 6}
+    configs = [override(tiny_config, changes), override(tiny_config, {**changes, **trimmed})]
+    halves = [override(config, {f"{name}.accumulate": 2 for name in STAGES}) for config in configs]
+    mp.spawn(worker, (2, halves, labelled_twice, tmp_path / "two", free_port), nprocs=2)
+    for kind in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
+        monkeypatch.setattr(kind, "train", kind.train)  # so that it is put back
+    monkeypatch.setattr(PPO, "optimizer", PPO.optimizer)
+    train_all(configs, labelled_twice, tmp_path / "one")
+    for number in range(len(configs)):
+        for name in STAGES:
+            where = f"{name} of configuration {number}"
+            one, two = (next((tmp_path / each / str(number)).glob(f"{name}-*")) for each in ("one", "two"))
+            expected, found = (load_file(next(each.glob("*.safetensors"))) for each in (one, two))
+            for key, value in found.items():
+                assert torch.allclose(value, expected[key], rtol=1e-3, atol=2e-5), f"{where}: {key}"
+            left, right = (checkpoint.read_meta(each).history[-1]["metrics"] for each in (one, two))
+            for key in left:
+                if key.endswith(("/loss", "/accuracy", "/reward", "/val_map", "/approx_kl")):
+                    assert left[key] == pytest.approx(right[key], rel=1e-3, abs=1e-4), f"{where}: {key}"
+
+
+def diverge(rank: int, world: int, config: Config, shards: str, runs: Path, port: int) -> None:
+    """Train, with a loss of rank 1 that is NaN in the epoch's last step; leave what was raised in a file."""
+    join(rank, world, port)
+    original, calls = Pretrain.forward, 0
+
+    def forward(self: Pretrain, collected: dict) -> tuple:
+        nonlocal calls
+        calls += 1
+        loss, logs = original(self, collected)
+        return (loss * float("nan") if rank == 1 and calls == 3 else loss), logs
+
+    Pretrain.forward = forward
+    try:
+        run_stage("pretrain", config, shards=shards, runs=runs, options=Options(device="cpu"), report=lambda row: None)
+    except Exception as error:
+        (runs / f"{rank}.txt").write_text(f"{type(error).__name__}: {error}")
+
+
+def test_a_loss_that_is_not_finite_stops_all_workers(
+    tiny_config: Config, synthetic_shards: str, tmp_path: Path, free_port: int
+) -> None:
+    """In the step after which they look: whoever saw a good loss would wait for the others' gradients."""
+    mp.spawn(diverge, (2, tiny_config, synthetic_shards, tmp_path, free_port), nprocs=2)
+    raised = [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)]
+    assert raised[0] == raised[1]
+    assert raised[0].startswith("NonFiniteLossError: the loss is nan on the batch of clips train/"), raised[0]
+    assert not list(tmp_path.glob("pretrain-*/meta.json"))

@@ -1,0 +1,108 @@
+"""The command line as a user meets it: help, and one clear line for what cannot work."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli.main import main
+from pipelines.tracking.client import Tracker
+
+VERBS = ("runs", "preprocess", "verify", "inspect", "train", "tune", "benchmark", "report", "recipes", "dashboard")
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    """cli("verb", ...) -> exit status, standard output, standard error; works in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("ADAFOCUS_RUNS", raising=False)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["adafocus", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_defaults(verb: str, cli: Cli) -> None:
+    status, out, _ = cli(verb, "--help")
+    assert status == 0 and "Usage:" in out
+    assert verb in ("verify", "inspect", "recipes", "dashboard", "runs") or "default" in out or "[" in out
+
+
+TRAIN = ("--recipe", "demo", "--shards", "none")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("preprocess", "--dataset", "fcvdi", "--out", "o"), "fcvid"),
+        (("preprocess", "--dataset", "folder", "--data-root", "none", "--out", "o"), "none"),
+        (("train", "--recipe", "dmeo", "--shards", "s"), "unknown recipe 'dmeo'; the nearest known one is 'demo'"),
+        (("train", *TRAIN, "--set", "ppo.lrr=1"), "unknown setting 'ppo.lrr'; the nearest known one is 'ppo.lr'"),
+        (("train", *TRAIN, "--set", "ppo.lr"), "--set 'ppo.lr' is not of the form key=value"),
+        (("train", *TRAIN), "none"),
+        (("tune", *TRAIN, "--name", "s", "--grid", "ppo.gama=1"), "unknown setting 'ppo.gama'"),
+        (("tune", *TRAIN, "--name", "s", "--sample", "ppo.lr=lognormal:1:2"), "unknown distribution 'lognormal'"),
+        (("tune", *TRAIN, "--name", "s", "--sample", "ppo.lr=loguniform:1"), "loguniform takes 2 numbers, not 1"),
+        (("tune", *TRAIN, "--name", "s", "--space", "none.yaml"), "the space file none.yaml cannot be read"),
+        (("train", *TRAIN, "--set", "ppo.update_epochs=0"), "ppo.update_epochs is 0, but has to be at least 1"),
+        (("tune", "--recipe", "demo"), "give --recipe and --shards, or --resume and the name of a sweep"),
+        (("tune", "--resume", "s"), "there is no sweep 's' in runs; known: none"),
+        (("tune", "--resume", "s", "--grid", "seed=1"), "--resume s takes --grid from the sweep itself: leave it out"),
+        (("tune", "--resume", "s", "--set", "seed=1"), "--resume s takes --set from the sweep itself: leave it out"),
+        (("tune", *TRAIN, "--grid", "seed=1,2", "--num-samples", "2"), "--num-samples 2 without --sample would repeat"),
+        (("tune", *TRAIN, "--grid", "seed=1,2", "--search", "optuna"), "use --sample seed=choice:1:2"),
+        (("tune", *TRAIN, "--scheduler", "asha"), "--scheduler asha compares trials, and there is only one"),
+        (("tune", *TRAIN, "--name", "a/b", "--grid", "seed=1,2"), "'a/b' is no name for a sweep"),
+        (("runs", "show", "ppo"), "'ppo' has to be the beginning of one stage in"),
+        (("benchmark", "--shards", "s"), "give exactly one of --run, --sweep and --checkpoint"),
+        (("benchmark", "--shards", "s", "--run", "a", "--precision", "int8"), "'int8' is none of float32, bf16, fp16"),
+        (("benchmark", "--shards", "s", "--run", "nobody"), "there is no run 'nobody'"),
+        (("report",), "holds no trial yet; `adafocus train` or `adafocus tune` makes one"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(arguments: tuple[str, ...], message: str, cli: Cli) -> None:
+    status, _, err = cli(*arguments)
+    assert status == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1 and "Traceback" not in err
+
+
+def test_recipes_are_listed_for_programs_too(cli: Cli) -> None:
+    status, out, _ = cli("recipes", "--json")
+    names = [row["recipe"] for row in json.loads(out)]
+    assert status == 0 and "demo" in names and "activitynet-128" in names
+    assert all(name in cli("recipes")[1] for name in names)
+
+
+def test_training_on_shards_of_no_frames_says_so(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    status, _, err = cli("preprocess", "--dataset", "folder", "--data-root", tmp_path / "empty", "--out", "o")
+    assert status == 2 and str(tmp_path / "empty") in err
+
+
+def test_preprocess_names_failures_and_is_tracked(cli: Cli, folder_root: Path, tmp_path: Path) -> None:
+    arguments = ("preprocess", "--dataset", "folder", "--data-root", folder_root, "--out", "o", "--height", 48)
+    status, out, err = cli(*arguments, "--runs", tmp_path / "runs")
+    assert status == 1 and "more than 5% of the clips failed: `adafocus inspect o --failed` lists them" in err
+    assert "12 clips" in out and "1 missing" in out
+    status, out, _ = cli("inspect", "o", "--failed")
+    assert status == 0 and all(f"clip {number}" in out for number in (3, 5, 9))
+    status, out, _ = cli(*arguments, "--runs", tmp_path / "runs", "--max-failures", "3", "--json")
+    assert status == 0 and json.loads(out)["failed"] == 3
+    (run,) = Tracker(tmp_path / "runs").find("preprocess")  # the second start is the same data set, the same run
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["preprocess/failed"] == 3 and run.data.metrics["preprocess/clips"] == 12
+    assert run.data.params["preprocess/digest"] == json.loads(out)["digest"]

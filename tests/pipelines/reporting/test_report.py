@@ -1,0 +1,153 @@
+"""The report, from a store whose contents are known: every number is there, none is added, nothing is left out."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pipelines.reporting import pages, report
+from pipelines.reporting.published import rows_of
+from pipelines.reporting.report import Report
+from pipelines.training.train import Places
+from preprocessing.schema import UserError
+
+NASTY = "<script>alert(1)</script> | x"
+
+
+def row(method: str, top1: float, gflops: float) -> dict[str, object]:
+    fixed = {"top5": 99.0, "map": 61.25, "hit_rate": None, "videos_per_s": 12.0, "latency_ms": 34.5, "memory_mb": 5.4}
+    return {"method": method, "patches": "policy", "top1": top1, "gflops": gflops, **fixed}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
+    """A sweep on ssv1 with a trial of each ending, two of which share a stage; one benchmark; a failed single trial."""
+    runs = tmp_path_factory.mktemp("runs")
+    places = Places.of("shards", runs, f"sqlite:///{runs}/mlflow.db")
+    tracker = places.tracker()
+    parent = tracker.run("ssv1", "sweep", "s", sweep="s")
+    parent.params({"recipe": "ssv1-144", "space.ppo.gamma": "0.5, 0.7"})
+    parent.metrics({"reuse/hours_saved": 1.5})
+    made = []
+    for number, (name, score) in enumerate([("gamma=0.5", 41.5), ("gamma=0.7", 42.5), (NASTY, None), ("pruned", None)]):
+        trial = tracker.run("ssv1", "trial", name, parent=parent.run_id, sweep="s", trial=str(number))
+        trial.metrics({"warmup/seconds": 3600.0}, step=1, time_ms=1000)  # trained once, found by all
+        if score is not None:
+            trial.metrics({"ppo/seconds": 1800.0}, step=2, time_ms=2000 + number)  # each its own
+            trial.metrics({"finetune/val_top1": score}, step=3)
+            trial.tags({"metric": "top1", "checkpoint": f"finetune-{number}"})
+            trial.finish()
+        elif name == "pruned":
+            trial.tags({"pruned": "by asha after epoch 2"})
+            trial.finish()
+        else:
+            trial.finish("FAILED", "NonFiniteLossError: the loss is nan")
+        made.append(trial)
+    parent.finish("FAILED")
+    bench = tracker.run("ssv1", "benchmark", "benchmark s gamma=0.7", trial=made[1].run_id, checkpoint="finetune-1")
+    facts = {"dataset": "ssv1", "clips": 7, "split": "val", "device": "cpu", "batch_size": 2, "metric": "top1"}
+    rows = [row("policy (AdaFocus)", 42.5, 23.5), row("random, same weights", 39.75, 23.49)]
+    online = {"policy": [{"frames": 1, "gflops": 12.0, "top1": 30.0}, {"frames": 2, "gflops": 23.5, "top1": 42.5}]}
+    bench.json("table.json", {"facts": {**facts, "recipe": "ssv1-144"}, "rows": rows, "online": online})
+    bench.finish()
+    tracker.run("ssv1", "benchmark", "benchmark killed", trial=made[0].run_id, checkpoint="finetune-0")
+    tracker.run("folder", "trial", "mine", sweep="", trial="mine").finish("FAILED", "OutOfMemoryError: 3 GiB")
+    return places
+
+
+@pytest.fixture(scope="module")
+def found(places: Places) -> Report:
+    return report.collect(places)
+
+
+def test_a_sweep_is_told_with_all_its_trials(found: Report) -> None:
+    (section,) = [each for each in found.sections if each.sweeps]
+    (sweep,) = section.sweeps
+    assert [(trial.name, trial.ending, trial.score) for trial in sweep.trials[:2]] == [
+        ("gamma=0.7", "finished", 42.5),
+        ("gamma=0.5", "finished", 41.5),
+    ]
+    rest = {trial.ending: (trial.reason, trial.reached) for trial in sweep.lost}
+    assert rest == {
+        "failed": ("NonFiniteLossError: the loss is nan", "warmup"),
+        "pruned": ("by asha after epoch 2", "warmup"),
+    }
+    assert sweep.stage_hours == {"warmup": pytest.approx(1), "ppo": pytest.approx(1)}
+    assert sweep.alone_hours == pytest.approx(4 + 1)
+    assert (sweep.metric, sweep.reuse, sweep.space) == ("top-1", {"hours_saved": 1.5}, {"ppo.gamma": "0.5, 0.7"})
+    assert [trial.reason for trial in found.single] == ["OutOfMemoryError: 3 GiB"]
+
+
+def test_a_benchmark_that_was_killed_is_named(found: Report) -> None:
+    assert found.broken == ["benchmark killed: it left no table; was it killed? Measure again"]
+    assert "Missing: benchmark killed" in pages.markdown(found) and "Missing: benchmark killed" in pages.html(found)
+
+
+def test_what_was_not_run_is_missing_and_has_no_number(found: Report) -> None:
+    missing = {section.dataset: section.missing for section in found.sections}
+    assert [text.split(":")[0] for text in missing["ssv1"]] == ["ssv1-160", "ssv1-176"]
+    assert len(missing["activitynet"]) == 4 and all("not run here: needs the data set" in t for t in missing["ssv2"])
+    assert any("the paper's own figure: none" in text for text in missing["fcvid"])
+
+
+def test_markdown_has_every_measured_number_and_no_other(found: Report) -> None:
+    text = pages.markdown(found)
+    tables = [line for line in text.splitlines() if line.startswith("|") and "here" in line]
+    assert len(tables) == 2
+    numbers = {cell.strip() for line in tables for cell in line.split("|")[2:4]}
+    assert numbers == {"42.5", "23.5", "39.8"}
+    own = [line for line in text.splitlines() if line.startswith("| policy (AdaFocus)")]
+    assert own == ["| policy (AdaFocus) | 42.5 | 61.2 | - | 23.5 | 12 | 34.5 | 5 |"]
+    papers = [each for each in rows_of("activitynet") if each.family == "AdaFocus"]  # nothing of ours to compare with
+    for published in (*rows_of("ssv1"), *papers):
+        shown = f"{published.accuracy:g} [{published.accuracy_mark}] | {published.gflops:g} [{published.gflops_mark}]"
+        assert shown in text
+    widths: dict[str, set[int]] = {}
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        widths[block] = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+    assert len(widths) >= 5 and all(len(width) == 1 for width in widths.values()), "a cell breaks its table"
+
+
+class Outside(HTMLParser):
+    """Collects what a page would load or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [str(value) for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+
+def test_the_page_needs_no_network_and_runs_nothing(found: Report) -> None:
+    text = pages.html(found)
+    page = Outside()
+    page.feed(text)
+    assert all(link.startswith("#") for link in page.links)
+    assert "script" not in page.tags and page.tags.count("svg") == 6  # five benchmarks, and ssv1's online curve
+    assert "&lt;script&gt;" in text and "prefers-color-scheme: dark" in text
+    assert "42.5" in text and "NonFiniteLossError: the loss is nan" in text and "xmlns" in text
+
+
+def test_files_and_choice_of_a_sweep(places: Places, tmp_path: Path) -> None:
+    one = report.collect(places, "s")
+    assert [section.dataset for section in one.sections] == ["ssv1"] and one.sections[0].missing == []
+    paths = pages.write(one, tmp_path / "new" / "RESULTS.md")
+    assert [path.name for path in paths] == ["RESULTS.md", "RESULTS.html"] and all(
+        path.stat().st_size for path in paths
+    )
+    with pytest.raises(UserError, match="holds no sweep 'other'"):
+        report.collect(places, "other")
+
+
+def test_an_empty_store_is_said(tmp_path: Path) -> None:
+    places = Places.of("", tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(UserError, match="holds no trial yet"):
+        report.collect(places)
+    secret = Places("", tmp_path, "postgresql://me:secret@host/db")
+    assert report._shown(secret) == "postgresql://host/db"

@@ -1,0 +1,103 @@
+"""A sweep's driver where it needs no trial: what is left to try, and what it says when all goes wrong."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from adafocus.training.trainer import Options
+from pipelines.recipes.recipes import demo
+from pipelines.sweeps.driver import _Driver, reuses_workers
+from pipelines.sweeps.outcomes import TrialResult
+from pipelines.sweeps.plan import make_plan, unheard
+from pipelines.sweeps.space import Space, parse
+from pipelines.sweeps.sweep import Machines, Sweep
+from pipelines.tracking.client import Run, Tracker
+from pipelines.training.train import Places
+from preprocessing.schema import DatasetInfo, UserError
+
+INFO = DatasetInfo("folder", ("a", "b"))
+DRAWN = parse([], ["ppo.lr=loguniform:1e-4:1e-2"])
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
+    return Tracker(tmp_path_factory.mktemp("runs"))
+
+
+def make(tracker: Tracker, name: str, space: Space = DRAWN, **changes: Any) -> Sweep:
+    return Sweep(name, demo(), "demo", space, Places.of("/shards", tracker.runs), digest="d", **changes)
+
+
+class Failing(_Driver):
+    """Fails as soon as its run is there."""
+
+    def _open(self) -> Run:
+        super()._open()
+        raise UserError("this is why")
+
+
+def test_a_sweep_that_fails_at_once_leaves_no_run_open(tracker: Tracker) -> None:
+    with pytest.raises(UserError, match="this is why"):
+        Failing(make(tracker, "open"), tracker, INFO).run()
+    (parent,) = tracker.find("sweep", sweep="open")
+    assert parent.info.status == "FAILED" and "this is why" in parent.data.tags["adafocus.reason"]
+
+
+class Unreachable(_Driver):
+    """Fails, and by then there is no MLflow either."""
+
+    def _open(self) -> Run:
+        self.tracker.client = MlflowClient("http://127.0.0.1:1")
+        raise UserError("this is why")
+
+
+def test_what_went_wrong_is_said_though_mlflow_cannot_be_told(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with caplog.at_level(logging.ERROR), pytest.raises(UserError, match="this is why"):
+        Unreachable(make(tracker, "gone"), Tracker(tracker.runs), INFO).run()
+    assert "MLflow could not be told that sweep gone ended" in caplog.text
+
+
+def stopped(sweep: Sweep, tracker: Tracker, past: dict[str, TrialResult]) -> list[TrialResult]:
+    plan = make_plan(sweep, tracker, INFO.metric, past)
+    return unheard(sweep, plan, [], deadline=time.monotonic() - 1)
+
+
+def test_trials_that_the_time_budget_left_are_all_named(tracker: Tracker) -> None:
+    """Two of five are done, one was begun by an earlier start, so two were not drawn."""
+    sweep = make(tracker, "late", num_samples=5, search="optuna")
+    points = [{"ppo.lr": rate} for rate in (1e-3, 2e-3, 3e-3)]
+    keys = [sweep.trial_key(point, "d") for point in points]
+    begun = tracker.run("d", "trial", "lr=0.003", sweep="late", trial=keys[2])
+    begun.tags({"point": '{"ppo.lr": 0.003}'})
+    past = {key: TrialResult("x", point, 1.0) for key, point in zip(keys[:2], points, strict=False)}
+    left = stopped(sweep, tracker, past)
+    assert [each.name for each in left] == ["lr=0.003", "trial 4, not drawn yet", "trial 5, not drawn yet"]
+    assert {(each.status, each.begun) for each in left} == {("stopped", False)}
+
+
+def test_trials_of_a_grid_that_the_time_budget_left_are_named(tracker: Tracker) -> None:
+    sweep = make(tracker, "grid", Space({"ppo.gamma": ["0.5", "0.7", "0.9"]}))
+    past = {sweep.trial_key({"ppo.gamma": "0.7"}, "d"): TrialResult("x", {"ppo.gamma": "0.7"}, 1.0)}
+    left = stopped(sweep, tracker, past)
+    assert sorted(each.name for each in left) == ["gamma=0.5", "gamma=0.9"]
+
+
+def test_processes_are_used_again_where_nothing_speaks_against_it(tracker: Tracker) -> None:
+    sweep = make(tracker, "r")
+    assert reuses_workers(sweep)
+    for changes in (
+        {"scheduler": "asha"},
+        {"machines": Machines(workers_per_trial=2)},
+        {"machines": Machines(gpus_per_worker=0.5)},  # an error of CUDA stays with a process
+        {"options": Options(device="cuda:1")},
+    ):
+        assert not reuses_workers(replace(sweep, **changes)), changes

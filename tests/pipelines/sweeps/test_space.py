@@ -1,0 +1,161 @@
+"""Search spaces: what a user may write, which trials that means, and the space of every recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adafocus.config.schema import override, stage_key
+from pipelines.recipes.recipes import RECIPES, demo
+from pipelines.sweeps.space import SAMPLERS, Space, parse, recipe_space, spread
+from preprocessing.schema import UserError
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_space_of_every_recipe_fits_it(recipe: str) -> None:
+    """Every value is a legal one, the recipe's patch size among them, and all trials share one pretrain."""
+    config = RECIPES[recipe]()
+    space = parse([], [], recipe_space(recipe, config))
+    space.check(config)
+    wanted = {"model.patch_size", "model.grid_size", "ppo.gamma", "ppo.lr", "ppo.reward", "warmup.head_lr"}
+    assert wanted | {"model.finetune_dropout"} <= space.keys
+    assert str(config.model.patch_size) in space.sample["model.patch_size"][1]
+    points = space.points(config, 40)
+    assert len(points) == 40
+    keys = set()
+    for point in points:
+        changed = override(config, point)
+        assert changed.model.patch_size < changed.data.crop and changed.model.grid_size >= 3
+        assert changed.warmup.backbone_lr == 0 or config.warmup.backbone_lr > 0
+        keys.add(stage_key(changed, "pretrain", "d"))
+    assert keys == {stage_key(config, "pretrain", "d")}
+
+
+def test_ranges_hold_the_recipe_own_values() -> None:
+    for recipe, make in RECIPES.items():
+        config = make()
+        space = parse([], [], recipe_space(recipe, config))
+        for key, own in (("ppo.lr", config.ppo.lr), ("ppo.gamma", config.ppo.gamma)):
+            low, high = space.sample[key][1]
+            assert low <= own <= high, (recipe, key)
+
+
+def test_draws_are_seeded_and_more_samples_only_add() -> None:
+    space = Space({"ppo.gamma": ["0.5", "0.7"]}, {"ppo.lr": ("loguniform", [1e-5, 1e-3])})
+    config = demo()
+    three, five = space.points(config, 3), space.points(config, 5)
+    assert len(three) == 6 and five[:6] == three and len(five) == 10
+    assert all(1e-5 <= point["ppo.lr"] <= 1e-3 for point in five)
+    other = space.points(dataclasses.replace(config, seed=1), 3)
+    assert {point["ppo.lr"] for point in other}.isdisjoint(point["ppo.lr"] for point in three)
+
+
+def test_every_distribution_stays_in_its_range() -> None:
+    arguments = {
+        "uniform": [0.2, 0.4],
+        "loguniform": [1e-4, 1e-2],
+        "quniform": [0.1, 0.5, 0.1],
+        "randint": [3.0, 6.0],
+        "choice": ["a", "b"],
+    }
+    assert arguments.keys() == SAMPLERS.keys()
+    rng = np.random.default_rng(0)
+    drawn = {name: {SAMPLERS[name][1](rng, values) for _ in range(300)} for name, values in arguments.items()}
+    assert drawn["randint"] == {3, 4, 5} and drawn["choice"] == {"a", "b"}
+    assert {round(value, 6) for value in drawn["quniform"]} == {0.1, 0.2, 0.3, 0.4, 0.5}
+    assert 0.2 <= min(drawn["uniform"]) < 0.21 and 0.39 < max(drawn["uniform"]) <= 0.4
+    below = sum(value < 1e-3 for value in drawn["loguniform"])
+    assert 110 < below < 190, "half of the draws are in the lower decade"
+
+
+def test_the_same_point_is_tried_once() -> None:
+    space = Space({}, {"ppo.update_epochs": ("randint", [1.0, 3.0])})
+    assert sorted(point["ppo.update_epochs"] for point in space.points(demo(), 20)) == [1, 2]
+
+
+def test_trials_that_share_a_stage_do_not_start_side_by_side() -> None:
+    """Four values of gamma, two learning rates of the last stage: the first four trials need four different ppo's."""
+    space = parse(["finetune.head_lr=1e-3,2e-3", "ppo.gamma=0.1,0.2,0.3,0.4"], [])
+    config = demo()
+    ordered = spread(space.points(config, 1), config, "d")
+    assert len(ordered) == 8
+    assert {point["ppo.gamma"] for point in ordered[:4]} == {"0.1", "0.2", "0.3", "0.4"}
+    both = parse(["warmup.head_lr=1e-3,2e-3", "ppo.gamma=0.1,0.2"], [])
+    firsts = spread(both.points(config, 1), config, "d")[:2]
+    assert {point["warmup.head_lr"] for point in firsts} == {"1e-3", "2e-3"}
+
+
+def test_a_file_and_the_command_line_join(tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text("grid:\n  ppo.gamma: [0.5, 0.7]\n  seed: [0, 1]\nsample:\n  ppo.lr: loguniform:1e-5:1e-3\n")
+    space = parse(["ppo.gamma=0.9"], ["seed=randint:0:9"], file)
+    assert space.grid == {"ppo.gamma": ["0.9"]}
+    assert space.sample == {"ppo.lr": ("loguniform", [1e-5, 1e-3]), "seed": ("randint", [0.0, 9.0])}
+
+
+@pytest.mark.parametrize(
+    ("grid", "sample", "message"),
+    [
+        (["ppo.gama=1"], [], "unknown setting 'ppo.gama'"),
+        (["ppo.gamma="], [], "is not of the form --grid key=v1,v2"),
+        (["ppo.gamma=a"], [], "ppo.gamma is 'a', but has to be a float"),
+        ([], ["ppo.reward=choice:random:none"], "ppo.reward is 'none', but has to be one of"),
+        ([], ["ppo.lr=uniform:2:1"], "ppo.lr: uniform:2.0:1.0 is no range"),
+        ([], ["ppo.lr=loguniform:0:1"], "is no range"),
+        ([], ["ppo.lr=loguniform:-1:1"], "is no range"),
+        ([], ["ppo.lr=uniform:0:inf"], "is no range"),
+        ([], ["ppo.lr=uniform:nan:1"], "is no range"),
+        ([], ["ppo.lr=quniform:0:1:0"], "is no range"),
+        ([], ["ppo.lr=quniform:-1:0:-0.1"], "is no range"),
+        ([], ["ppo.epochs=randint:1.5:4"], "is no range"),
+        ([], ["ppo.epochs=uniform:1:2.5"], "ppo.epochs is 2.4.*, but has to be a int"),
+        ([], ["ppo.lr=uniform:a:1"], "needs numbers"),
+    ],
+)
+def test_what_is_wrong_is_said(grid: list[str], sample: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse(grid, sample).check(demo())
+
+
+@pytest.mark.parametrize("sample", ["ppo.lr=uniform:-1:0", "ppo.lr=quniform:-1:0:0.1", "seed=randint:-3:0"])
+def test_a_range_below_zero_is_a_range_and_the_setting_says_what_it_takes(sample: str) -> None:
+    with pytest.raises(UserError, match=r"(ppo.lr|seed) is -\d, but has to be (above|at least) 0"):
+        parse([], [sample]).check(demo())
+
+
+@pytest.mark.parametrize("text", ["grid: 3", "- a", "sample: [", "grids: {}", "grid: {ppo.gamma: 3}"])
+def test_a_file_that_is_no_space_is_named(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"the space file .*space.yaml cannot be read") as raised:
+        parse([], [], file)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("grid", "sample", "words"),
+    [
+        (["ppo.gamma=0.5,7"], [], "ppo.gamma is 7, but has to be at least 0 and at most 1"),
+        (["ppo.batch_size=32,-8"], [], "ppo.batch_size is -8, but has to be at least 1"),
+        ([], ["model.dropout=uniform:0:3"], "model.dropout is 3, but has to be at least 0 and below 1"),
+        ([], ["ppo.gamma=choice:0.5:1.5"], "ppo.gamma is 1.5"),
+        ([], ["model.grid_size=quniform:1:7:2"], "model.grid_size is 0, but has to be at least 2"),
+        (["model.patch_size=44,113"], [], "model.patch_size is 113, but frames have 112"),
+        (["finetune.accumulate=1,3"], [], "finetune.batch_size is 32, but has to be a multiple"),
+    ],
+)
+def test_values_outside_their_bounds_are_refused_before_anything_starts(
+    grid: list[str], sample: list[str], words: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        parse(grid, sample).check(demo())
+    assert words in str(error.value)
+
+
+def test_values_inside_their_bounds_are_not() -> None:
+    ranges = ["model.dropout=uniform:0:1", "model.grid_size=randint:2:8", "ppo.clip=quniform:0.1:0.32:0.1"]
+    parse([], ranges).check(demo())
+    parse(["ppo.batch_size=6,9", "ppo.accumulate=3"], []).check(demo())  # they fit each other

@@ -1,0 +1,182 @@
+"""What is on disk, who uses it, and what goes: never a stage that a trial needs or that somebody trains."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from adafocus.checkpoint import read_meta
+from adafocus.config.schema import STAGES, Config, from_flat, override
+from adafocus.training.stage_lock import Claim
+from adafocus.training.stage_runner import run_stage
+from adafocus.training.trainer import Options, stage_folder
+from pipelines.cli.main import main
+from pipelines.sweeps.space import Space
+from pipelines.sweeps.storage import find_stored, list_stored, prune
+from pipelines.sweeps.sweep import Sweep
+from pipelines.training.loggers import describe
+from pipelines.training.train import Places
+from preprocessing.schema import UserError
+
+
+@pytest.fixture(scope="module")
+def places(tiny_config: Config, synthetic_shards: str, tmp_path_factory: pytest.TempPathFactory) -> Places:
+    """Two warm-ups, one of which a trial in MLflow uses, and an unfinished ppo that the same trial would go on with."""
+    places = Places.of(synthetic_shards, tmp_path_factory.mktemp("runs"))
+    used = override(tiny_config, {f"{stage}.epochs": 1 for stage in STAGES})
+    unused = override(used, {"warmup.head_lr": 0.5})
+    for config in (used, unused):
+        for stage in ("pretrain", "warmup"):
+            run_stage(
+                stage,
+                config,
+                shards=places.shards,
+                runs=places.runs,
+                options=Options(device="cpu"),
+                report=lambda _: None,
+            )
+    run = places.tracker().run("synthetic", "trial", "gamma=0.5", sweep="mine", trial="t")
+    describe(run, used, places, "demo")
+    partial = stage_folder("ppo", used, places.runs, _digest(places)).with_suffix(".partial")
+    partial.mkdir()
+    (partial / "state.pt").write_bytes(b"x" * 1000)
+    (places.runs / "artifacts-of-others").mkdir()
+    return places
+
+
+def _digest(places: Places) -> str:
+    from adafocus.data.loader import ClipLoader
+
+    return ClipLoader.digest_of(places.shards)
+
+
+def test_every_stage_is_listed_with_who_uses_it(places: Places) -> None:
+    pretrain, *warmups, partial = list_stored(places)
+    assert pretrain.users == ("mine gamma=0.5",) and pretrain.finished and not pretrain.can_go
+    assert sorted((warmup.users, warmup.can_go) for warmup in warmups) == [((), True), (("mine gamma=0.5",), False)]
+    assert not partial.finished and partial.can_go and partial.num_bytes == 1000
+    assert partial.status == "unfinished, nobody trains it" and partial.users == ("mine gamma=0.5",)
+    assert pretrain.num_bytes > sum(path.stat().st_size for path in pretrain.folder.glob("*.safetensors"))
+    assert find_stored(places, "pretrain") == pretrain
+    with pytest.raises(
+        UserError, match=r"'warmup' has to be the beginning of one stage in .*; fitting: warmup-.*, warmup-"
+    ):
+        find_stored(places, "warmup")
+
+
+def test_what_is_being_trained_stays(places: Places) -> None:
+    partial = list_stored(places)[-1]
+    claim = Claim(places.runs, partial.folder.stem)
+    assert claim.acquire()
+    try:
+        (held,) = [each for each in list_stored(places) if each.folder == partial.folder]
+        assert held.status.startswith("being trained by process ") and not held.can_go
+        assert prune(places, [held]) == []
+    finally:
+        claim.release()
+
+
+def test_a_store_that_knows_nothing_of_these_stages_is_not_believed(places: Places, tmp_path: Path) -> None:
+    """With MLFLOW_TRACKING_URI astray every stage looks unused."""
+    astray = Places(places.shards, places.runs, f"sqlite:///{tmp_path}/other.db")
+    assert all(each.can_go for each in list_stored(astray))
+    with pytest.raises(UserError, match="knows none of the stages in"):
+        prune(astray, list_stored(astray))
+    assert len(list_stored(places)) == 4
+
+
+def test_what_comes_into_use_while_the_question_stands_stays(places: Places) -> None:
+    (free,) = [each for each in list_stored(places) if each.finished and each.can_go]
+    run = places.tracker().run("synthetic", "trial", "late", sweep="mine", trial="late")
+    run.tags({"stages": free.folder.name})
+    try:
+        assert prune(places, [free]) == [] and free.folder.exists()
+    finally:
+        places.tracker().client.delete_run(run.run_id)
+
+
+def test_what_comes_into_use_while_its_claim_is_awaited_stays(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    (free,) = [each for each in list_stored(places) if each.finished and each.can_go]
+    acquire, made = Claim.acquire, []
+
+    def slowly(self: Claim, timeout_s: float = 0) -> bool:
+        if timeout_s > 1:  # somebody had it for a while, finished the stage and let go
+            made.append(places.tracker().run("synthetic", "trial", "late", sweep="mine", trial="later"))
+            made[0].tags({"stages": free.folder.name})
+        return acquire(self, timeout_s)
+
+    monkeypatch.setattr(Claim, "acquire", slowly)
+    try:
+        assert prune(places, [free]) == [] and free.folder.exists() and made
+    finally:
+        places.tracker().client.delete_run(made[0].run_id)
+
+
+@pytest.mark.parametrize(
+    ("space", "used"),
+    [
+        (Space(grid={"warmup.head_lr": [0.5, 0.7]}), True),
+        (Space(grid={"warmup.head_lr": ["0.5"]}), True),
+        (Space(grid={"warmup.head_lr": [0.6]}), False),
+        (Space(sample={"warmup.head_lr": ("loguniform", [0.1, 1])}), True),
+        (Space(grid={"ppo.gamma": [0.5]}), False),
+    ],
+)
+def test_a_sweep_uses_what_its_record_fits_whatever_mlflow_knows(places: Places, space: Space, used: bool) -> None:
+    (free,) = [each for each in list_stored(places) if each.finished and each.can_go]
+    config = override(from_flat(read_meta(free.folder).config), {"warmup.head_lr": 0.1})
+    sweep = Sweep("noted", config, "demo", space, places)
+    sweep.save()
+    try:
+        (found,) = [each for each in list_stored(places) if each.folder == free.folder]
+        assert found.users == (("sweep noted",) if used else ()) and found.can_go != used
+    finally:
+        sweep.path.unlink()
+
+
+def test_files_of_ray_tune_go_when_their_sweep_does_not_run(places: Places) -> None:
+    state = places.runs / "tune" / "ended" / "groups" / "123" / "state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("x" * 100)
+    found = find_stored(places, "tune/ended")
+    assert found.can_go and found.num_bytes == 100 and "sweep that ended" in found.status
+    claim = Claim(places.runs, "sweep-ended")
+    assert claim.acquire()
+    try:
+        held = find_stored(places, "tune/ended")
+        assert not held.can_go and "in use by process" in held.status and prune(places, [found]) == []
+    finally:
+        claim.release()
+    assert prune(places, [found]) == [found] and not found.folder.exists()
+
+
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    monkeypatch.setattr(sys, "argv", ["adafocus", "runs", *words])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0), capsys.readouterr().out
+
+
+def test_the_command_lists_shows_and_prunes(
+    places: Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = ("--runs", str(places.runs))
+    status, text = cli(monkeypatch, capsys, "list", *runs)
+    assert status == 0 and "4 folders, " in text and "2 of them can go" in text and "nobody uses it" in text
+    listed = json.loads(cli(monkeypatch, capsys, "list", *runs, "--json")[1])
+    assert [each["can_go"] for each in listed].count(True) == 2
+    status, text = cli(monkeypatch, capsys, "show", "pretrain", *runs)
+    assert status == 0 and "users: mine gamma=0.5" in text and "  pretrain.epochs: 1" in text
+    status, text = cli(monkeypatch, capsys, "prune", "--dry-run", *runs)
+    assert status == 0 and "2 folders would go" in text and "mine gamma=0.5 would begin it anew" in text
+    monkeypatch.setattr("typer.confirm", lambda question: False)
+    assert cli(monkeypatch, capsys, "prune", *runs)[0] == 2
+    assert len(list_stored(places)) == 4
+    status, text = cli(monkeypatch, capsys, "prune", "--yes", *runs)
+    assert status == 0 and "2 folders removed" in text
+    assert [each.can_go for each in list_stored(places)] == [False, False]
+    assert (places.runs / "artifacts-of-others").is_dir()
+    assert "nothing can go" in cli(monkeypatch, capsys, "prune", *runs)[1]

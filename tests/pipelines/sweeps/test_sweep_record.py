@@ -1,0 +1,151 @@
+"""What a sweep is: its record on disk, what makes it the same one, and which combinations make no sense."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adafocus.config.schema import override
+from adafocus.training.trainer import Options
+from pipelines.recipes.recipes import activitynet_128, demo
+from pipelines.sweeps.space import Space
+from pipelines.sweeps.sweep import Machines, Sweep, continued, default_name, load_sweep, show_point
+from pipelines.training.train import Places
+from preprocessing.schema import UserError
+
+GRID = Space({"ppo.gamma": [0.5, 0.7]})
+DRAWN = Space({}, {"ppo.lr": ("loguniform", [1e-5, 1e-3]), "model.patch_size": ("choice", ["32", "44"])})
+
+
+def make(runs: Path, space: Space = GRID, **changes: Any) -> Sweep:
+    return replace(Sweep("s", demo(), "demo", space, Places.of("/shards", runs)), **changes)
+
+
+@pytest.mark.parametrize("space", [GRID, DRAWN])
+def test_a_record_is_read_back_as_it_was(space: Space, tmp_path: Path) -> None:
+    sweep = make(
+        tmp_path,
+        space,
+        config=override(activitynet_128(), {"data.crop_scales": (1.0, 0.9), "seed": 3}),
+        scheduler="asha",
+        num_samples=7,
+        machines=Machines(workers_per_trial=2, gpus_per_worker=0.5, ray_address="auto"),
+        options=Options(device="cpu", num_workers=2),
+        digest="d1",
+        store="sqlite:///mlflow.db",
+    )
+    sweep.save()
+    assert load_sweep(tmp_path, "s") == sweep
+
+
+SERVER = "postgresql://user:secret@host:5432/db?password=secret"
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        (SERVER, "postgresql://host:5432/db"),
+        ("http://user:secret@127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("http://mlflow.lab/path#secret", "http://mlflow.lab/path"),
+        ("sqlite:////elsewhere/mlflow.db", "sqlite:////elsewhere/mlflow.db"),
+    ],
+)
+def test_the_record_names_the_store_without_its_password(address: str, shown: str, tmp_path: Path) -> None:
+    sweep = continued(make(tmp_path, places=Places.of("/shards", tmp_path, address)), "d1")
+    sweep.save()
+    assert load_sweep(tmp_path, "s").store == shown
+    assert "secret" not in sweep.path.read_text()
+
+
+def test_the_same_command_goes_on_and_another_is_refused(tmp_path: Path) -> None:
+    first = continued(make(tmp_path), "d1")
+    assert first == make(tmp_path, started_ms=first.started_ms, digest="d1", store="sqlite:///mlflow.db")
+    first.save()
+    later = make(tmp_path, started_ms=first.started_ms + 1000, num_samples=1, machines=Machines(max_concurrent=3))
+    assert continued(later, "d1") == replace(first, machines=Machines(max_concurrent=3))
+    with pytest.raises(UserError, match=r"there is another sweep 's' \(its space differ\)"):
+        continued(make(tmp_path, DRAWN), "d1")
+    with pytest.raises(UserError, match=r"\(its config, scheduler differ\)"):
+        continued(make(tmp_path, config=activitynet_128(), scheduler="asha"), "d1")
+
+
+def test_shards_that_were_built_anew_are_refused(tmp_path: Path) -> None:
+    continued(make(tmp_path), "a" * 40).save()
+    with pytest.raises(UserError, match=r"the shards at /shards have changed since .* \(digest a{12} then, b{12} now"):
+        continued(load_sweep(tmp_path, "s"), "b" * 40)
+
+
+def test_another_store_is_refused_and_runs_that_moved_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when MLFLOW_TRACKING_URI was forgotten: the new runs would be written where nobody looks for them."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", SERVER)
+    begun = continued(make(old), "d1")
+    begun.save()
+    assert continued(load_sweep(old, "s"), "d1") == begun
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(UserError, match=r"runs in postgresql://host:5432/db, and MLflow is at sqlite:///mlflow.db now"):
+        continued(load_sweep(old, "s"), "d1")
+    begun.path.unlink()
+    continued(make(old), "d1").save()
+    old.rename(new)
+    assert continued(load_sweep(new, "s"), "d1").store == "sqlite:///mlflow.db"
+
+
+def test_a_point_is_shown_by_whole_keys_where_two_end_alike() -> None:
+    assert show_point({"ppo.gamma": 0.7, "finetune.head_lr": 3e-4}) == "gamma=0.7 head_lr=0.0003"
+    both = {"warmup.head_lr": 1e-3, "finetune.head_lr": "2e-3", "ppo.gamma": 0.7}
+    assert show_point(both) == "warmup.head_lr=0.001 finetune.head_lr=2e-3 gamma=0.7"
+    assert show_point({}) == "single"
+
+
+def test_a_name_is_made_of_what_is_tried(tmp_path: Path) -> None:
+    names = {default_name(make(tmp_path, space)) for space in (GRID, DRAWN, GRID)}
+    assert len(names) == 2 and all(name.startswith("demo-") for name in names)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "/abs"])
+def test_a_name_that_is_no_file_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no name for a sweep"):
+        load_sweep(tmp_path, name)
+
+
+def test_a_sweep_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    make(tmp_path).save()
+    with pytest.raises(UserError, match=r"there is no sweep 'x' in .*; known: s"):
+        load_sweep(tmp_path, "x")
+    (tmp_path / "sweeps" / "x.json").write_text('{"name": 3}')
+    with pytest.raises(UserError, match="is no sweep's record"):
+        load_sweep(tmp_path, "x")
+
+
+def test_stages_that_are_shared_and_the_one_in_which_trials_are_compared(tmp_path: Path) -> None:
+    def stages(*keys: str) -> tuple[tuple[str, ...], str]:
+        sweep = make(tmp_path, Space({key: [0] for key in keys}))
+        return sweep.shared, sweep.judged
+
+    assert stages("ppo.gamma") == (("pretrain", "warmup"), "ppo")
+    assert stages("finetune.head_lr", "ppo.lr") == (("pretrain", "warmup"), "ppo")
+    assert stages("finetune.head_lr") == (("pretrain", "warmup", "ppo"), "finetune")
+    assert stages("seed") == ((), "pretrain")
+    assert stages() == (("pretrain", "warmup", "ppo", "finetune"), "finetune")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": GRID, "search": "optuna"}, "use --sample ppo.gamma=choice:0.5:0.7"),
+        ({"space": Space(), "search": "optuna"}, "has nothing to draw"),
+        ({"space": GRID, "num_samples": 2}, "without --sample would repeat the same trials"),
+        ({"space": Space(), "scheduler": "asha"}, "compares trials, and there is only one"),
+        ({"num_samples": 0}, "have to be 1 or more"),
+        ({"machines": Machines(workers_per_trial=0)}, "have to be 1 or more"),
+        ({"space": Space({"ppo.lr": [1]}, {"ppo.lr": ("uniform", [0, 1])})}, "in the grid and drawn too"),
+    ],
+)
+def test_combinations_that_make_no_sense(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        make(tmp_path, **changes).check()
+    assert "\n" not in str(raised.value)

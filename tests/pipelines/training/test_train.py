@@ -1,0 +1,115 @@
+"""Training as a process: killed with -9 and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from adafocus.checkpoint import load_state, read_meta
+from adafocus.config.schema import STAGES, Config, override
+from adafocus.training.trainer import Options
+from pipelines.sweeps.storage import list_stored
+from pipelines.tracking.client import Tracker
+from pipelines.training.train import Places, train
+
+
+def start(shards: str, runs: Path, changes: dict[str, object], *more: str) -> subprocess.Popen[str]:
+    settings = [word for key, value in changes.items() for word in ("--set", f"{key}={text(value)}")]
+    argv = [sys.executable, "-m", "pipelines.cli", "train", "--recipe", "demo", "--shards", shards, "--runs", str(runs)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    with runs.with_suffix(".log").open("a") as output:
+        return subprocess.Popen(
+            [*argv, *settings, *more], env=environment, stdout=subprocess.DEVNULL, stderr=output, text=True
+        )
+
+
+def text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def finished(runs: Path) -> list[str]:
+    return sorted(path.parent.name for path in runs.glob("*/meta.json"))
+
+
+@pytest.mark.timeout(600)
+def test_killed_in_every_stage_it_ends_with_the_same_bits(
+    synthetic_shards: str, tmp_path: Path, tiny_changes: dict[str, object]
+) -> None:
+    """A state is saved after every step, so that they are killed inside an epoch too.
+
+    The whole run is evaluated at other times, which changes no bit.
+    """
+    assert start(synthetic_shards, tmp_path / "whole", tiny_changes, "--eval-every", "2").wait() == 0
+    history = read_meta(next((tmp_path / "whole").glob("ppo-*"))).history
+    assert ["ppo/val_top1" in row["metrics"] for row in history] == [False, True]
+    runs, kills, inside = tmp_path / "killed", set(), set()
+    for stage in ("pretrain", "warmup", "ppo", "finetune"):
+        process = start(synthetic_shards, runs, tiny_changes, "--save-every", "0")
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if list(runs.glob(f"{stage}-*.partial/state.pt")):  # it is in the middle of this stage
+                process.send_signal(signal.SIGKILL)
+                kills.add(stage)
+                break
+            time.sleep(0.005)
+        process.wait()
+        for partial in runs.glob("*.partial"):
+            state = load_state(partial)
+            if state and 0 < state["progress"]["step"] < 3:
+                inside.add(stage)
+    assert len(kills) >= 3 and inside, f"killed only in {kills}, inside an epoch in {inside}"
+    assert start(synthetic_shards, runs, tiny_changes).wait() == 0
+    assert finished(runs) == finished(tmp_path / "whole")
+    for name in finished(runs):
+        left, right = (load_file(next(path.glob("*.safetensors"))) for path in (runs / name, tmp_path / "whole" / name))
+        assert left.keys() == right.keys() and all(left[key].equal(right[key]) for key in left), name
+    assert not list(runs.glob("*.partial"))
+    # All went into one MLflow run, each epoch once.
+    tracker = Tracker(runs, f"sqlite:///{runs}/mlflow.db")
+    (trial,) = tracker.find("trial")
+    assert trial.info.status == "FINISHED"
+    steps = [entry.step for entry in tracker.client.get_metric_history(trial.info.run_id, "ppo/loss")]
+    assert steps == [5, 6]
+    assert json.loads((runs / finished(runs)[0] / "meta.json").read_text())["versions"]["torch"]
+
+
+def test_another_configuration_of_the_same_name_is_a_run_of_its_own(
+    synthetic_shards: str, tmp_path: Path, tiny_config: Config
+) -> None:
+    first = override(tiny_config, {f"{stage}.epochs": 1 for stage in STAGES})
+    second = override(first, {"finetune.head_lr": 0.5})
+    places = Places.of(synthetic_shards, tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
+    folders = [train(config, "demo", places, Options(device="cpu"), "demo") for config in (first, second, first)]
+    assert folders[0] == folders[2] != folders[1]
+    runs = places.tracker().find("trial")
+    assert {run.info.run_name for run in runs} == {"demo"}
+    assert sorted(run.data.params["finetune.head_lr"] for run in runs) == sorted(
+        str(config.finetune.head_lr) for config in (first, second)
+    )
+    assert {run.data.tags["adafocus.checkpoint"] for run in runs} == {folder.name for folder in folders}
+    # No stage has lost its user.
+    assert all(each.users == ("demo",) for each in list_stored(places))
+
+
+def test_training_that_diverges_says_so_in_a_line(
+    synthetic_shards: str, tmp_path: Path, tiny_changes: dict[str, object]
+) -> None:
+    runs = tmp_path / "runs"
+    changes = {**tiny_changes, "pretrain.head_lr": 1e30, "pretrain.backbone_lr": 1e30}
+    assert start(synthetic_shards, runs, changes).wait() == 1
+    said = runs.with_suffix(".log").read_text()
+    assert re.search(r"^adafocus: the loss is nan on the batch of clips train/\d+, .*\n.*learning rate", said, re.M)
+    assert "Traceback" not in said, said
+    assert not finished(runs)
+    (trial,) = Tracker(runs, f"sqlite:///{runs}/mlflow.db").find("trial")
+    assert trial.info.status == "FAILED"

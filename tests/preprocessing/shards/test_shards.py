@@ -1,0 +1,199 @@
+"""Plans are complete, balanced and stable; shards are plain tars, the same bytes every time, and lose no clip."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import webdataset as wds
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from preprocessing.media.ffmpeg import Limits
+from preprocessing.schema import METADATA_KEY, Clip, ExtractionSpec
+from preprocessing.shards.archive import TarStream, frame_offsets
+from preprocessing.shards.storage import Store
+from preprocessing.shards.writer import plan_shards, shard_problem, write_shard
+
+SPEC = ExtractionSpec(height=48)
+
+
+def clip(clip_id: str, split: str = "train", **more: object) -> Clip:
+    return Clip("folder", split, clip_id, str(more.pop("source", clip_id)), (0,), **more)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["train", "val"]), st.integers(-1, 10**9)), min_size=1, max_size=80),
+    st.integers(1, 10),
+)
+def test_plans_hold_every_clip_once_in_full_shards_of_like_size(sizes: list[tuple[str, int]], per_shard: int) -> None:
+    clips = [clip(str(number), split) for number, (split, _) in enumerate(sizes)]
+    weights = [size for _, size in sizes]
+    plans = plan_shards(clips, weights, per_shard)
+    assert plans == plan_shards(clips, weights, per_shard)
+    assert sorted(item.clip_id for plan in plans for item in plan.clips) == sorted(item.clip_id for item in clips)
+    assert [plan.number for plan in plans] == list(range(len(plans)))
+    for split in ("train", "val"):
+        members = [plan for plan in plans if plan.split == split]
+        count = sum(item.split == split for item in clips)
+        assert len(members) == -(-count // per_shard)
+        assert all(len(plan.clips) <= per_shard for plan in members)
+        assert all({item.split for item in plan.clips} == {split} for plan in members)
+    for plan in plans:
+        order = [int(item.clip_id) for item in plan.clips]
+        assert order == sorted(order)
+        assert plan.num_bytes == sum(max(weights[number], 0) for number in order)
+
+
+def test_plans_balance_bytes() -> None:
+    rng = np.random.default_rng(0)
+    sizes = (rng.lognormal(0, 1.5, 640) * 1e6).astype(int).tolist()
+    loads = [plan.num_bytes for plan in plan_shards([clip(str(i)) for i in range(640)], sizes, 64)]
+    assert len(loads) == 10
+    assert max(loads) / min(loads) < 1.1
+
+
+@given(st.lists(st.tuples(st.binary(max_size=2000), st.booleans()), max_size=12))
+def test_tar_stream_equals_tarfile_and_forgets_what_failed(members: list[tuple[bytes, bool]]) -> None:
+    buffer = io.BytesIO()
+    tar, offsets, kept = TarStream(buffer), [], []
+    for number, (data, fails) in enumerate(members):
+        mark = tar.mark()
+        offset = tar.add(f"{number}.bin", data)
+        if fails:
+            tar.back_to(mark)
+        else:
+            offsets.append(offset)
+            kept.append((f"{number}.bin", data))
+    sha256 = tar.close()
+    with tarfile.open(fileobj=io.BytesIO(buffer.getvalue())) as archive:
+        found = archive.getmembers()
+        assert [(item.name, archive.extractfile(item).read()) for item in found] == kept
+        assert [item.offset_data for item in found] == offsets
+        assert frame_offsets(offsets[0], [item.size for item in found]) == offsets if offsets else True
+        assert {(item.mtime, item.uid, item.uname) for item in found} <= {(0, 0, "")}
+
+    assert hashlib.sha256(buffer.getvalue()).hexdigest() == sha256
+
+
+def test_a_shard_is_a_web_dataset_and_its_rows_say_where_frames_lie(
+    tmp_path: Path, make_video: Callable[..., Path]
+) -> None:
+    ids = ["v_a.b.mp4", "%d 'x'.mp4", "-dash.mp4"]
+    for number, name in enumerate(ids):
+        make_video(tmp_path / "root" / name, count=5 + number, seed=number)
+    store = Store(tmp_path / "out")
+    store.create()
+    clips = [clip(name, boxes=tuple((0.0, 0.0, 0.5, 0.5) for _ in range(5))) for name in ids]
+    (plan,) = plan_shards(clips, [1, 1, 1], 8, first_number=42)
+    record = write_shard(plan, tmp_path / "root", SPEC, store)
+    assert (record.name, record.num_clips, record.statuses, record.num_frames) == ("train-000042", 3, {"ok": 3}, 18)
+    assert shard_problem(store, record.name, record) == ""
+    rows = pq.read_table(tmp_path / "out" / "train-000042.parquet").to_pylist()
+    assert [(row["clip_id"], row["key"], row["num_frames"]) for row in rows] == [
+        (name, f"000042_{number:05d}", 5 + number) for number, name in enumerate(ids)
+    ]
+    assert [row["boxes"] is not None for row in rows] == [True, False, False]  # only where there is one per frame
+    data = (tmp_path / "out" / "train-000042.tar").read_bytes()
+    samples = list(wds.WebDataset(str(tmp_path / "out" / "train-000042.tar"), shardshuffle=False))
+    for row, sample in zip(rows, samples, strict=True):
+        assert sample["__key__"] == row["key"]
+        assert json.loads(sample["json"])["clip_id"] == row["clip_id"]
+        for number, offset in enumerate(frame_offsets(row["first_offset"], row["frame_sizes"]), 1):
+            jpeg = data[offset : offset + row["frame_sizes"][number - 1]]
+            assert jpeg == sample[f"{number:06d}.jpg"]
+            assert Image.open(io.BytesIO(jpeg)).size == (64, 48)
+    told = json.loads(pq.read_schema(tmp_path / "out" / "train-000042.parquet").metadata[METADATA_KEY])
+    assert told["argv"][0] == "ffmpeg" and "-format_whitelist" in told["argv"]
+    assert told["versions"]["ffmpeg"]
+
+
+def test_every_status_has_a_row_and_costs_only_itself(
+    tmp_path: Path, make_video: Callable[..., Path], run_ffmpeg: Callable[..., None]
+) -> None:
+    root = tmp_path / "root"
+    good = make_video(root / "good.mp4", count=60, height=96, width=128)
+    make_video(root / "short.mp4", count=2)
+    (root / "empty.mp4").write_bytes(b"")
+    (root / "cut.mp4").write_bytes(good.read_bytes()[: good.stat().st_size * 6 // 10])
+    make_video(root / "last.mp4", count=4)
+    names = ["good", "short", "empty", "cut", "nowhere", "late", "last"]
+    clips = [clip(f"{name}.mp4") for name in names]
+    clips[5] = clip("late.mp4", source="good.mp4", start_s=99.0, end_s=100.0)
+    clips.append(clip("out", source="../secret.mp4"))
+    (plan,) = plan_shards(clips, [1] * len(clips), 64)
+    statuses = {}
+    for drop in (False, True):
+        store = Store(tmp_path / f"out{drop}")
+        store.create()
+        write_shard(plan, root, SPEC, store, drop_damaged=drop)
+        rows = pq.read_table(store.local / plan.rows).to_pylist()
+        statuses[drop] = {row["clip_id"].removesuffix(".mp4"): row["status"] for row in rows}
+        with tarfile.open(store.local / plan.tar) as archive:
+            members = archive.getnames()
+        kept = {row["key"] for row in rows if row["status"] in ("ok", "damaged")}
+        assert {name.split(".")[0] for name in members} == kept
+        assert all((row["status"] == "ok") == (row["error"] == "") for row in rows)
+        assert all(row["num_frames"] == len(row["frame_sizes"]) for row in rows)
+    assert statuses[False] == {
+        "good": "ok",
+        "short": "too_short",
+        "empty": "probe_failed",
+        "cut": "damaged",
+        "nowhere": "missing",
+        "late": "decode_failed",
+        "last": "ok",
+        "out": "missing",
+    }
+    assert statuses[True] == statuses[False] | {"cut": "decode_failed"}
+
+
+def test_timeout_is_a_row(tmp_path: Path, make_video: Callable[..., Path]) -> None:
+    make_video(tmp_path / "a.mp4")
+    (plan,) = plan_shards([clip("a.mp4")], [1], 4)
+    record = write_shard(plan, tmp_path, SPEC, Store(tmp_path), limits=Limits(timeout_s=0.0))
+    assert record.statuses == {"timeout": 1}
+
+
+def test_same_input_same_bytes(tmp_path: Path, make_video: Callable[..., Path]) -> None:
+    clips = [clip(make_video(tmp_path / f"{number}.mp4", seed=number).name) for number in range(3)]
+    (plan,) = plan_shards(clips, [1, 2, 3], 4)
+    stores = [Store(tmp_path / name) for name in ("one", "two")]
+    for store in stores:
+        store.create()
+    records = [write_shard(plan, tmp_path, SPEC, store) for store in stores]
+    assert records[0] == records[1]
+    tars = [(store.local / plan.tar).read_bytes() for store in stores]
+    assert tars[0] == tars[1]
+
+
+def test_folders_of_frames_are_packed_byte_for_byte(tmp_path: Path) -> None:
+    folder = tmp_path / "root" / "100218"
+    folder.mkdir(parents=True)
+    jpegs = []
+    for number in range(1, 6):
+        buffer = io.BytesIO()
+        Image.new("RGB", (20, 10), (number * 40, 0, 0)).save(buffer, "JPEG")
+        jpegs.append(buffer.getvalue())
+        (folder / f"{number:05d}.jpg").write_bytes(jpegs[-1])
+    (folder / "readme.txt").write_text("no frame")
+    frames = clip("100218", source_kind="frames")
+    (plan,) = plan_shards([frames], [1], 4)
+    store = Store(tmp_path)
+    assert write_shard(plan, tmp_path / "root", SPEC, store).statuses == {"ok": 1}
+    with tarfile.open(tmp_path / plan.tar) as archive:
+        contents = [archive.extractfile(name).read() for name in archive.getnames() if name.endswith("jpg")]
+    assert contents == jpegs
+    (folder / "00002.jpg").write_bytes(jpegs[1][:-10])
+    (folder / "00003.jpg").write_bytes(b"GIF89a")
+    assert write_shard(plan, tmp_path / "root", SPEC, store).statuses == {"damaged": 1}
+    (row,) = pq.read_table(tmp_path / plan.rows).to_pylist()
+    assert row["num_frames"] == 3
+    assert "00002.jpg: it is cut off" in row["error"] and "00003.jpg" in row["error"]

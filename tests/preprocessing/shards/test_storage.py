@@ -1,0 +1,96 @@
+"""The same data set on an S3 server as on the disk."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+from PIL import Image
+
+from preprocessing.datasets import find_dataset
+from preprocessing.schema import ExtractionSpec, UserError
+from preprocessing.shards.contact_sheet import contact_sheet
+from preprocessing.shards.index import build_index, mapped_index, read_index
+from preprocessing.shards.job import measure_sources, open_job
+from preprocessing.shards.storage import Store
+from preprocessing.shards.verify import Problem, verify
+from preprocessing.shards.writer import write_shard
+
+SPEC = ExtractionSpec(height=48)
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """URL of an empty bucket on a server in this process."""
+    saved = {name: os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    os.environ.update(dict.fromkeys(saved, "testing"))
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket="shards")
+    yield f"s3://shards/data%s?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+    server.stop()
+    for name, value in saved.items():
+        os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
+
+
+def pack(root: Path, store: Store) -> str:
+    info, clips = find_dataset("folder").read_clips(root)
+    store.create()
+    job = open_job(store, root, info, clips, measure_sources(root, clips), SPEC, clips_per_shard=4)
+    records = {record.name: record for record in job.finished}
+    records |= {plan.name: write_shard(plan, root, SPEC, store) for plan in job.open_plans}
+    return build_index(store, clips, info, SPEC, [records[plan.name] for plan in job.plans]).digest
+
+
+def test_s3_holds_the_same_bytes(
+    bucket: str, folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far, near = Store(bucket % 1), Store(tmp_path / "near")
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    assert far.sizes() == {}
+    with pytest.raises(UserError, match=r"there is no finished data set|no index.parquet"):
+        read_index(far)
+    assert pack(folder_root, far) == pack(folder_root, near)
+    tars = sorted(name for name in near.sizes() if name.endswith(".tar"))
+    assert all(far.read(name) == near.read(name) for name in tars)
+    assert not [item for item in verify(far) if isinstance(item, Problem)]
+    index, path = mapped_index(far)
+    assert index.digest == read_index(near).digest
+    assert path.parent == tmp_path / "scratch"
+    contact_sheet(far, index, tmp_path / "sheet.png", clips=3, frames=4, height_px=24)
+    assert Image.open(io.BytesIO((tmp_path / "sheet.png").read_bytes())).size[1] == 3 * (24 + 16)
+
+
+def test_s3_goes_on_where_it_stopped(bucket: str, folder_root: Path) -> None:
+    store = Store(bucket % 2)
+    digest = pack(folder_root, store)
+    store.delete("train-000000.tar")
+    assert pack(folder_root, store) == digest
+
+
+def test_bad_urls_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot use gopher://x/y as a folder"):
+        Store("gopher://x/y").sizes()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to"):
+        Store(tmp_path / "file" / "below").create()
+
+
+def test_what_is_put_appears_whole(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    staged = store.stage("a.bin")
+    staged.write_bytes(b"half")
+    assert store.sizes() == {}
+    store.commit(staged, "a.bin")
+    assert store.sizes() == {"a.bin": 4}
+    store.stage("b.bin").write_bytes(b"left by a killed run")
+    store.remove_partials()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin"]
