@@ -19,9 +19,8 @@ OutDir = Annotated[str, typer.Argument(metavar="DIR", help="Folder or URL of a p
 
 def register(app: typer.Typer) -> None:
     """Add this file's verbs to the command line."""
-    app.command()(preprocess)
-    app.command()(verify)
-    app.command()(inspect)
+    for verb in (preprocess, verify, inspect):
+        app.command(rich_help_panel="Data")(verb)
 
 
 def preprocess(

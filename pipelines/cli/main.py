@@ -15,6 +15,7 @@ import signal
 import sys
 import traceback
 from types import FrameType
+from typing import Annotated
 
 import typer
 
@@ -24,19 +25,33 @@ from preprocessing.schema import UserError
 
 app = typer.Typer(
     name="adafocus",
-    help="AdaFocus video recognition: frames, three-stage training, sweeps and benchmarks.",
+    help="AdaFocus video recognition: frames, training in stages, sweeps and benchmarks.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-data.register(app)
-train.register(app)
-tune.register(app)
-models.register(app)
-predict.register(app)
+for verbs in (data, train, tune, predict, models):
+    verbs.register(app)
 
 
 FAULT, INTERRUPTED, TERMINATED = 3, 130, 143
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from pipelines.version import commit, package_version
+
+        typer.echo(f"adafocus {package_version()} (commit {commit()})")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print version and git commit."),
+    ] = False,
+) -> None:
+    """Declare the options that stand before a verb."""
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ from preprocessing.schema import UserError
 
 def register(app: typer.Typer) -> None:
     """Add this file's verbs to the command line."""
-    app.command()(import_checkpoint)
-    app.command()(export_checkpoint)
+    for verb in (import_checkpoint, export_checkpoint):
+        app.command(rich_help_panel="Models")(verb)
 
 
 def import_checkpoint(

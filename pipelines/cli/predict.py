@@ -34,8 +34,8 @@ OldShards = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add this file's verbs to the command line."""
-    app.command()(predict)
-    app.command()(export)
+    for verb in (predict, export):
+        app.command(rich_help_panel="Models")(verb)
 
 
 def predict(

@@ -35,8 +35,11 @@ SaveEvery = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add this file's verbs to the command line."""
-    for verb in (train, benchmark, report, recipes, dashboard):
-        app.command()(verb)
+    app.command(rich_help_panel="Training")(recipes)
+    app.command(rich_help_panel="Training")(train)
+    app.command(rich_help_panel="Results")(benchmark)
+    app.command(rich_help_panel="Results")(report)
+    app.command(rich_help_panel="Results")(dashboard)
 
 
 def train(

@@ -48,11 +48,11 @@ class Search(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add this file's verbs to the command line."""
-    app.command()(tune)
+    app.command(rich_help_panel="Training")(tune)
     stored = typer.Typer(help="Stages on disk: what there is, who uses it, what can go.", no_args_is_help=True)
     for verb in (list_runs, show_run, prune_runs):
         stored.command(verb.__name__.split("_")[0])(verb)
-    app.add_typer(stored, name="runs")
+    app.add_typer(stored, name="runs", rich_help_panel="Results")
 
 
 MACHINES = {

@@ -32,8 +32,8 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-from mlflow.utils.git_utils import get_git_commit
 
+from pipelines.version import commit
 from preprocessing.schema import DatasetInfo, UserError
 
 Kind = Literal["sweep", "trial", "benchmark", "preprocess", "shared"]
@@ -98,8 +98,8 @@ class Tracker:
                 self.client.delete_tag(run.info.run_id, REASON)
         else:
             links = {"mlflow.parentRunId": parent} if parent else {}
-            commit = {"mlflow.source.git.commit": _commit()}
-            run = self.client.create_run(experiment, tags={**tags, **links, **commit}, run_name=name)
+            source = {"mlflow.source.git.commit": commit()}
+            run = self.client.create_run(experiment, tags={**tags, **links, **source}, run_name=name)
         opened = Run(self.client, run, self.uri)
         opened.params(provenance())
         return opened
@@ -333,15 +333,10 @@ def provenance() -> dict[str, str]:
     """What the numbers depend on besides the configuration."""
     packages = ("torch", "torchvision", "ray", "mlflow", "adafocus")
     return {
-        "git_commit": _commit(),
+        "git_commit": commit(),
         "version.python": platform.python_version(),
         **{f"version.{name}": _version(name) for name in packages},
     }
-
-
-def _commit() -> str:
-    """Of this code: its repository's, else as the environment says, for machines that were sent the files alone."""
-    return get_git_commit(__file__) or os.environ.get("ADAFOCUS_COMMIT", "unknown")
 
 
 def _version(package: str) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from pipelines import version
 from pipelines.cli.main import main
-from pipelines.tracking.client import Tracker
+from pipelines.tracking.client import Tracker, provenance
 
 VERBS = ("runs", "preprocess", "verify", "inspect", "train", "tune", "benchmark", "report", "recipes", "dashboard")
 
@@ -39,6 +43,41 @@ def test_every_verb_has_help_with_defaults(verb: str, cli: Cli) -> None:
     status, out, _ = cli(verb, "--help")
     assert status == 0 and "Usage:" in out
     assert verb in ("verify", "inspect", "recipes", "dashboard", "runs") or "default" in out or "[" in out
+
+
+def test_help_groups_the_verbs(cli: Cli) -> None:
+    _, out, _ = cli("--help")
+    groups = re.split(r"╭─ (\w+)", out)
+    verbs = {
+        name: re.findall(r"^│ ([\w-]+) ", text, re.MULTILINE)
+        for name, text in zip(groups[1::2], groups[2::2], strict=True)
+    }
+    assert verbs["Data"] == ["preprocess", "verify", "inspect"]
+    assert {"recipes", "train", "tune"} <= set(verbs["Training"])
+    assert {"benchmark", "report", "dashboard", "runs"} <= set(verbs["Results"])
+    assert {"predict", "export", "import-checkpoint", "export-checkpoint"} <= set(verbs["Models"])
+
+
+def test_help_loads_no_large_package() -> None:
+    loaded = "import sys, pipelines.cli.main; print(*{'torch', 'ray', 'mlflow', 'sklearn'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_version_names_the_commit_that_runs_log(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    status, out, _ = cli("--version")
+    assert status == 0 and out == f"adafocus {metadata.version('adafocus')} (commit {provenance()['git_commit']})\n"
+    monkeypatch.setattr(version, "ROOT", tmp_path)  # as on a machine that was sent the files alone
+    monkeypatch.setenv("ADAFOCUS_COMMIT", "0123abc")
+    assert "(commit 0123abc)" in cli("--version")[1] and provenance()["git_commit"] == "0123abc"
+
+
+def test_shells_complete_verbs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    for words, completed in (("adafocus tr", "train"), ("adafocus runs ", "list\nshow\nprune")):
+        monkeypatch.setenv("_ADAFOCUS_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
+        status, out, _ = cli()
+        assert status == 0 and out.strip() == completed
 
 
 TRAIN = ("--recipe", "demo", "--shards", "none")

@@ -57,7 +57,7 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
 def test_a_run_is_found_again_and_says_with_what_it_goes_on(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tracker.run("d", "trial", "it's one", sweep="it's", trial="t")
     first.finish("KILLED")
-    monkeypatch.setattr("pipelines.tracking.client._commit", lambda: "another")
+    monkeypatch.setattr("pipelines.tracking.client.commit", lambda: "another")
     again = tracker.run("d", "trial", "it's one", sweep="it's", trial="t")
     assert again.run_id == first.run_id
     (found,) = tracker.find("trial", sweep="it's")
