@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from adafocus.config.schema import Config, flatten, from_flat
 from adafocus.models.adafocus import AdaFocus, build_model
 from adafocus.models.backbones import describe
+from preprocessing.files import write_file
 from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
 
 META = "meta.json"
@@ -217,21 +217,3 @@ def load_state(folder: Path, device: torch.device | str = "cpu") -> dict[str, An
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} cannot be read ({reason}); delete it to start the stage anew") from error
-
-
-def write_file(path: Path, data: bytes | memoryview) -> None:
-    """All or nothing, durable: a temporary file beside it, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

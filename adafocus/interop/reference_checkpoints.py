@@ -9,7 +9,6 @@ nothing may be left over; nothing is unpickled but tensors and plain values.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from adafocus.config.schema import Config
 from adafocus.interop.reference_names import LAYOUTS, POLICY_COPIES, PRETRAINED, THEIR_PART, renamed, theirs
 from adafocus.models.adafocus import AdaFocus, build_model
 from adafocus.models.backbones import describe
+from preprocessing.files import atomic_write
 from preprocessing.schema import UserError
 
 __all__ = ["LAYOUTS", "POLICY_COPIES", "THEIR_PART", "export_checkpoint", "import_checkpoint", "import_files", "theirs"]
@@ -320,10 +320,6 @@ def _with_part(name: str, part: str) -> str:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        torch.save(dict(content), temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as partial:
+        torch.save(dict(content), partial)

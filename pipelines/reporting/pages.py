@@ -8,12 +8,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from adafocus.checkpoint import write_file
 from pipelines.reporting.published import MARKS, Published
 from pipelines.reporting.report import LEGEND, Measured, Report, Section, texts_of
 from pipelines.tracking.metric_names import IN_WORDS
 from pipelines.visualize import charts
 from pipelines.visualize.charts import Point
+from preprocessing.files import write_file
 
 
 def write(report: Report, path: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from adafocus.data.clip_table import ClipTable, evaluation_split
 from adafocus.inference.predictor import AdaFocusPredictor, ClipFrames, VideoError
 from adafocus.interop.export import export_programs, facts
 from pipelines.tracking.client import Run
+from preprocessing.files import atomic_write
 from preprocessing.media.ffmpeg import Extraction, extraction_argv
 from preprocessing.schema import UserError
 
@@ -55,8 +55,7 @@ def export(
     predictor = AdaFocusPredictor(folder, device="cpu", shards=shards)
     clips = _read(predictor, videos) if videos else packed_clips(predictor, shards, NUM_CLIPS)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        partial = Path(temporary) / "export"
+    with atomic_write(out) as partial:
         partial.mkdir()
         told = facts(model, meta, predictor.spec, export_programs(model, clips, partial))
         checkpoint.save(partial, model, replace(meta, extraction=asdict(predictor.spec)))
@@ -64,7 +63,6 @@ def export(
         (partial / "README.md").write_text(_readme(told, title or folder.name, len(clips), predictor))
         script = files("pipelines.serving").joinpath("templates", "predict_onnx.py")
         (partial / "predict_onnx.py").write_text(script.read_text())
-        os.replace(partial, out)
     return told
 
 

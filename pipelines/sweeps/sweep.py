@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from adafocus.checkpoint import write_file
 from adafocus.config.schema import STAGES, Config, flatten, from_flat, override, stage_key, stage_reads
 from adafocus.training.trainer import Options, stage_folder
 from pipelines.sweeps.space import Point, Space
 from pipelines.training.train import Places
+from preprocessing.files import write_file
 from preprocessing.schema import UserError
 
 Scheduler = Literal["fifo", "asha"]

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from preprocessing.files import write_file
 from preprocessing.media.ffmpeg import encode_video
 from preprocessing.schema import Clip, DatasetInfo
 
@@ -57,9 +58,8 @@ def make(root: Path, spec: SyntheticSpec | None = None) -> None:
         (root / split).mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         rows = list(pool.map(_make_clip, [root] * len(jobs), [spec] * len(jobs), *zip(*jobs, strict=True), chunksize=8))
-    temporary = manifest.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"spec": asdict(spec), "clips": rows}))
-    temporary.replace(manifest)  # last: its presence says that every video is there
+    # Last: its presence says that every video is there.
+    write_file(manifest, json.dumps({"spec": asdict(spec), "clips": rows}).encode())
 
 
 def read_clips(root: Path) -> tuple[DatasetInfo, list[Clip]]:

@@ -27,6 +27,7 @@ from typing import IO, Any, Self
 import ffmpeg
 import numpy as np
 
+from preprocessing.files import atomic_write
 from preprocessing.media.ffmpeg_log import FFmpegLog
 from preprocessing.media.jpeg import JpegSplitter, jpeg_size
 from preprocessing.schema import ExtractionSpec, Status, UserError
@@ -339,13 +340,13 @@ def encode_video(
     if first is None:
         raise ValueError(f"no frames for {path}")
     height, width = first.shape[:2]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial.mp4")
-    exact = {"fflags": "+bitexact", "flags:v": "+bitexact", "map_metadata": -1, "threads": 1}
-    stream = ffmpeg.input("pipe:0", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", r=fps).output(
-        f"file:{partial}", vcodec="libx264", pix_fmt="yuv420p", crf=crf, preset=preset, movflags="+faststart", **exact
-    )
-    argv = [find_ffmpeg(), "-hide_banner", "-loglevel", "error", "-y", *stream.get_args()]
-    try:
+    exact = {"fflags": "+bitexact", "flags:v": "+bitexact", "map_metadata": -1, "threads": 1, "format": "mp4"}
+    exact |= {"vcodec": "libx264", "pix_fmt": "yuv420p", "movflags": "+faststart"}
+    with atomic_write(path) as partial:
+        stream = ffmpeg.input("pipe:0", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", r=fps).output(
+            f"file:{partial}", crf=crf, preset=preset, **exact
+        )
+        argv = [find_ffmpeg(), "-hide_banner", "-loglevel", "error", "-y", *stream.get_args()]
         with tempfile.TemporaryFile() as log:
             process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=log, stderr=log, process_group=0)
             assert process.stdin is not None
@@ -361,9 +362,6 @@ def encode_video(
             if code:
                 log.seek(0)
                 raise RuntimeError(f"cannot encode {path}: {log.read(2000).decode('utf-8', 'replace').strip()}")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_raw(pipe: IO[bytes], first: np.ndarray, rest: Iterator[np.ndarray]) -> None:

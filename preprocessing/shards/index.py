@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from preprocessing.files import atomic_write
 from preprocessing.schema import INDEX_SCHEMA, METADATA_KEY, Clip, DatasetInfo, ExtractionSpec, UserError
 from preprocessing.shards.storage import Store
 from preprocessing.shards.writer import ShardRecord
@@ -63,12 +64,8 @@ def build_index(
         "digest": _digest(rows, info, spec, records),
     }
     rows = rows.replace_schema_metadata({METADATA_KEY: json.dumps(told, sort_keys=True)})
-    staged = store.stage(INDEX)
-    try:
-        pq.write_table(rows, staged, compression="zstd", row_group_size=16_384)
-        store.commit(staged, INDEX)
-    finally:
-        staged.unlink(missing_ok=True)
+    with store.atomic_write(INDEX) as partial:
+        pq.write_table(rows, partial, compression="zstd", row_group_size=16_384)
     if store.local is not None:
         _write_mapped(rows, store.local / MAPPED)
     return _index(rows, told)
@@ -142,13 +139,12 @@ def _open_if(path: Path, told: bytes) -> Index | None:
 
 
 def _write_mapped(table: pa.Table, path: Path) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table.combine_chunks())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        atomic_write(path) as partial,
+        pa.OSFile(str(partial), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
+        writer.write_table(table.combine_chunks())
 
 
 def _read_rows(store: Store, name: str) -> pa.Table:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from preprocessing import files
 from preprocessing.schema import UserError
-
-_PARTIAL = ".partial"
 
 
 class Store:
@@ -65,8 +65,8 @@ class Store:
         if self.local is not None:
             if not self.local.is_dir():
                 return {}
-            files = [entry for entry in os.scandir(self.local) if entry.is_file()]
-            return {entry.name: entry.stat().st_size for entry in files if not entry.name.endswith(_PARTIAL)}
+            entries = [entry for entry in os.scandir(self.local) if entry.is_file()]
+            return {entry.name: entry.stat().st_size for entry in entries if not entry.name.endswith(files.PARTIAL)}
         fs, root = self.fs, self.path("").rstrip("/")
         try:
             found = fs.get_file_info(pafs.FileSelector(root, allow_not_found=True))
@@ -89,35 +89,26 @@ class Store:
         with self.open(name) as file:
             return bytes(file.read())
 
-    def stage(self, name: str) -> Path:
-        """A path on this machine to write `name` to before `commit`."""
-        partial = f".{name}.{uuid.uuid4().hex[:8]}{_PARTIAL}"
-        return (self.local or Path(tempfile.gettempdir())) / partial
-
-    def commit(self, staged: Path, name: str) -> None:
-        """Make a staged file appear as `name`: flushed to disk and renamed, or uploaded in one piece."""
+    @contextmanager
+    def atomic_write(self, name: str) -> Iterator[Path]:
+        """A temporary path on this machine to write a file to. It becomes `name` when the block ends: renamed, or
+        uploaded in one piece. If the block raises, nothing changes."""
         if self.local is not None:
-            with open(staged, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(staged, self.local / name)
-            folder = os.open(self.local, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            with files.atomic_write(self.local / name) as partial:
+                yield partial
             return
-        with open(staged, "rb") as source, self.fs.open_output_stream(self.path(name)) as target:
-            shutil.copyfileobj(source, target, 8 << 20)
-        staged.unlink()
+        partial = files.partial_path(Path(tempfile.gettempdir()) / name)
+        try:
+            yield partial
+            with open(partial, "rb") as source, self.fs.open_output_stream(self.path(name)) as target:
+                shutil.copyfileobj(source, target, 8 << 20)
+        finally:
+            files.remove(partial)
 
     def write(self, data: bytes, name: str) -> None:
         """Put `data` under `name`, whole or not at all."""
-        staged = self.stage(name)
-        try:
-            staged.write_bytes(data)
-            self.commit(staged, name)
-        finally:
-            staged.unlink(missing_ok=True)
+        with self.atomic_write(name) as partial:
+            partial.write_bytes(data)
 
     def delete(self, name: str) -> None:
         """Remove a file; nothing happens if it is not there."""
@@ -127,8 +118,7 @@ class Store:
     def remove_partials(self) -> None:
         """Clear away what a killed run left half written. Only for the one who holds the folder's lock."""
         if self.local is not None:
-            for path in self.local.glob(f".*{_PARTIAL}"):
-                path.unlink(missing_ok=True)
+            files.remove_partials(self.local)
 
     def free_bytes(self) -> int | None:
         """Free space where results go, None where nobody knows."""

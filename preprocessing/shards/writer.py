@@ -122,23 +122,19 @@ def write_shard(
     A clip that fails costs its row only. Raises UserError if there is no space left, OSError for other troubles of
     the disk.
     """
-    staged = store.stage(plan.tar)
     rows: list[dict[str, Any]] = []
     try:
-        with open(staged, "wb") as file:
+        with store.atomic_write(plan.tar) as partial, open(partial, "wb") as file:
             tar = TarStream(file)
             for position, clip in enumerate(plan.clips):
                 rows.append(_write_clip(tar, plan, position, clip, root, spec, limits, drop_damaged))
             sha256 = tar.close()
-        store.commit(staged, plan.tar)
         record = _record(plan, rows, tar.offset, sha256)
         store.write(_rows_file(rows, record, spec), plan.rows)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"no space left for {store.url}/{plan.tar}: free some and start again") from None
         raise
-    finally:
-        staged.unlink(missing_ok=True)
     return record
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -116,14 +117,16 @@ def test_no_space_left_is_told(folder_root: Path, tmp_path: Path) -> None:
     _, clips = find_dataset("folder").read_clips(folder_root)
 
     class FullStore(Store):
-        def stage(self, name: str) -> Path:
-            path = super().stage(name)
-            path.symlink_to("/dev/full")  # a link, for what was staged is removed in the end
-            return path
+        @contextmanager
+        def atomic_write(self, name: str) -> Iterator[Path]:
+            with super().atomic_write(name) as partial:
+                partial.symlink_to("/dev/full")  # a link, for what is half written is removed in the end
+                yield partial
 
     (plan,) = plan_shards(clips[:2], [1, 1], 4)
     with pytest.raises(UserError, match=r"no space left for .*train-000000.tar: free some"):
         write_shard(plan, folder_root, SPEC, FullStore(tmp_path / "out"))
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_estimate_is_near_the_truth(local_ray: None, folder_root: Path, tmp_path: Path) -> None:

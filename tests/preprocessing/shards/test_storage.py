@@ -14,6 +14,7 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from preprocessing.datasets import find_dataset
+from preprocessing.files import partial_path
 from preprocessing.schema import ExtractionSpec, UserError
 from preprocessing.shards.contact_sheet import contact_sheet
 from preprocessing.shards.index import build_index, mapped_index, read_index
@@ -86,11 +87,10 @@ def test_bad_urls_are_told(tmp_path: Path) -> None:
 
 def test_what_is_put_appears_whole(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    staged = store.stage("a.bin")
-    staged.write_bytes(b"half")
-    assert store.sizes() == {}
-    store.commit(staged, "a.bin")
+    with store.atomic_write("a.bin") as partial:
+        partial.write_bytes(b"half")
+        assert store.sizes() == {}
     assert store.sizes() == {"a.bin": 4}
-    store.stage("b.bin").write_bytes(b"left by a killed run")
+    partial_path(tmp_path / "b.bin").write_bytes(b"left by a killed run")
     store.remove_partials()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin"]
