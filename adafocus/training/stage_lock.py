@@ -1,9 +1,9 @@
-"""Whose turn a stage is: of several processes, on one machine or many, that need it at once, one trains it.
+"""A lock on a stage: of several processes, on one machine or many, that need it at once, one trains it.
 
-A claim is a file beside the results that its holder touches every few seconds. It ends with its holder: at once if that
-was a process of the same machine, else when nobody has touched it for LEASE_S on the clock of whoever waits, so that
-machines need not agree on the time. All that the storage has to offer is that of several machines that make a file with
-O_EXCL one succeeds (any POSIX file system, NFS since version 3).
+The lock is a file beside the results that its holder touches every few seconds. It ends with its holder: at once if
+that was a process of the same machine, else when nobody has touched it for LEASE_S on the clock of whoever waits, so
+that machines need not agree on the time. All that the storage has to offer is that of several machines that make a file
+with O_EXCL one succeeds (any POSIX file system, NFS since version 3).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from adafocus import distributed
 log = logging.getLogger(__name__)
 
 LEASE_S = 60.0
-"""After so long without a sign of life a claim on another machine is void."""
-TURN_S = 20.0
-"""How long the workers of a group wait before they ask each other again: below any time-out of a process group."""
+"""A lock that a process of another machine holds is void after so long without a sign of life."""
+POLL_S = 20.0
+"""How long the workers of a group wait for a lock before they talk to each other: below any time-out of theirs."""
 
 
-class ClaimLostError(RuntimeError):
-    """This process was silent for so long that another one took its stage over."""
+class StageLockLostError(RuntimeError):
+    """Another process has taken the stage over, because this one was silent for so long."""
 
 
-class Claim:
-    """A named claim below `runs`. Taken by one process; a group's rank 0 takes it for the group (`holding`)."""
+class StageLock:
+    """A named lock below `runs`. Taken by one process; a group's rank 0 takes it for the group (`holding`)."""
 
     def __init__(self, runs: Path, name: str) -> None:
         self.name = name
@@ -41,7 +41,7 @@ class Claim:
         self._lease = SoftFileLease(folder / f"{name}.lock", lease_duration=LEASE_S, thread_local=False)
 
     def acquire(self, timeout_s: float = 0) -> bool:
-        """Take the claim, or return False if somebody else has it for all of `timeout_s`."""
+        """Take the lock, or return False if somebody else has it for all of `timeout_s`."""
         try:
             self._lease.acquire(timeout=timeout_s, poll_interval=0.1)
         except Timeout:
@@ -49,23 +49,23 @@ class Claim:
         return True
 
     def take(self) -> bool:
-        """Take the claim unless whoever has it is alive, which of another machine is known after LEASE_S."""
+        """Take the lock unless whoever has it is alive, which of another machine is known after LEASE_S."""
         if self.acquire(0.5):
             return True
         owner = self._lease.owner
         if owner is not None and owner.hostname == socket.gethostname():
             return False
-        log.info("%s is claimed by %s: waiting %.0f s to see whether it lives", self.name, self.holder, LEASE_S)
+        log.info("%s is locked by %s: waiting %.0f s to see whether it lives", self.name, self.holder, LEASE_S)
         return self.acquire(LEASE_S + 5)
 
     def release(self) -> None:
-        """Let go of the claim."""
+        """Let go of the lock."""
         self._lease.release()
 
     def check(self) -> None:
-        """Raise ClaimLostError if somebody else has taken it."""
+        """Raise StageLockLostError if somebody else has taken it."""
         if self._lease.compromise is not None:
-            raise ClaimLostError(f"{self.name} was taken over by another process: {self._lease.compromise.reason}")
+            raise StageLockLostError(f"{self.name} was taken over by another process: {self._lease.compromise.reason}")
 
     @property
     def holder(self) -> str:
@@ -85,15 +85,15 @@ class Claim:
 
 
 @contextlib.contextmanager
-def holding(claim: Claim) -> Iterator[Claim]:
-    """Hold a claim, waiting for it as long as it takes. In a group rank 0 holds it, and the others wait with it."""
-    told = False
-    while not distributed.agree(distributed.rank() == 0 and claim.acquire(TURN_S if told else 0.5)):
-        if not told and distributed.rank() == 0:
-            log.info("%s is being trained by %s: waiting for it", claim.name, claim.holder or "another process")
-        told = True
+def holding(lock: StageLock) -> Iterator[StageLock]:
+    """Hold a lock, waiting for it as long as it takes. In a group rank 0 holds it, and the others wait with it."""
+    waited = False
+    while not distributed.agree(distributed.rank() == 0 and lock.acquire(POLL_S if waited else 0.5)):
+        if not waited and distributed.rank() == 0:
+            log.info("%s is being trained by %s: waiting for it", lock.name, lock.holder or "another process")
+        waited = True
     try:
-        yield claim
+        yield lock
     finally:
         if distributed.rank() == 0:
-            claim.release()
+            lock.release()

@@ -13,7 +13,7 @@ from pathlib import Path
 from adafocus import checkpoint, distributed
 from adafocus.config.schema import Config
 from adafocus.data.loader import ClipLoader
-from adafocus.training.stage_lock import Claim, holding
+from adafocus.training.stage_lock import StageLock, holding
 from adafocus.training.trainer import EpochReport, Options, Report, StageTrainer, stage_folder
 
 log = logging.getLogger(__name__)
@@ -31,17 +31,17 @@ def run_stage(
     """Train one stage, or find it finished. Returns the folder with its weights and meta.json.
 
     The stages before it must be finished. Raises UserError if they are not, NonFiniteLossError if training diverges,
-    ClaimLostError if this process slept for so long that another one took the stage over.
+    StageLockLostError if this process slept for so long that another one took the stage over.
     """
     digest = ClipLoader.digest_of(shards)
     folder = stage_folder(name, config, runs, digest)
     if not _finished(folder):
-        with holding(Claim(runs, folder.name)) as claim:
-            if not _finished(folder):  # else whoever held the claim before has finished it
+        with holding(StageLock(runs, folder.name)) as lock:
+            if not _finished(folder):  # else whoever held the lock before has finished it
 
                 def checked(row: EpochReport) -> None:
                     report(row)
-                    claim.check()
+                    lock.check()
 
                 StageTrainer(name, config, shards, runs, folder, digest, options, checked).train()
                 return folder

@@ -18,7 +18,7 @@ from ray import tune
 from adafocus import checkpoint
 from adafocus.data.loader import ClipLoader
 from adafocus.divergence import DivergedError
-from adafocus.training.stage_lock import Claim
+from adafocus.training.stage_lock import StageLock
 from adafocus.training.trainer import EpochReport
 from pipelines.ray_runtime.resources import fit_machines, largest, started_here, total_of
 from pipelines.ray_runtime.session import ray_session
@@ -57,15 +57,15 @@ def run_sweep(sweep: Sweep) -> Outcome:
     sweep.check()
     info, digest = ClipLoader.describe(sweep.places.shards)
     tracker = sweep.places.tracker()
-    claim = Claim(sweep.places.runs, f"sweep-{sweep.name}")
-    if not claim.take():
-        raise UserError(f"sweep {sweep.name!r} is running already: {claim.holder} has it")
+    lock = StageLock(sweep.places.runs, f"sweep-{sweep.name}")
+    if not lock.take():
+        raise UserError(f"sweep {sweep.name!r} is running already: {lock.holder} has it")
     try:
         sweep = continued(sweep, digest)
         sweep.save()
         return _Driver(sweep, tracker, info).run()
     finally:
-        claim.release()
+        lock.release()
 
 
 class _Driver:

@@ -19,7 +19,7 @@ from typing import Any
 from adafocus import checkpoint
 from adafocus.config.schema import STAGES, flatten, from_flat, override, stage_reads
 from adafocus.data.loader import ClipLoader
-from adafocus.training.stage_lock import LEASE_S, Claim
+from adafocus.training.stage_lock import LEASE_S, StageLock
 from adafocus.training.trainer import stage_folder
 from pipelines.sweeps.sweep import Sweep, load_sweep
 from pipelines.tracking.client import Kind, MlflowRun
@@ -48,8 +48,8 @@ class Stored:
         return f"{TUNE}/{self.folder.name}" if self.of_tune else self.folder.name
 
     @property
-    def claim(self) -> str:
-        """Name of the claim that whoever works in it holds."""
+    def lock_name(self) -> str:
+        """Name of the lock that whoever works in it holds."""
         return f"sweep-{self.folder.name}" if self.of_tune else self.folder.name.removesuffix(".partial")
 
     @property
@@ -91,7 +91,7 @@ def list_stored(places: Places) -> list[Stored]:
     found = [Stored(folder, _num_bytes(folder), _users(folder, tracked, fits), "") for folder in folders]
     of_tune = sorted(path for path in (places.runs / TUNE).glob("*") if path.is_dir())
     found += [Stored(folder, _num_bytes(folder), (), "") for folder in of_tune]
-    return [replace(each, holder=Claim(places.runs, each.claim).holder) for each in found]
+    return [replace(each, holder=StageLock(places.runs, each.lock_name).holder) for each in found]
 
 
 def find_stored(places: Places, name: str) -> Stored:
@@ -118,11 +118,11 @@ def prune(places: Places, wanted: Sequence[Stored]) -> list[Stored]:
         )
     removed = []
     for stored in (now[each.folder] for each in wanted if each.folder in now):
-        claim = Claim(places.runs, stored.claim)
-        if not stored.can_go or not claim.acquire(LEASE_S + 5):
+        lock = StageLock(places.runs, stored.lock_name)
+        if not stored.can_go or not lock.acquire(LEASE_S + 5):
             continue
         try:
-            # Again, for waiting for the claim may have taken long; now nobody else can finish or begin it.
+            # Again, for waiting for the lock may have taken long; now nobody else can finish or begin it.
             if not stored.folder.exists() or (
                 stored.finished and _users(stored.folder, _tracked(places), _Records(places))
             ):
@@ -132,7 +132,7 @@ def prune(places: Places, wanted: Sequence[Stored]) -> list[Stored]:
             shutil.rmtree(stored.folder)
             removed.append(stored)
         finally:
-            claim.release()
+            lock.release()
     return removed
 
 

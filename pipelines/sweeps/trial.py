@@ -24,7 +24,7 @@ from ray import tune
 from adafocus import checkpoint, distributed
 from adafocus.config.schema import STAGES, Config, override
 from adafocus.data.loader import ClipLoader
-from adafocus.training.stage_lock import ClaimLostError
+from adafocus.training.stage_lock import StageLockLostError
 from adafocus.training.trainer import EpochReport, first_epoch
 from pipelines.sweeps.space import Point
 from pipelines.sweeps.sweep import Sweep, show_point
@@ -72,7 +72,7 @@ def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
             folder = sweep.folders(point, digest)[-1]
             complete(run, folder, places)
             run.finish()
-    except (ClaimLostError, WorkersDiedError, OutageError):
+    except (StageLockLostError, WorkersDiedError, OutageError):
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"

@@ -14,7 +14,7 @@ from adafocus.checkpoint import Meta
 from adafocus.config.schema import STAGES, Config, stage_key
 from adafocus.data.loader import ClipLoader
 from adafocus.interop import reference_checkpoints
-from adafocus.training.stage_lock import Claim
+from adafocus.training.stage_lock import StageLock
 from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
 from preprocessing.shards.index import read_index
 from preprocessing.shards.storage import Store
@@ -57,15 +57,15 @@ def commit(runs: Path, imported: reference_checkpoints.Imported, meta: Meta) -> 
             "this is a finished model, behind which no stage follows: give --out, or --stage ppo to finetune it again"
         )
     folder = runs / f"{meta.stage}-{meta.key}"
-    claim = Claim(runs, folder.name)
-    if not claim.take():
-        raise UserError(f"{folder} is being trained by {claim.holder}")
+    lock = StageLock(runs, folder.name)
+    if not lock.take():
+        raise UserError(f"{folder} is being trained by {lock.holder}")
     try:
         if (folder / checkpoint.META).exists():
             raise UserError(f"{folder} is there already: take another folder for --runs, or remove it")
         return save(folder, imported, meta)
     finally:
-        claim.release()
+        lock.release()
 
 
 def parts_of(meta: Meta) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""Claims on a stage: one process has it, the others wait, and one that died does not block them."""
+"""Locks on a stage: one process has it, the others wait, and one that died does not block them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import torch.multiprocessing as mp
 
 from adafocus import distributed
 from adafocus.config.schema import Config
-from adafocus.training import stage_lock as claims
+from adafocus.training import stage_lock as locks
 from adafocus.training import stage_runner
-from adafocus.training.stage_lock import Claim, ClaimLostError, holding
+from adafocus.training.stage_lock import StageLock, StageLockLostError, holding
 from adafocus.training.trainer import EpochReport, Options
 
 
 def hold(runs: Path, seconds: float) -> None:
-    with holding(Claim(runs, "s")):
+    with holding(StageLock(runs, "s")):
         (runs / f"{os.getpid()}.in").touch()
         time.sleep(seconds)
 
@@ -39,15 +39,15 @@ def test_a_holder_that_is_killed_makes_room_at_once(tmp_path: Path) -> None:
     process = multiprocessing.get_context("spawn").Process(target=hold, args=(tmp_path, 600))
     process.start()
     wait_for(lambda: list(tmp_path.glob("*.in")))
-    claim = Claim(tmp_path, "s")
-    assert claim.holder.startswith(f"process {process.pid} on ")
-    assert not claim.acquire(0.3)
+    lock = StageLock(tmp_path, "s")
+    assert lock.holder.startswith(f"process {process.pid} on ")
+    assert not lock.acquire(0.3)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     started = time.monotonic()
-    assert claim.acquire(5) and time.monotonic() - started < 2
-    claim.release()
-    assert claim.holder == ""
+    assert lock.acquire(5) and time.monotonic() - started < 2
+    lock.release()
+    assert lock.holder == ""
 
 
 def foreign(path: Path, duration: float) -> None:
@@ -59,32 +59,32 @@ def foreign(path: Path, duration: float) -> None:
 
 def test_a_machine_that_died_blocks_for_the_length_of_a_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even if its clock was a day ahead: only the waiting machine's clock counts."""
-    monkeypatch.setattr(claims, "LEASE_S", 1.5)
+    monkeypatch.setattr(locks, "LEASE_S", 1.5)
     marker = tmp_path / ".locks" / "s.lock"
     foreign(marker, 1.5)
     os.utime(marker, (time.time() + 86400,) * 2)
-    claim, started = Claim(tmp_path, "s"), time.monotonic()
-    assert claim.holder == "process 1 on elsewhere"
-    assert not claim.acquire(0.5)
-    assert claim.acquire(10)
+    lock, started = StageLock(tmp_path, "s"), time.monotonic()
+    assert lock.holder == "process 1 on elsewhere"
+    assert not lock.acquire(0.5)
+    assert lock.acquire(10)
     assert 1.4 < time.monotonic() - started < 6
-    claim.release()
+    lock.release()
 
 
-def test_a_claim_is_taken_from_the_dead_and_left_to_the_living(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "LEASE_S", 1.5)
+def test_a_lock_is_taken_from_the_dead_and_left_to_the_living(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "LEASE_S", 1.5)
     foreign(tmp_path / ".locks" / "s.lock", 1.5)
-    mine = Claim(tmp_path, "s")
+    mine = StageLock(tmp_path, "s")
     assert mine.take(), "the other machine was silent for the length of a lease"
     started = time.monotonic()
-    assert not Claim(tmp_path, "s").take() and time.monotonic() - started < 1.4, (
+    assert not StageLock(tmp_path, "s").take() and time.monotonic() - started < 1.4, (
         "this process lives, as is plain at once"
     )
     mine.release()
 
 
 def test_a_machine_that_lives_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "LEASE_S", 1.0)
+    monkeypatch.setattr(locks, "LEASE_S", 1.0)
     marker = tmp_path / ".locks" / "s.lock"
     foreign(marker, 1.0)
     alive = threading.Event()
@@ -96,25 +96,25 @@ def test_a_machine_that_lives_is_waited_for(tmp_path: Path, monkeypatch: pytest.
     thread = threading.Thread(target=beat)
     thread.start()
     try:
-        assert not Claim(tmp_path, "s").acquire(3)
+        assert not StageLock(tmp_path, "s").acquire(3)
     finally:
         alive.set()
         thread.join()
 
 
-def test_a_holder_whose_claim_was_taken_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "LEASE_S", 0.6)
-    claim = Claim(tmp_path, "s")
-    assert claim.acquire()
-    claim.check()
+def test_a_holder_whose_lock_was_taken_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "LEASE_S", 0.6)
+    lock = StageLock(tmp_path, "s")
+    assert lock.acquire()
+    lock.check()
     marker = tmp_path / ".locks" / "s.lock"
     marker.unlink()
     foreign(marker, 0.6)
-    wait_for(lambda: claim._lease.compromise is not None, 10)
-    with pytest.raises(ClaimLostError, match="s was taken over by another process"):
-        claim.check()
-    claim.release()
-    assert marker.exists(), "the other one's claim is not ours to end"
+    wait_for(lambda: lock._lease.compromise is not None, 10)
+    with pytest.raises(StageLockLostError, match="s was taken over by another process"):
+        lock.check()
+    lock.release()
+    assert marker.exists(), "the other one's lock is not ours to end"
 
 
 def train_noting(runs: Path, config: Config, shards: str, name: str) -> None:
@@ -150,8 +150,8 @@ def worker(rank: int, port: int, runs: Path) -> None:
     import torch.distributed as dist
 
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    claims.TURN_S = 0.5
-    with holding(Claim(runs, "s")):
+    locks.POLL_S = 0.5
+    with holding(StageLock(runs, "s")):
         seen = distributed.gather((runs / "freed").exists())
     (runs / f"rank{rank}").write_text(str(seen))
     dist.destroy_process_group()
@@ -159,13 +159,13 @@ def worker(rank: int, port: int, runs: Path) -> None:
 
 def test_a_group_waits_together(tmp_path: Path, free_port: int) -> None:
     """Longer than a turn, so that the workers ask each other again and again."""
-    claim = Claim(tmp_path, "s")
-    assert claim.acquire()
+    lock = StageLock(tmp_path, "s")
+    assert lock.acquire()
 
     def free() -> None:
         time.sleep(8)
         (tmp_path / "freed").touch()
-        claim.release()
+        lock.release()
 
     thread = threading.Thread(target=free)
     thread.start()

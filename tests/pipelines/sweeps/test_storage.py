@@ -10,7 +10,7 @@ import pytest
 
 from adafocus.checkpoint import read_meta
 from adafocus.config.schema import STAGES, Config, from_flat, override
-from adafocus.training.stage_lock import Claim
+from adafocus.training.stage_lock import StageLock
 from adafocus.training.stage_runner import run_stage
 from adafocus.training.trainer import Options, stage_folder
 from pipelines.cli.main import main
@@ -69,14 +69,14 @@ def test_every_stage_is_listed_with_who_uses_it(places: Places) -> None:
 
 def test_what_is_being_trained_stays(places: Places) -> None:
     partial = list_stored(places)[-1]
-    claim = Claim(places.runs, partial.folder.stem)
-    assert claim.acquire()
+    lock = StageLock(places.runs, partial.folder.stem)
+    assert lock.acquire()
     try:
         (held,) = [each for each in list_stored(places) if each.folder == partial.folder]
         assert held.status.startswith("being trained by process ") and not held.can_go
         assert prune(places, [held]) == []
     finally:
-        claim.release()
+        lock.release()
 
 
 def test_a_store_that_knows_nothing_of_these_stages_is_not_believed(places: Places, tmp_path: Path) -> None:
@@ -98,17 +98,17 @@ def test_what_comes_into_use_while_the_question_stands_stays(places: Places) -> 
         places.tracker().client.delete_run(run.run_id)
 
 
-def test_what_comes_into_use_while_its_claim_is_awaited_stays(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_comes_into_use_while_its_lock_is_awaited_stays(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     (free,) = [each for each in list_stored(places) if each.finished and each.can_go]
-    acquire, made = Claim.acquire, []
+    acquire, made = StageLock.acquire, []
 
-    def slowly(self: Claim, timeout_s: float = 0) -> bool:
+    def slowly(self: StageLock, timeout_s: float = 0) -> bool:
         if timeout_s > 1:  # somebody had it for a while, finished the stage and let go
             made.append(places.tracker().run("synthetic", "trial", "late", sweep="mine", trial="later"))
             made[0].tags({"stages": free.folder.name})
         return acquire(self, timeout_s)
 
-    monkeypatch.setattr(Claim, "acquire", slowly)
+    monkeypatch.setattr(StageLock, "acquire", slowly)
     try:
         assert prune(places, [free]) == [] and free.folder.exists() and made
     finally:
@@ -143,13 +143,13 @@ def test_files_of_ray_tune_go_when_their_sweep_does_not_run(places: Places) -> N
     state.write_text("x" * 100)
     found = find_stored(places, "tune/ended")
     assert found.can_go and found.num_bytes == 100 and "sweep that ended" in found.status
-    claim = Claim(places.runs, "sweep-ended")
-    assert claim.acquire()
+    lock = StageLock(places.runs, "sweep-ended")
+    assert lock.acquire()
     try:
         held = find_stored(places, "tune/ended")
         assert not held.can_go and "in use by process" in held.status and prune(places, [found]) == []
     finally:
-        claim.release()
+        lock.release()
     assert prune(places, [found]) == [found] and not found.folder.exists()
 
 
