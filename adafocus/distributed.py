@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-
-from adafocus.allocator import keep_freed_memory
-from preprocessing.schema import UserError
 
 
 def rank() -> int:
@@ -62,27 +58,3 @@ def barrier() -> None:
     """Wait for the other workers."""
     if world_size() > 1:
         dist.barrier()
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is the local CUDA device of this worker if there is one, else Apple's, else the CPU.
-
-    A process that computes on the CPU keeps the memory that it frees (`keep_freed_memory`). Raises UserError for a
-    device that does not exist here.
-    """
-    device = _find_device(name)
-    if device.type == "cpu":
-        keep_freed_memory()
-    return device
-
-
-def _find_device(name: str) -> torch.device:
-    if name != "auto":
-        try:
-            return torch.empty(0, device=name).device
-        except (RuntimeError, AssertionError) as error:  # the second if torch was built without it
-            reason = str(error).splitlines()[0].partition(". ")[0]
-            raise UserError(f"there is no device {name!r} here: {reason}") from None
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -25,7 +25,7 @@ from adafocus.config.schema import Precision
 from adafocus.data.batches import evaluation_clip
 from adafocus.data.sampling import Pad, evaluation_frames
 from adafocus.data.transforms import evaluation_view
-from adafocus.distributed import pick_device
+from adafocus.devices import pick_device
 from adafocus.evaluation import multiply_adds
 from adafocus.evaluation.evaluate import clip_corners
 from adafocus.inference.online import OnlineClip

@@ -22,11 +22,14 @@ from adafocus.config.schema import STAGES as STAGE_NAMES
 from adafocus.config.schema import Config, OptimConfig, stage_key
 from adafocus.data.clip_table import evaluation_split
 from adafocus.data.loader import ClipLoader
+from adafocus.devices import pick_device
 from adafocus.divergence import DivergedError
 from adafocus.evaluation.evaluate import Look, evaluate
 from adafocus.models.adafocus import build_model
 from adafocus.stages import STAGES, Stage
-from adafocus.training.steps import LossWatch, lr_factor, scaling_line, seed_step
+from adafocus.training.loss_watch import LossWatch
+from adafocus.training.schedules import lr_factor, scaling_line
+from adafocus.training.seeding import seed_step
 from adafocus.training.update import Updater
 from preprocessing.schema import UserError
 
@@ -110,7 +113,7 @@ class StageTrainer:
     ) -> None:
         self.name, self.config, self.options, self.report = name, config, options, report
         self.folder, self.partial, self.digest = folder, folder.with_suffix(".partial"), digest
-        self.device = distributed.pick_device(options.device)
+        self.device = pick_device(options.device)
         self.settings = getattr(config, name)
         workers = distributed.world_size() * self.settings.accumulate
         if self.settings.batch_size % workers:

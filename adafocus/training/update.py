@@ -16,7 +16,7 @@ from torch import nn
 from adafocus.data.loader import Batch
 from adafocus.models.acceleration import DTYPES
 from adafocus.stages.stage import Collected, Logs, Stage
-from adafocus.training.steps import LossWatch
+from adafocus.training.loss_watch import LossWatch
 
 MicroBatch = tuple[list[str], Collected]
 """Clip ids, and what `Stage.collect` made of the clips."""

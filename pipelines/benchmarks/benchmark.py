@@ -15,7 +15,7 @@ from adafocus.checkpoint import Meta
 from adafocus.config.schema import Precision, from_flat
 from adafocus.data.clip_table import evaluation_split
 from adafocus.data.loader import ClipLoader
-from adafocus.distributed import pick_device
+from adafocus.devices import pick_device
 from adafocus.evaluation import multiply_adds
 from adafocus.evaluation.evaluate import Look, Predictions, evaluate
 from adafocus.evaluation.linear_probe import linear_probe

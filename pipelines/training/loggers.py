@@ -13,7 +13,7 @@ import torch
 from adafocus import checkpoint
 from adafocus.config.schema import STAGES, Config, flatten, from_flat
 from adafocus.data.loader import ClipLoader
-from adafocus.distributed import pick_device
+from adafocus.devices import pick_device
 from adafocus.evaluation import metrics
 from adafocus.training.trainer import stage_folder
 from pipelines.reporting.published import rows_of

@@ -22,7 +22,7 @@ from adafocus.data.batches import Batch
 from adafocus.models.adafocus import AdaFocus
 from adafocus.models.crop import random_corners
 from adafocus.stages import STAGES, reinforcement
-from adafocus.training.steps import LossWatch
+from adafocus.training.loss_watch import LossWatch
 from adafocus.training.update import Updater
 
 TARGETS = {"float32": 1.8, "bf16": 3.0}

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adafocus.allocator import keep_freed_memory
 from adafocus.config.schema import override
+from adafocus.devices import keep_freed_memory
 from adafocus.models.adafocus import AdaFocus, build_model
 from pipelines.recipes.recipes import RECIPES
 

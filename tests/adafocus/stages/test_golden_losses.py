@@ -18,7 +18,7 @@ from adafocus.config.schema import Config, override
 from adafocus.data.batches import Batch
 from adafocus.models.adafocus import build_model
 from adafocus.stages import STAGES
-from adafocus.training.steps import seed_step
+from adafocus.training.seeding import seed_step
 from pipelines.recipes.recipes import RECIPES
 
 FILE = Path(__file__).parents[2] / "golden" / "losses.json"

@@ -14,7 +14,8 @@ from adafocus.data.batches import Batch
 from adafocus.evaluation.evaluate import patch_holds
 from adafocus.models.adafocus import AdaFocus, Patches, build_model
 from adafocus.stages import STAGES
-from adafocus.training.steps import LossWatch, seed_step
+from adafocus.training.loss_watch import LossWatch
+from adafocus.training.seeding import seed_step
 from adafocus.training.update import Updater
 from pipelines.recipes.recipes import demo
 

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file
 
 from adafocus import checkpoint
-from adafocus.config.schema import Config, OptimConfig, override
+from adafocus.config.schema import Config, override
 from adafocus.data.loader import ClipLoader
 from adafocus.divergence import DivergedError
 from adafocus.models.adafocus import build_model
 from adafocus.stages import STAGES
 from adafocus.stages.stage import TRAINABLE, prefix_loss
+from adafocus.training.loss_watch import NonFiniteLossError
 from adafocus.training.stage_runner import run_stage
-from adafocus.training.steps import CHECK_EVERY, LossWatch, NonFiniteLossError, lr_factor, seed_step
 from adafocus.training.trainer import EpochReport, Options
 from adafocus.training.update import Updater
 from helpers.tiny import TRIMMED
@@ -245,14 +245,6 @@ def test_weights_that_are_not_finite_are_not_committed(
     assert not list(tmp_path.glob("pretrain-*/meta.json"))
 
 
-def test_watch_names_the_batch() -> None:
-    watch = LossWatch()
-    watch.add(torch.tensor(1.0), ["fine"])
-    watch.add(torch.tensor(math.inf), ["bad", "worse"])
-    with pytest.raises(NonFiniteLossError, match="the loss is inf on the batch of clips bad, worse"):
-        watch.check()
-
-
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_lower_precision_trains(precision: str, tiny_config: Config, synthetic_shards: str, tmp_path: Path) -> None:
     changes = SMALL | {"data.num_frames": 2, "data.num_focus_frames": 2} if precision == "fp16" else {}
@@ -279,34 +271,6 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(
         train("pretrain", override(tiny_config, {"pretrain.accumulate": 3}), synthetic_shards, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("schedule", "epoch", "fraction", "factor"),
-    [
-        ("constant", 3, 0.5, 1.0),
-        ("cosine", 0, 0.9, 1.0),
-        ("cosine", 5, 0.9, 0.5),
-        ("cosine_step", 5, 0.0, 0.5),
-        ("cosine_step", 9, 1.0, 0.0),
-        ("step", 1, 0.9, 1.0),
-        ("step", 2, 0.0, 0.1),
-        ("step", 8, 0.5, 0.01),
-    ],
-)
-def test_learning_rate(schedule: str, epoch: int, fraction: float, factor: float) -> None:
-    settings = OptimConfig(epochs=10, schedule=schedule, milestones=(2, 4))
-    assert lr_factor(settings, epoch, fraction) == pytest.approx(factor, abs=1e-9)
-
-
-def test_learning_rate_rises_linearly_at_the_start() -> None:
-    settings = OptimConfig(epochs=10, warmup_epochs=2, schedule="constant")
-    assert [lr_factor(settings, epoch, half) for epoch, half in ((0, 0.5), (1, 0), (1, 0.5), (2, 0))] == [
-        0.25,
-        0.5,
-        0.75,
-        1.0,
-    ]
-
-
 def test_prefix_loss_is_the_mean_over_clips_and_prefixes() -> None:
     logits = torch.log(torch.tensor([[[0.5, 0.5], [0.25, 0.75]], [[0.1, 0.9], [0.8, 0.2]]]))
     expected = -sum(math.log(p) for p in (0.5, 0.75, 0.1, 0.8)) / 4
@@ -319,21 +283,3 @@ def test_one_of_several_labels_is_drawn(tiny_config: Config) -> None:
     drawn = torch.stack([stage.draw_labels(labels) for _ in range(200)])
     assert drawn[:, 0].unique().tolist() == [3]
     assert drawn[:, 1].unique().tolist() == [1, 2] and 60 < (drawn[:, 1] == 1).sum() < 140
-
-
-def test_seeds_differ_by_step_stage_and_epoch() -> None:
-    draws = set()
-    for step in ((0, "ppo", 0, 0), (0, "ppo", 0, 1), (0, "ppo", 1, 0), (0, "warmup", 0, 0), (1, "ppo", 0, 0)):
-        seed_step(*step)
-        draws.add(torch.rand(1).item())
-    assert len(draws) == 5
-
-
-def test_losses_are_looked_at_now_and_then() -> None:
-    watch = LossWatch()
-    with pytest.raises(NonFiniteLossError, match="clips 7"):
-        for step in range(CHECK_EVERY):
-            for part in range(3):  # micro-batches, or passes
-                watch.add(torch.tensor(math.nan if (step, part) == (7, 2) else 1.0), [str(step)])
-            watch.end_step()
-    assert step == CHECK_EVERY - 1

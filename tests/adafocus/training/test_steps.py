@@ -13,7 +13,7 @@ from adafocus.data.batches import Batch
 from adafocus.models import fuse
 from adafocus.models.adafocus import build_model
 from adafocus.stages import STAGES
-from adafocus.training.steps import LossWatch
+from adafocus.training.loss_watch import LossWatch
 from adafocus.training.update import Updater
 from pipelines.benchmarks.profiling import TensorMemory
 from pipelines.recipes.recipes import RECIPES

@@ -14,7 +14,8 @@ from adafocus.models.adafocus import build_model
 from adafocus.stages import STAGES
 from adafocus.stages.ppo import PPO
 from adafocus.stages.stage import Stage
-from adafocus.training.steps import LossWatch, seed_step
+from adafocus.training.loss_watch import LossWatch
+from adafocus.training.seeding import seed_step
 from adafocus.training.update import Updater
 from pipelines.benchmarks.profiling import TensorMemory
 from pipelines.recipes.recipes import RECIPES

@@ -19,7 +19,7 @@ from adafocus.config.schema import Config, OptimConfig, override
 from adafocus.data.batches import Batch
 from adafocus.models.adafocus import build_model
 from adafocus.stages import STAGES
-from adafocus.training.steps import lr_factor, scaling_line
+from adafocus.training.schedules import lr_factor, scaling_line
 from pipelines.cli.main import main
 from pipelines.recipes.recipes import RECIPES, find_recipe, scale_rates
 from preprocessing.schema import UserError

@@ -8,7 +8,7 @@ import sys
 
 FAULTS = """
 import resource, torch
-from adafocus.distributed import pick_device
+from adafocus.devices import pick_device
 if {kept}: pick_device("cpu")
 def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def work():
