@@ -1,4 +1,4 @@
-"""The clips that explain a benchmark: predictions of a split in, a page of best, worst and most uncertain clips out."""
+"""The gallery of a benchmark: a page of the best, the worst and the most uncertain clips of the evaluation split."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from torch import Tensor
 from adafocus.config.schema import Precision
 from adafocus.data.clip_table import ClipTable, evaluation_split
 from adafocus.evaluation.evaluate import Predictions
+from adafocus.inference.packed_clips import packed_clip
 from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.models.adafocus import Patches
 from pipelines.benchmarks.benchmark import Benchmark
-from pipelines.serving.export import packed_clip
 from pipelines.tracking.client import Run
-from pipelines.visualize.explain import seen_of
-from pipelines.visualize.explain_page import Explained, page
+from pipelines.visualize.explain_page import PredictedClip, Section, page
 
 log = logging.getLogger(__name__)
 
 GALLERY = "gallery.html"
 
 
-def choose(predicted: Predictions, count: int) -> dict[str, list[str]]:
+def select_clips(predicted: Predictions, count: int) -> dict[str, list[str]]:
     """Clip ids by heading, `count` each: surest of the right class, surest of a wrong one, and undecided.
 
     A clip with several classes counts as right with any of them.
@@ -36,19 +35,19 @@ def choose(predicted: Predictions, count: int) -> dict[str, list[str]]:
     right_N = (labels_NL == best_N.indices[:, None]).any(1)
     entropy_N = -(prob_NK * prob_NK.clamp_min(1e-12).log()).sum(-1)
 
-    def ids(score_N: Tensor, among_N: Tensor) -> list[str]:
+    def highest(score_N: Tensor, among_N: Tensor) -> list[str]:
         order = score_N.where(among_N, -torch.inf).argsort(descending=True, stable=True)
         kept = order[: min(count, int(among_N.sum()))]
         return [predicted.clip_ids[number] for number in kept.tolist()]
 
     return {
-        "Best: right, and most sure of it": ids(best_N.values, right_N),
-        "Worst: wrong, and most sure of it": ids(best_N.values, ~right_N),
-        "Most uncertain": ids(entropy_N, torch.ones_like(right_N)),
+        "Best: right, and most sure of it": highest(best_N.values, right_N),
+        "Worst: wrong, and most sure of it": highest(best_N.values, ~right_N),
+        "Most uncertain": highest(entropy_N, torch.ones_like(right_N)),
     }
 
 
-def gallery(
+def gallery_page(
     folder: Path,
     shards: str,
     predicted: Predictions,
@@ -57,21 +56,23 @@ def gallery(
     precision: Precision = "float32",
     patches: Patches = "policy",
 ) -> str:
-    """The page, as HTML, of a checkpoint's predictions on the evaluation split of its data set."""
+    """The page as HTML. `predicted` decides which clips are shown; for the pictures they are predicted once more."""
     model = AdaFocusPredictor(folder, shards=shards, precision=precision, patches=patches)
     table = ClipTable(shards, evaluation_split(shards))
     number_of = {clip_id: number for number, clip_id in enumerate(table.clip_ids)}
 
-    def explained(clip_id: str) -> Explained:
+    def predict(clip_id: str) -> PredictedClip:
         number = number_of[clip_id]
         clip = packed_clip(model, table, number)
-        found = model.predict_frames(clip)
+        prediction = model.predict_frames(clip)
         names = [model.class_names[label] for label in table.labels(number)]
-        said = found.top(1)[0][0]
-        return seen_of(model, clip, found, said if said in names else names[0]), clip, found
+        likeliest = prediction.top(1)[0][0]
+        return PredictedClip(clip, prediction, likeliest if likeliest in names else names[0])
 
-    chosen = choose(predicted, count)
-    return page(model, [(heading, [explained(each) for each in ids]) for heading, ids in chosen.items() if ids], title)
+    groups = select_clips(predicted, count)
+    return page(
+        model, [Section(heading, [predict(each) for each in ids]) for heading, ids in groups.items() if ids], title
+    )
 
 
 def log_gallery(run: Run, folder: Path, shards: str, result: Benchmark, count: int) -> None:
@@ -80,7 +81,7 @@ def log_gallery(run: Run, folder: Path, shards: str, result: Benchmark, count: i
     title = f"{facts['dataset']}, split {facts['split']}: best, worst and most uncertain of {facts['clips']} clips"
     first = result.rows[0]
     patches = cast(Patches, first.patches)
-    html = gallery(folder, shards, result.predictions[first.key()], count, title, first.precision, patches)
+    html = gallery_page(folder, shards, result.predictions[first.key()], count, title, first.precision, patches)
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / GALLERY
         path.write_text(html)

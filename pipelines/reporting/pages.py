@@ -11,8 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipelines.reporting.published import MARKS, Published
 from pipelines.reporting.report import LEGEND, Measured, Report, Section, texts_of
 from pipelines.tracking.metric_names import IN_WORDS
-from pipelines.visualize import charts
-from pipelines.visualize.charts import Point
+from pipelines.visualize.figure import to_svg
+from pipelines.visualize.result_charts import ResultPoint, compute_chart, online_chart
 from preprocessing.files import write_file
 
 
@@ -95,29 +95,29 @@ def _beside(section: Section, rows_published: tuple[Published, ...]) -> list[dic
 def _charts(section: Section) -> list[tuple[str, str]]:
     """(caption, <svg>) of a section: accuracy over compute, and while a clip is watched."""
     metric = _metric(section)
-    published = [Point(row.method, row.gflops, row.accuracy, row.family) for row in section.published]
+    published = [ResultPoint(row.method, row.gflops, row.accuracy, row.family) for row in section.published]
     best = max(section.measured, key=lambda each: each.score, default=None)
     ours = _points(best) if best else []
     drawn = []
     if ours or published:
         curves = [
-            [Point("", point["gflops"], point[best.facts["metric"]]) for point in points]
+            [ResultPoint("", point["gflops"], point[best.facts["metric"]]) for point in points]
             for points in (best.online if best else {}).values()
             if best
         ]
         caption = "Accuracy over compute: " + (f"{best.name} (filled)" if best else "published results only")
-        chart = charts.compute_chart(ours, published, metric, curves)
-        drawn.append((caption, charts.to_svg(chart, f"{section.dataset}-compute")))
+        chart = compute_chart(ours, published, metric, curves)
+        drawn.append((caption, to_svg(chart, f"{section.dataset}-compute")))
     if best and best.online:
         lines = {key: [point[best.facts["metric"]] for point in points] for key, points in best.online.items()}
-        chart = charts.online_chart(lines, metric)
-        drawn.append((f"While a clip is watched: {best.name}", charts.to_svg(chart, f"{section.dataset}-online")))
+        chart = online_chart(lines, metric)
+        drawn.append((f"While a clip is watched: {best.name}", to_svg(chart, f"{section.dataset}-online")))
     return drawn
 
 
-def _points(measured: Measured) -> list[Point]:
+def _points(measured: Measured) -> list[ResultPoint]:
     metric = measured.facts["metric"]
-    return [Point(row["method"], row["gflops"], row[metric]) for row in measured.rows]
+    return [ResultPoint(row["method"], row["gflops"], row[metric]) for row in measured.rows]
 
 
 def _hours(hours: float) -> str:

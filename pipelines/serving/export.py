@@ -16,13 +16,13 @@ from typing import Any
 import adafocus
 import preprocessing
 from adafocus import checkpoint
-from adafocus.data.batches import ClipMaker
 from adafocus.data.clip_table import ClipTable, evaluation_split
+from adafocus.inference.packed_clips import packed_clip
 from adafocus.inference.predictor import AdaFocusPredictor, ClipFrames, VideoError
 from adafocus.interop.export import export_programs, facts
 from pipelines.tracking.client import Run
 from preprocessing.files import atomic_write
-from preprocessing.media.ffmpeg import Extraction, extraction_argv
+from preprocessing.media.ffmpeg import extraction_argv
 from preprocessing.schema import UserError
 
 NUM_CLIPS = 2
@@ -92,17 +92,6 @@ def packed_clips(predictor: AdaFocusPredictor, shards: str | None, count: int) -
         raise UserError("give --shards or --video: real frames to compare the exported files on")
     table = ClipTable(shards, evaluation_split(shards), count)
     return [packed_clip(predictor, table, number) for number in range(len(table))]
-
-
-def packed_clip(predictor: AdaFocusPredictor, table: ClipTable, number: int) -> ClipFrames:
-    """The frames of a packed clip, as a predictor reads them from a file."""
-    maker = ClipMaker(table, predictor.config.data, 0, False, predictor.config.model.family == "trimmed")
-    batch = maker.make(0, [(number, table.read(number, maker.frames(0, number)))])
-    glance_TCHW = batch.glance_BTCHW[0]
-    focus_TCHW = glance_TCHW if batch.focus_BTCHW is batch.glance_BTCHW else batch.focus_BTCHW[0]
-    index_T = predictor.focus_index(table.num_frames(number))
-    source = Extraction("ok", num_frames=table.num_frames(number))
-    return ClipFrames(table.clip_ids[number], glance_TCHW, focus_TCHW, index_T, source, 0.0)
 
 
 def _read(predictor: AdaFocusPredictor, videos: Sequence[Path]) -> list[ClipFrames]:

@@ -21,9 +21,10 @@ from pipelines.tracking import registry
 from pipelines.tracking.client import Run
 from pipelines.tracking.metric_names import IN_WORDS
 from pipelines.tracking.registry import Made
-from pipelines.visualize import charts
-from pipelines.visualize.charts import Point
-from pipelines.visualize.figures import draw_strips
+from pipelines.visualize import class_charts, result_charts
+from pipelines.visualize.figure import save_png
+from pipelines.visualize.patch_strips import save_strips
+from pipelines.visualize.result_charts import ResultPoint
 from preprocessing.schema import DatasetInfo
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def complete(run: Run, folder: Path, places: Places) -> None:
     run.artifact(folder, MODEL)
     with tempfile.TemporaryDirectory() as temporary:
         strips = Path(temporary) / "patches.png"
-        draw_strips(folder, places.shards, strips)
+        save_strips(folder, places.shards, strips)
         run.artifact(strips)
         rewards = run.curve("ppo/reward")
         if rewards:
@@ -63,8 +64,8 @@ def complete(run: Run, folder: Path, places: Places) -> None:
             for name in names:
                 for step, value in run.curve(name).items():
                     by_time[step].append(value)
-            chart = charts.reward_chart(list(rewards), list(rewards.values()), by_time)
-            run.artifact(charts.save(chart, Path(temporary) / "reward.png"))
+            chart = result_charts.reward_chart(list(rewards), list(rewards.values()), by_time)
+            run.artifact(save_png(chart, Path(temporary) / "reward.png"))
     meta = checkpoint.read_meta(folder)
     run.tags({"checkpoint": folder.name, "digest": meta.digest, "metric": meta.info["metric"]})
 
@@ -102,7 +103,7 @@ def track(result: Benchmark, chosen: Chosen, places: Places) -> Run:
             pq.write_table(predicted.table(), path)
             run.artifact(path, "predictions")
         if not checkpoint.lacking(meta, "policy"):
-            draw_strips(folder, places.shards, Path(temporary) / "patches.png")
+            save_strips(folder, places.shards, Path(temporary) / "patches.png")
         _charts(result, info, online, Path(temporary))
         for path in sorted(Path(temporary).glob("*.png")):
             run.artifact(path)
@@ -132,22 +133,21 @@ def _charts(result: Benchmark, info: DatasetInfo, online: dict[str, list[dict[st
     predicted = result.predictions[result.rows[0].key()]
     logits_NK, labels_NL = predicted.logits_NTK[:, -1], predicted.labels_NL
     first_N, guesses_N = labels_NL[:, 0].numpy(), logits_NK.argmax(1).numpy()
-    save = charts.save
-    save(charts.confusion_chart(first_N, guesses_N, info.class_names), folder / "confusion.png")
+    save_png(class_charts.confusion_chart(first_N, guesses_N, info.class_names), folder / "confusion.png")
     counts_K = metrics.multi_hot(labels_NL, info.num_classes).sum(0).numpy()
     if info.metric == "map":
         values_K, name = metrics.class_precision(logits_NK, labels_NL).numpy(), "average precision"
     else:
         values_K, name = metrics.class_accuracy(logits_NK, labels_NL).numpy(), "accuracy"
-    save(charts.class_chart(values_K, counts_K, info.class_names, name), folder / "classes.png")
+    save_png(class_charts.class_chart(values_K, counts_K, info.class_names, name), folder / "classes.png")
     metric = IN_WORDS[info.metric]
     if online:
         curves = {key: [point[info.metric] for point in points] for key, points in online.items()}
-        save(charts.online_chart(curves, metric), folder / "online.png")
-    chart = charts.compute_chart(
-        [Point(row.method, row.gflops, getattr(row, info.metric)) for row in result.rows],
-        [Point(row.method, row.gflops, row.accuracy, row.family) for row in rows_of(info.name)],
+        save_png(result_charts.online_chart(curves, metric), folder / "online.png")
+    chart = result_charts.compute_chart(
+        [ResultPoint(row.method, row.gflops, getattr(row, info.metric)) for row in result.rows],
+        [ResultPoint(row.method, row.gflops, row.accuracy, row.family) for row in rows_of(info.name)],
         metric,
-        [[Point("", point["gflops"], point[info.metric]) for point in points] for points in online.values()],
+        [[ResultPoint("", point["gflops"], point[info.metric]) for point in points] for points in online.values()],
     )
-    save(chart, folder / "compute.png")
+    save_png(chart, folder / "compute.png")

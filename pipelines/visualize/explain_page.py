@@ -1,4 +1,4 @@
-"""A self-contained page of explained clips: frames and numbers in, one HTML file out that needs nothing else."""
+"""A self-contained page of predicted clips: frames and numbers in, one HTML file out that needs nothing else."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -14,64 +15,84 @@ from PIL import Image
 from torch import Tensor
 
 from adafocus.inference.predictor import AdaFocusPredictor, ClipFrames, Prediction
-from pipelines.visualize.figures import Seen, cut
+from pipelines.visualize.drawing import cut_patch
+from pipelines.visualize.explained_clip import ExplainedClip
 
-Explained = tuple[Seen, ClipFrames, Prediction]
 NUM_CURVES = 5
 """Classes whose confidence is drawn."""
 
 
-def page(model: AdaFocusPredictor, sections: Sequence[tuple[str, Sequence[Explained]]], title: str) -> str:
-    """One HTML page: sections (heading, clips), each clip to be scrubbed through.
+@dataclass(frozen=True, slots=True, eq=False)
+class PredictedClip:
+    """A clip on the page: its frames, what was predicted of it, and its class where that is known."""
+
+    frames: ClipFrames
+    prediction: Prediction
+    truth: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Clips of the page below one heading."""
+
+    heading: str
+    clips: Sequence[PredictedClip]
+
+
+def page(model: AdaFocusPredictor, sections: Sequence[Section], title: str) -> str:
+    """One HTML page; every clip has a slider over its frames.
 
     Shows for every frame what the glancer sees, the policy's probabilities over the frame, the patch, and the running
     prediction. Names of files and classes are data, never markup.
     """
-    told = {
+    data = {
         "title": title,
         "sections": [
-            {"heading": heading, "clips": [_clip(model, *explained) for explained in clips]}
-            for heading, clips in sections
+            {"heading": section.heading, "clips": [_clip_data(model, clip) for clip in section.clips]}
+            for section in sections
         ],
     }
-    text = files("pipelines.visualize").joinpath("templates", "page.html").read_text()
-    safe = json.dumps(told, ensure_ascii=True).replace("<", "\\u003c")
-    return text.replace("/*DATA*/null", safe)
+    template = files("pipelines.visualize").joinpath("templates", "page.html").read_text()
+    safe = json.dumps(data, ensure_ascii=True).replace("<", "\\u003c")
+    return template.replace("/*DATA*/null", safe)
 
 
-def _clip(model: AdaFocusPredictor, seen: Seen, clip: ClipFrames, found: Prediction) -> dict[str, Any]:
-    config = model.config
+def _clip_data(model: AdaFocusPredictor, clip: PredictedClip) -> dict[str, Any]:
+    """A clip as the page's script reads it."""
+    config, frames, prediction = model.config, clip.frames, clip.prediction
+    explained = ExplainedClip.of_prediction(model, frames, prediction, clip.truth)
     size, side = config.model.glance_size, config.data.crop
-    glances_TCHW = clip.glance_TCHW
+    glances_TCHW = frames.glance_TCHW
     if size != side:
         glances_TCHW = F.interpolate(glances_TCHW, (size, size), mode="bilinear", antialias=True)
-    frames, glances = len(clip.focus_TCHW), len(glances_TCHW)
-    shared = size == side and clip.focus_TCHW is clip.glance_TCHW
-    shown = found.probability.max(0).values.topk(min(NUM_CURVES, len(found.class_names))).indices.tolist()
-    shown.sort(key=lambda k: -float(found.probability[-1, k]))
+    steps, glances = len(frames.focus_TCHW), len(glances_TCHW)
+    same_frames = size == side and frames.focus_TCHW is frames.glance_TCHW
+    count = min(NUM_CURVES, len(prediction.class_names))
+    classes = prediction.probability.max(0).values.topk(count).indices.tolist()
+    classes.sort(key=lambda k: -float(prediction.probability[-1, k]))
     return {
-        "title": seen.title,
-        "truth": seen.truth,
-        "count": found.source.num_frames,
-        "fps": found.source.fps,
+        "title": explained.title,
+        "truth": explained.truth,
+        "count": prediction.source.num_frames,
+        "fps": prediction.source.fps,
         "side": side,
-        "patch": seen.patch_size,
+        "patch": explained.patch_size,
         "glanceSize": size,
-        "index": clip.index_T.tolist(),
-        "corners": found.corners_T2.tolist(),
-        "frames": [_jpeg(frame) for frame in clip.focus_TCHW],
-        "glances": None if shared else [_jpeg(frame) for frame in glances_TCHW],
-        "glanceOf": [step * glances // frames for step in range(frames)],
+        "index": frames.index_T.tolist(),
+        "corners": prediction.corners_T2.tolist(),
+        "frames": [_jpeg(frame) for frame in frames.focus_TCHW],
+        "glances": None if same_frames else [_jpeg(frame) for frame in glances_TCHW],
+        "glanceOf": [step * glances // steps for step in range(steps)],
         "patches": [
-            _jpeg(cut(frame, corner, seen.patch_size))
-            for frame, corner in zip(clip.focus_TCHW, found.corners_T2.tolist(), strict=True)
+            _jpeg(cut_patch(frame, corner, explained.patch_size))
+            for frame, corner in zip(frames.focus_TCHW, prediction.corners_T2.tolist(), strict=True)
         ],
-        "maps": None if found.map_Skk is None else [_rounded(each) for each in found.map_Skk],
-        "classes": [found.class_names[k] for k in shown],
-        "curves": _rounded(found.probability[:, shown].T),
-        "best": [{"name": name, "p": round(p, 4)} for name, p in seen.guesses],
-        "gflops": round(found.gflops["total"], 3),
-        "ms": {part: round(value, 1) for part, value in found.times_ms.items()},
+        "maps": None if prediction.map_Skk is None else [_rounded(each) for each in prediction.map_Skk],
+        "classes": [prediction.class_names[k] for k in classes],
+        "curves": _rounded(prediction.probability[:, classes].T),
+        "best": [{"name": name, "p": round(p, 4)} for name, p in explained.likeliest],
+        "gflops": round(prediction.gflops["total"], 3),
+        "ms": {part: round(value, 1) for part, value in prediction.times_ms.items()},
     }
 
 

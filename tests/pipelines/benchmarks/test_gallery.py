@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from adafocus.evaluation.evaluate import Predictions
-from pipelines.benchmarks.gallery import GALLERY, choose
+from pipelines.benchmarks.gallery import GALLERY, select_clips
 from pipelines.cli.main import main
 from pipelines.tracking.client import Tracker
 
@@ -20,9 +20,9 @@ def test_best_worst_and_uncertain() -> None:
     prob_NK = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.99, 0.01], [0.5, 0.5], [0.3, 0.7]])
     labels_NL = torch.tensor([[0, -1], [0, -1], [0, -1], [1, 0], [0, -1], [0, -1]])
     names = ["sure", "wrong", "likely", "second label", "open", "less wrong"]
-    chosen = choose(Predictions(names, labels_NL, prob_NK.log()[:, None], None, None), 2)
-    assert list(chosen.values()) == [["second label", "sure"], ["wrong", "less wrong"], ["open", "likely"]]
-    everything = choose(Predictions(names, labels_NL, prob_NK.log()[:, None], None, None), 9)
+    selected = select_clips(Predictions(names, labels_NL, prob_NK.log()[:, None], None, None), 2)
+    assert list(selected.values()) == [["second label", "sure"], ["wrong", "less wrong"], ["open", "likely"]]
+    everything = select_clips(Predictions(names, labels_NL, prob_NK.log()[:, None], None, None), 9)
     assert [len(ids) for ids in everything.values()] == [4, 2, 6]
 
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 from pipelines.recipes.recipes import RECIPES
 from pipelines.reporting.published import MARKS, published, rows_of
-from pipelines.visualize import charts
-from pipelines.visualize.charts import Point
+from pipelines.visualize.class_charts import class_chart, confusion_chart
+from pipelines.visualize.figure import INK, save_png, to_svg
+from pipelines.visualize.result_charts import ResultPoint, compute_chart
 from preprocessing.datasets import DATASETS
 
 
@@ -29,13 +30,13 @@ def test_confusion_names_what_is_confused(classes: int, tmp_path: Path) -> None:
     guesses = labels.copy()
     guesses[:2] = 7  # two of three clips of class 0
     names = [f"class-{number}" for number in range(classes)]
-    text = words(charts.confusion_chart(labels, guesses, names))
+    text = words(confusion_chart(labels, guesses, names))
     assert f"{3 * classes} clips" in text
     if classes == 10:
         assert all(name in text for name in names) and "2" in text.split("\n")
     else:
         assert "2  class-0 (0) as class-7 (7)" in text
-    path = charts.save(charts.confusion_chart(labels, guesses, names), tmp_path / "confusion.png")
+    path = save_png(confusion_chart(labels, guesses, names), tmp_path / "confusion.png")
     assert min(Image.open(path).size) > 500
 
 
@@ -43,7 +44,7 @@ def test_confusion_names_what_is_confused(classes: int, tmp_path: Path) -> None:
 def test_classes_without_clips_are_counted_not_drawn(classes: int) -> None:
     values = np.linspace(0, 100, classes)
     values[3] = np.nan
-    figure = charts.class_chart(values, np.full(classes, 5), [f"c{n}" for n in range(classes)], "accuracy")
+    figure = class_chart(values, np.full(classes, 5), [f"c{n}" for n in range(classes)], "accuracy")
     text = words(figure)
     assert "1 classes have no clip" in text and "c3 (" not in text
     assert f"c{classes - 1} (5)" in text and "c0 (5)" in text
@@ -52,13 +53,13 @@ def test_classes_without_clips_are_counted_not_drawn(classes: int) -> None:
 
 def test_an_svg_takes_the_pages_colours_and_is_the_same_again() -> None:
     def draw() -> str:
-        rows = [Point(row.method, row.gflops, row.accuracy, row.family) for row in rows_of("activitynet")]
-        return charts.to_svg(charts.compute_chart([Point("mine", 26.5, 70)], rows, "mAP"), "a")
+        rows = [ResultPoint(row.method, row.gflops, row.accuracy, row.family) for row in rows_of("activitynet")]
+        return to_svg(compute_chart([ResultPoint("mine", 26.5, 70)], rows, "mAP"), "a")
 
     text = draw()
     root = ElementTree.fromstring(text)
     assert "width" not in root.attrib and "viewBox" in root.attrib
-    assert "currentColor" in text and charts.INK not in text and "mine" in text
+    assert "currentColor" in text and INK not in text and "mine" in text
     assert text == draw()
 
 

@@ -16,8 +16,12 @@ from PIL import Image
 
 from adafocus.inference.predictor import AdaFocusPredictor
 from pipelines.cli.main import main
-from pipelines.visualize.explain import WIDTH, drawn_frames, explain, seen_of
-from pipelines.visualize.figures import BACK, CELL, GREEN, Seen, fit, font, strip
+from pipelines.visualize.drawing import BACKGROUND, GREEN, font, shorten
+from pipelines.visualize.explain import explain
+from pipelines.visualize.explain_page import PredictedClip, Section, page
+from pipelines.visualize.explain_video import WIDTH, explained_frames
+from pipelines.visualize.explained_clip import ExplainedClip
+from pipelines.visualize.patch_strips import CELL, draw_strip
 from preprocessing.media.ffmpeg import extract_frames
 from preprocessing.schema import ExtractionSpec
 
@@ -37,19 +41,18 @@ def test_the_three_files(
     model = AdaFocusPredictor.from_folder(checkpoints[family])
     path = make_video(tmp_path / "a.mp4", count=13, height=64, width=100)
     clip = model.read(path)
-    found = model.predict_frames(clip)
-    png, mp4, html = explain(model, clip, found, tmp_path / "new" / "out")
+    prediction = model.predict_frames(clip)
+    png, mp4, html = explain(model, clip, prediction, tmp_path / "new" / "out")
     frames = len(clip.focus_TCHW)
     assert Image.open(png).width == frames * (CELL + 8) + 8
     with extract_frames(mp4, ExtractionSpec(height=100)) as stream:
         assert len(list(stream)) == 13 and stream.result.status == "ok"
     (drawn,) = data_of(html.read_text())["sections"][0]["clips"]
-    assert drawn["corners"] == found.corners_T2.tolist() and drawn["index"] == clip.index_T.tolist()
+    assert drawn["corners"] == prediction.corners_T2.tolist() and drawn["index"] == clip.index_T.tolist()
     assert len(drawn["frames"]) == len(drawn["patches"]) == len(drawn["best"]) == frames
-    assert np.allclose(
-        drawn["curves"][0], found.probability[:, found.class_names.index(drawn["classes"][0])], atol=1e-4
-    )
-    assert found.map_Skk is not None and np.allclose(drawn["maps"], found.map_Skk, atol=1e-4)
+    first = prediction.class_names.index(drawn["classes"][0])
+    assert np.allclose(drawn["curves"][0], prediction.probability[:, first], atol=1e-4)
+    assert prediction.map_Skk is not None and np.allclose(drawn["maps"], prediction.map_Skk, atol=1e-4)
     assert not re.search(r"(src|href)=|https?://(?!www.w3.org/2000/svg)", html.read_text())  # needs nothing else
 
 
@@ -59,16 +62,9 @@ def test_names_in_a_page_are_data(
     model = AdaFocusPredictor.from_folder(checkpoints["untrimmed"])
     clip = model.read(make_video(tmp_path / "a.mp4"))
     object.__setattr__(clip, "name", HOSTILE.replace("/", ""))
-    text = explain_page(model, clip, tmp_path)
+    text = page(model, [Section("", [PredictedClip(clip, model.predict_frames(clip))])], HOSTILE)
     assert "<img" not in text and text.count("</script>") == 1
     assert data_of(text)["sections"][0]["clips"][0]["title"] == HOSTILE.replace("/", "")
-
-
-def explain_page(model: AdaFocusPredictor, clip: object, tmp_path: Path) -> str:
-    from pipelines.visualize.explain_page import page
-
-    found = model.predict_frames(clip)
-    return page(model, [("", [(seen_of(model, clip, found), clip, found)])], HOSTILE)
 
 
 def test_the_box_is_where_the_patch_is() -> None:
@@ -76,15 +72,15 @@ def test_the_box_is_where_the_patch_is() -> None:
     corners_T2 = torch.tensor([[0, 24], [10, 10]])
     frames_TCHW[0, :, :16, 24:] = 200
     probability_TK = torch.tensor([[0.25, 0.75], [0.5, 0.5]])
-    seen = Seen("a", ("x", "y"), frames_TCHW, np.array([3, 9]), corners_T2, probability_TK, 16)
-    image = np.asarray(strip(seen)).astype(int)
+    clip = ExplainedClip("a", ("x", "y"), frames_TCHW, np.array([3, 9]), corners_T2, probability_TK, 16)
+    image = np.asarray(draw_strip(clip)).astype(int)
     left, top, scale = 8, 44, CELL / 40
     at = (round(top + 8 * scale), round(left + 24 * scale))  # the middle of the box's left edge
     assert tuple(image[at]) == GREEN
     patch = image[top + CELL + 4 + 20 : top + 2 * CELL - 20, left + 20 : left + CELL - 20]
     assert (patch == 200).all()  # the zoomed patch is all bright
-    assert seen.guesses[0] == ("y", 0.75) and seen.colour("y") != GREEN
-    known = Seen("a", ("x", "y"), frames_TCHW, None, corners_T2, probability_TK, 16, truth="y")
+    assert clip.likeliest[0] == ("y", 0.75) and clip.colour("y") != GREEN
+    known = ExplainedClip("a", ("x", "y"), frames_TCHW, None, corners_T2, probability_TK, 16, truth="y")
     assert known.colour("y") == GREEN and known.colour("x") != GREEN
 
 
@@ -94,7 +90,7 @@ def test_in_the_video_what_the_networks_do_not_see_is_dark(
     model = AdaFocusPredictor.from_folder(checkpoints["untrimmed"], patches="centre")
     path = make_video(tmp_path / "a.mp4", count=12, height=40, width=80)  # the view is its middle 40 columns
     clip = model.read(path)
-    images = list(drawn_frames(model, clip, model.predict_frames(clip)))
+    images = list(explained_frames(model, clip, model.predict_frames(clip)))
     assert len(images) == 12 and images[0].shape == (WIDTH // 2 + 168, WIDTH, 3)
     scale = WIDTH // 80
     with extract_frames(path, model.spec) as stream:
@@ -104,13 +100,13 @@ def test_in_the_video_what_the_networks_do_not_see_is_dark(
     assert abs(last[row, 6 * scale].mean() - 0.4 * plain[-1][10, 6].mean()) < 6
     edge = (20 * scale, (20 + 12) * scale)  # of the central patch
     assert tuple(images[-1][edge]) == GREEN and tuple(images[0][edge]) != GREEN  # before the first look there is none
-    assert tuple(last[-1, 0]) == BACK
+    assert tuple(last[-1, 0]) == BACKGROUND
 
 
 def test_long_names_are_cut() -> None:
     face = font(12)
-    short = fit("a very long name of a class that nobody can read", 80, face)
-    assert short.endswith("…") and face.getlength(short) <= 80 and fit("a", 80, face) == "a"
+    short = shorten("a very long name of a class that nobody can read", 80, face)
+    assert short.endswith("…") and face.getlength(short) <= 80 and shorten("a", 80, face) == "a"
 
 
 def test_several_videos_are_explained_into_a_folder(

@@ -1,0 +1,56 @@
+"""A clip with its prediction, as the pictures of it show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from adafocus.inference.predictor import AdaFocusPredictor, ClipFrames, Prediction
+from pipelines.visualize.drawing import GREEN, RED, WHITE, Colour
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExplainedClip:
+    """A clip, the patch in each of its frames, and the prediction after each. T frames, K classes."""
+
+    title: str
+    class_names: tuple[str, ...]
+    frames_TCHW: Tensor
+    """uint8, what patches are cut from."""
+    index_T: np.ndarray | None
+    """Number of each frame in its video, where that is known."""
+    corners_T2: Tensor
+    """(row, column) of the patch in each frame."""
+    probability_TK: Tensor
+    patch_size: int
+    truth: str | None = None
+    """The clip's class, where that is known."""
+
+    @classmethod
+    def of_prediction(
+        cls, model: AdaFocusPredictor, clip: ClipFrames, prediction: Prediction, truth: str | None = None
+    ) -> ExplainedClip:
+        """The frames that a predictor read of a video, and what it predicted of them."""
+        return cls(
+            title=Path(clip.name).name,
+            class_names=prediction.class_names,
+            frames_TCHW=clip.focus_TCHW,
+            index_T=clip.index_T,
+            corners_T2=prediction.corners_T2,
+            probability_TK=prediction.probability,
+            patch_size=model.config.model.patch_size,
+            truth=truth,
+        )
+
+    @property
+    def likeliest(self) -> list[tuple[str, float]]:
+        """The likeliest class and its probability after each frame."""
+        best = self.probability_TK.max(-1)
+        return [(self.class_names[k], p) for k, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+
+    def colour(self, name: str) -> Colour:
+        """Green for the true class, red for another one, white where the true class is not known."""
+        return WHITE if self.truth is None else GREEN if name == self.truth else RED

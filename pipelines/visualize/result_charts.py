@@ -1,0 +1,116 @@
+"""Charts of results: accuracy over compute, accuracy after each frame, rewards. Numbers in, matplotlib figures out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipelines.visualize.figure import BLUE, GREY, INK, OCHRE, RED, TEAL, VIOLET, new_figure
+
+PALETTE = (BLUE, RED, TEAL, VIOLET, OCHRE, GREY)
+FAMILIES = {"AdaFocus": BLUE, "AdaFocus+": TEAL, "AdaFocusV2": VIOLET, "Uni-AdaFocus": OCHRE}
+"""Colours of the published methods."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultPoint:
+    """A result in the plane of accuracy (percent) over compute (GFLOPs per video)."""
+
+    label: str
+    gflops: float
+    accuracy: float
+    family: str = ""
+    """Of a published result; empty for one that was measured here."""
+
+
+def reward_chart(steps: Sequence[int], rewards: Sequence[float], by_time: Mapping[int, Sequence[float]]) -> Figure:
+    """The policy's mean reward over epochs, and beside it by time step, from the first epoch to the last.
+
+    `by_time`: for each epoch the rewards of the T steps of a clip.
+    """
+    figure, (axes, time_axes) = new_figure(11, 4, columns=(1, 1))
+    axes.plot(steps, rewards, marker="o", markersize=4, color=BLUE)
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.set(xlabel="epoch", ylabel="mean reward", title="reward")
+    epochs = sorted(by_time)
+    colours = mpl.colormaps["viridis"](np.linspace(0, 0.85, max(len(epochs), 1)))
+    for epoch, colour in zip(epochs, colours, strict=False):
+        label = f"epoch {epoch}" if epoch in (epochs[0], epochs[-1]) else None
+        times = range(1, len(by_time[epoch]) + 1)
+        time_axes.plot(times, by_time[epoch], color=colour, marker=".", label=label)
+    time_axes.axhline(0, color=GREY, linewidth=0.8)
+    time_axes.set(xlabel="time step of the clip", title="reward by time step")
+    if epochs:
+        time_axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def online_chart(curves: Mapping[str, Sequence[float]], metric: str) -> Figure:
+    """Accuracy after 1..T frames, one line per source of patches."""
+    figure, (axes,) = new_figure(8, 4.5)
+    for number, (label, values) in enumerate(curves.items()):
+        colour = PALETTE[number % len(PALETTE)]
+        axes.plot(range(1, len(values) + 1), values, marker="o", markersize=4, color=colour, label=label)
+    axes.set(xlabel="frames seen", ylabel=f"{metric} (%)", title="accuracy while the clip is watched")
+    axes.legend(fontsize=9, frameon=False)
+    return figure
+
+
+def compute_chart(
+    measured: Sequence[ResultPoint],
+    published: Sequence[ResultPoint],
+    metric: str,
+    curves: Sequence[Sequence[ResultPoint]] = (),
+) -> Figure:
+    """Accuracy over compute. Published results are hollow or grey; `curves` are measured ones after 1..T frames."""
+    figure, (axes,) = new_figure(9.5, 5.5)
+    for family in sorted({point.family for point in published}):
+        points = sorted((p for p in published if p.family == family), key=lambda p: p.gflops)
+        gflops, accuracy = [p.gflops for p in points], [p.accuracy for p in points]
+        if family == "baseline":
+            axes.scatter(gflops, accuracy, s=18, color=GREY, label="published baselines")
+            for point in _without_overlap(points):
+                _label(axes, point, GREY, 6.5)
+        else:
+            colour = FAMILIES.get(family, GREY)
+            axes.scatter(gflops, accuracy, s=34, facecolors="none", edgecolors=colour, label=f"{family} (published)")
+    for number, curve in enumerate(curves):
+        label = "measured here, after 1, 2, ... frames" if number == 0 else None
+        gflops, accuracy = [p.gflops for p in curve], [p.accuracy for p in curve]
+        axes.plot(gflops, accuracy, color=RED, linewidth=1, marker=".", alpha=0.7, label=label)
+    if measured:
+        gflops, accuracy = [p.gflops for p in measured], [p.accuracy for p in measured]
+        axes.scatter(gflops, accuracy, s=60, marker="D", color=RED, label="measured here", zorder=3)
+    for point in measured:
+        _label(axes, point, INK, 8)
+    if max((p.gflops for p in (*published, *measured)), default=0) > 150:
+        axes.set_xscale("log")
+    axes.set(xlabel="GFLOPs per video (multiply-adds)", ylabel=f"{metric} (%)")
+    axes.margins(x=0.12, y=0.1)
+    axes.legend(fontsize=8, loc="lower right", frameon=False)
+    return figure
+
+
+def _without_overlap(points: list[ResultPoint]) -> list[ResultPoint]:
+    """The points whose labels do not cover each other, the best ones first."""
+    wide, high = (np.ptp([getattr(p, name) for p in points]) or 1.0 for name in ("gflops", "accuracy"))
+    kept: list[ResultPoint] = []
+    for point in sorted(points, key=lambda p: -p.accuracy):
+        far = (
+            abs(p.gflops - point.gflops) > 0.14 * wide or abs(p.accuracy - point.accuracy) > 0.04 * high for p in kept
+        )
+        if all(far):
+            kept.append(point)
+    return kept
+
+
+def _label(axes: Axes, point: ResultPoint, colour: str, size: float) -> None:
+    """Write a point's label beside it."""
+    place: tuple[Literal["offset points"], tuple[int, int]] = ("offset points", (5, 4))
+    axes.annotate(point.label, (point.gflops, point.accuracy), place[1], textcoords=place[0], size=size, color=colour)
