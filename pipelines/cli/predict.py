@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import sys
 import time
-from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -61,6 +59,7 @@ def predict(
     import torch
 
     from pipelines.benchmarks.select import find_checkpoint
+    from pipelines.progress import progress
     from pipelines.serving.predict import AdaFocusPredictor, default_decoders, find_videos, predict_all
     from pipelines.training.train import Places
     from pipelines.visualize.explain import explain as explained
@@ -86,9 +85,9 @@ def predict(
     decoders = decoders or default_decoders(model.device)
     if model.device.type == "cpu":
         torch.set_num_threads(max(torch.get_num_threads() - decoders, 1))
-    failed, names = 0, list[Path]()
-    with _progress(len(paths)) as report:
-        for outcome in predict_all(model, paths, decoders):
+    failed, names, started = 0, list[Path](), time.monotonic()
+    with progress(len(paths)) if len(paths) > 1 else nullcontext() as report:
+        for done, outcome in enumerate(predict_all(model, paths, decoders), 1):
             failed += bool(outcome.error)
             typer.echo(json.dumps(outcome.row(top)) if as_json else _text(outcome, top))
             if explain and outcome.prediction and outcome.clip:
@@ -96,7 +95,9 @@ def predict(
                 names.append(out)
                 for path in explained(model, outcome.clip, outcome.prediction, out):
                     log.info("wrote %s", path)
-            report(outcome)
+            if report:
+                rate = done / (time.monotonic() - started)
+                report(1, f"{done}/{len(paths)} videos, {failed} unreadable, {rate:.1f} videos/s")
     if failed:
         typer.echo(f"{failed} of {len(paths)} videos could not be read", err=True)
         raise typer.Exit(1)
@@ -155,37 +156,3 @@ def _text(outcome: Outcome, top: int) -> str:
             f"  time   {sum(found.times_ms.values()):.0f} ms ({times})",
         ]
     )
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[Outcome], None]]:
-    """On a terminal a bar, in a log a plain line now and then: videos, failures, rate."""
-    started = last = time.monotonic()
-    done = failed = 0
-
-    def count(outcome: Outcome) -> str:
-        nonlocal done, failed
-        done, failed = done + 1, failed + bool(outcome.error)
-        rate = done / (time.monotonic() - started)
-        return f"{done}/{total} videos, {failed} unreadable, {rate:.1f} videos/s"
-
-    if sys.stderr.isatty() and total > 1:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-        # What goes to the terminal too is printed above the bar; what goes elsewhere is left alone.
-        shared = sys.stdout.isatty()
-        with Progress(*columns, console=Console(stderr=True), redirect_stdout=shared) as bar:
-            row = bar.add_task(f"0/{total} videos", total=total)
-            yield lambda outcome: bar.update(row, description=count(outcome), advance=1)
-        return
-
-    def line(outcome: Outcome) -> None:
-        nonlocal last
-        text = count(outcome)
-        if total > 1 and (time.monotonic() - last > 10 or done == total):
-            last = time.monotonic()
-            log.info(text)
-
-    yield line

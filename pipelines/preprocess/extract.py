@@ -6,8 +6,6 @@ Goes in: a Job; comes out: a finished data set and its summary. The only file of
 from __future__ import annotations
 
 import contextlib
-import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import ray
 from filelock import FileLock, Timeout
 
+from pipelines.progress import progress
 from pipelines.ray_runtime.session import ray_session
 from preprocessing.datasets import find_dataset
 from preprocessing.media.ffmpeg import DEFAULT_LIMITS, Limits
@@ -26,8 +25,6 @@ from preprocessing.shards.job import Job, measure_sources, open_job, reusable, s
 from preprocessing.shards.statistics import summarise
 from preprocessing.shards.storage import Store
 from preprocessing.shards.writer import ShardPlan, ShardRecord, write_shard
-
-log = logging.getLogger(__name__)
 
 TASKS_PER_CPU = 2
 """Tasks in flight per CPU of the cluster: enough to keep it busy, few enough to stop quickly."""
@@ -146,7 +143,8 @@ def _drive(
     running: dict[Any, ShardPlan] = {}
     made: list[ShardRecord] = []
     troubles: list[str] = []
-    with _progress(plans) as report:
+    tally = _Tally(sum(len(plan.clips) for plan in plans))
+    with progress(sum(_work(plan) for plan in plans)) as report:
         try:
             while waiting or running:
                 while waiting and len(running) < width() and not troubles:
@@ -165,7 +163,7 @@ def _drive(
                         troubles.append(result)
                     else:
                         made.append(result)
-                        report(plan, result)
+                        report(_work(plan), tally.add(result))
         except BaseException:
             # A Ray of our own is shut down, which ends its tasks. Never by force: in Ray 2.60 a forced cancel that
             # meets a task just finishing aborts the driver ("Tried to complete task that was not pending").
@@ -190,43 +188,28 @@ def _locked(store: Store) -> Iterator[None]:
         raise UserError(f"another run is writing to {store.url}; wait for it or choose another --out") from None
 
 
-@contextlib.contextmanager
-def _progress(plans: list[ShardPlan]) -> Iterator[Callable[[ShardPlan, ShardRecord], None]]:
-    """On a terminal a bar with rate, time left and failures; in a log a plain line now and then."""
-    started, last = time.monotonic(), time.monotonic()
-    total = sum(len(plan.clips) for plan in plans)
-    total_bytes = sum(plan.num_bytes for plan in plans) or 1
-    done = done_bytes = failed = frames = 0
+def _work(plan: ShardPlan) -> int:
+    """About how long a shard takes: the bytes of its sources, which may all be missing."""
+    return max(plan.num_bytes, 1)
 
-    def count(plan: ShardPlan, record: ShardRecord) -> str:
-        nonlocal done, done_bytes, failed, frames
-        done, done_bytes = done + record.num_clips, done_bytes + plan.num_bytes
-        failed += sum(number for status, number in record.statuses.items() if status not in USABLE)
-        frames += record.num_frames
-        elapsed_s = time.monotonic() - started
-        left_s = elapsed_s * (total_bytes - done_bytes) / max(done_bytes, 1)
+
+class _Tally:
+    """What has been extracted so far, in words."""
+
+    def __init__(self, num_clips: int) -> None:
+        self._num_clips, self._started = num_clips, time.monotonic()
+        self._done = self._failed = self._frames = 0
+
+    def add(self, record: ShardRecord) -> str:
+        """Count a finished shard; how far the work is by now."""
+        self._done += record.num_clips
+        self._failed += sum(number for status, number in record.statuses.items() if status not in USABLE)
+        self._frames += record.num_frames
+        elapsed_s = time.monotonic() - self._started
         return (
-            f"{done}/{total} clips, {failed} failed, {done / elapsed_s:.1f} clips/s, "
-            f"{frames / elapsed_s:.0f} frames/s, {left_s / 60:.1f} min left"
+            f"{self._done}/{self._num_clips} clips, {self._failed} failed, "
+            f"{self._done / elapsed_s:.1f} clips/s, {self._frames / elapsed_s:.0f} frames/s"
         )
-
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
-
-        with Progress(BarColumn(), TextColumn("{task.description}"), console=Console(stderr=True)) as bar:
-            row = bar.add_task(f"0/{total} clips", total=total_bytes)
-            yield lambda plan, record: bar.update(row, description=count(plan, record), advance=plan.num_bytes)
-        return
-
-    def line(plan: ShardPlan, record: ShardRecord) -> None:
-        nonlocal last
-        text = count(plan, record)
-        if time.monotonic() - last > 10 or done == total:
-            last = time.monotonic()
-            log.info(text)
-
-    yield line
 
 
 def describe(summary: dict[str, Any]) -> dict[str, Any]:
