@@ -13,7 +13,7 @@ ARGS      ?=
 export ADAFOCUS_RUNS := $(RUNS)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo preprocess train tune benchmark report mlflow bench test test-slow lint format clean
+.PHONY: help env demo preprocess train tune benchmark report mlflow docs bench test test-slow lint format clean
 
 help: ## Print the targets
 	@echo "Usage: make TARGET [DATASET=...] [DATA_ROOT=...] [SHARDS=...] [RUNS=...] [RECIPE=...] [ARGS='...']"
@@ -24,7 +24,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
 	@echo "Making $(VENV) (once; a few minutes)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
 	@touch $@
 
 # Trials that failed (status 1) are listed by the report.
@@ -53,6 +53,9 @@ report: env ## Print and write the result table from MLflow
 mlflow: env ## Open the MLflow dashboard on 127.0.0.1:5000
 	$(BIN)/adafocus dashboard --runs $(RUNS) $(ARGS)
 
+docs: env ## Build these pages as a site: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 bench: env ## Measure speed as ratios against plain alternatives
 	status=0; for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || status=1; done; exit $$status
 
@@ -71,5 +74,5 @@ format: env ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean: ## Remove the environment and caches; data, shards and runs stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## Remove the environment, caches and site; data, shards and runs stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis site

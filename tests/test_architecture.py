@@ -78,7 +78,7 @@ def test_the_conda_environment_is_the_same() -> None:
     """environment.yml installs the project's own metadata with the same pins, and adds only what pip cannot bring."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    assert pip == {"pip": ["--constraint constraints.txt", "--editable .[dev]"]}
+    assert pip == {"pip": ["--constraint constraints.txt", "--editable .[dev,docs]"]}
     assert {item.split("=")[0] for item in conda} == {"python", "ffmpeg", "make", "pip"}
     python = next(item.split("=")[1] for item in conda if item.startswith("python="))
     assert project["requires-python"] == f">={python}"
@@ -86,7 +86,10 @@ def test_the_conda_environment_is_the_same() -> None:
 
 def test_constraints_pin_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    wanted = [
+        *project["dependencies"],
+        *(item for extra in project["optional-dependencies"].values() for item in extra),
+    ]
     lines = (ROOT / "constraints.txt").read_text().lower().replace("_", "-").splitlines()
     pinned = {line.split("==")[0] for line in lines if "==" in line}
     names = {re.split(r"[\[<>=~!; ]", item)[0].lower().replace("_", "-") for item in wanted}

@@ -1,4 +1,4 @@
-"""The names of metrics in MLflow: the one table that README shows and that tests hold the logs to."""
+"""The names of metrics in MLflow: the one table that docs/metrics.md shows and that tests hold the logs to."""
 
 from __future__ import annotations
 

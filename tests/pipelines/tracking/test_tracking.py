@@ -141,7 +141,7 @@ def test_best_is_the_best_on_the_same_clips(tracker: Tracker, tmp_path: Path) ->
 
 
 def test_the_readme_has_the_table_of_metrics() -> None:
-    assert metric_names.table() in (ROOT / "README.md").read_text()
+    assert metric_names.table() in (ROOT / "docs/metrics.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["ppo/loss", "finetune/val_map", "ppo/reward_t07", "bench/warmup_random/map"])

@@ -1,0 +1,98 @@
+"""The examples of CONTRIBUTING.md, run as they stand there."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from adafocus.config.schema import override
+from adafocus.data.batches import Batch
+from adafocus.models.adafocus import build_model
+from helpers.commands import blocks
+from helpers.tiny import TINY
+from pipelines.recipes.recipes import demo
+from preprocessing.datasets import find_dataset
+from preprocessing.schema import ExtractionSpec
+from preprocessing.shards.index import build_index, read_index
+from preprocessing.shards.storage import Store
+from preprocessing.shards.writer import plan_shards, write_shard
+
+PAGE = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
+EXAMPLES = {
+    heading: [content for language, content in blocks(section) if language == "python"]
+    for heading, section in re.findall(r"^## (Add .+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+}
+
+
+@pytest.fixture
+def add(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """add(heading) puts the example's file into the package and its line into the table; the file's module."""
+
+    def put(heading: str) -> ModuleType:
+        file, line = EXAMPLES[heading]
+        module = _load(file, monkeypatch)
+        table, place = re.fullmatch(r"# line for (\w+) in (.+)\.py", line.splitlines()[0]).groups()  # type: ignore[union-attr]
+        home = importlib.import_module(place.removesuffix("/__init__").replace("/", "."))
+        old, names = getattr(home, table), vars(home) | vars(module)
+        if isinstance(old, dict):
+            new: Any = {**old, **eval(f"{{{line}}}", names)}
+            monkeypatch.setattr(home, table, new)
+            for key, value in new.items():
+                monkeypatch.setitem(old, key, value)  # for modules that imported the table
+        else:
+            monkeypatch.setattr(home, table, (*old, eval(f"({line})", names)))
+        return module
+
+    return put
+
+
+def _load(file: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Module of an example, under the name that its first line gives it."""
+    name = re.fullmatch(r"# (.+)\.py", file.splitlines()[0])[1].replace("/", ".")  # type: ignore[index]
+    module = ModuleType(name)
+    monkeypatch.setitem(sys.modules, name, module)
+    exec(compile(file, name, "exec"), vars(module))
+    return module
+
+
+@pytest.mark.parametrize("heading", EXAMPLES)
+def test_examples_are_one_short_file_and_one_line(heading: str) -> None:
+    file, line = EXAMPLES[heading]
+    assert len(file.strip().splitlines()) <= 20 and len(line.strip().splitlines()) == 2
+    assert ast.get_docstring(ast.parse(file))
+
+
+def test_a_data_set(add: Callable[[str], ModuleType], make_video: Callable[..., Path], tmp_path: Path) -> None:
+    add("Add a data set")
+    make_video(tmp_path / "data/swim/a.mp4")
+    make_video(tmp_path / "data/run/val_b.mp4", seed=1)
+    info, clips = find_dataset("sports").read_clips(tmp_path / "data")
+    store, spec = Store(tmp_path / "shards"), ExtractionSpec(height=32)
+    store.create()
+    records = [write_shard(plan, tmp_path / "data", spec, store) for plan in plan_shards(clips, [1, 1], 64)]
+    build_index(store, clips, info, spec, records)
+    rows = read_index(store).table.to_pylist()
+    assert {(row["clip_id"], row["split"], *row["labels"], row["status"], row["num_frames"]) for row in rows} == {
+        ("swim/a.mp4", "train", 1, "ok", 12),
+        ("run/val_b.mp4", "val", 0, "ok", 12),
+    }
+
+
+def test_a_backbone(add: Callable[[str], ModuleType], make_batch: Callable[..., Batch]) -> None:
+    module = add("Add a backbone")
+    name = module.Plain.__name__.lower()
+    config = override(demo(), {**TINY, "model.glancer": name, "model.focuser": name})
+    model = build_model(config, 3).eval()
+    batch = make_batch(config, 2, 3, seed=0)
+    with torch.no_grad():
+        output = model(batch.glance_BTCHW, batch.focus_BTCHW)
+    assert output.logits_BTK.shape == (2, config.data.num_focus_frames, 3) and output.logits_BTK.isfinite().all()
