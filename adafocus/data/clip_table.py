@@ -39,7 +39,9 @@ class ClipTable:
         rows = np.flatnonzero(usable.to_numpy())
         if not len(rows):
             present = sorted(set(index.table["split"].to_pylist()))
-            raise UserError(f"{shards} has no usable clips in split {split!r}; its splits are {', '.join(present)}")
+            raise UserError(
+                f"{self.store.shown} has no usable clips in split {split!r}; its splits are {', '.join(present)}"
+            )
         if limit is not None and limit < len(rows):
             rows = rows[np.arange(limit) * len(rows) // limit]
         self.rows = rows
@@ -137,8 +139,11 @@ def _read_at(file: Any, offset: int, size: int, shard: str) -> Tensor:
 
 def evaluation_split(shards: str | Path) -> str:
     """The split that a data set is evaluated on: `val`, else `test`. Raises UserError if it has neither."""
-    splits = set(read_index(Store(shards), columns=["split"]).table["split"].unique().to_pylist())
+    store = Store(shards)
+    splits = set(read_index(store, columns=["split"]).table["split"].unique().to_pylist())
     for split in ("val", "test"):
         if split in splits:
             return split
-    raise UserError(f"{shards} has no split val or test to evaluate on; its splits are {', '.join(sorted(splits))}")
+    raise UserError(
+        f"{store.shown} has no split val or test to evaluate on; its splits are {', '.join(sorted(splits))}"
+    )

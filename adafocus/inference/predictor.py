@@ -32,6 +32,7 @@ from adafocus.inference.online import OnlineClip
 from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import Act, Glance, Patches, Untrimmed
 from adafocus.models.policy import GaussianActions, GridActions, PolicyOutput
+from preprocessing.addresses import without_secrets
 from preprocessing.media.ffmpeg import DEFAULT_LIMITS, Extraction, Limits
 from preprocessing.media.sampled import sample_frames
 from preprocessing.schema import ExtractionSpec, UserError
@@ -271,5 +272,5 @@ def extraction_of(meta: checkpoint.Meta, shards: str | None, folder: Path) -> Ex
         raise UserError(f"{folder} does not say how its frames were extracted: give its data set (--shards)")
     index = read_index(Store(shards), columns=[])
     if meta.digest and index.digest != meta.digest:
-        raise UserError(f"{folder} was trained on another data set than {shards}")
+        raise UserError(f"{folder} was trained on another data set than {without_secrets(shards)}")
     return index.spec

@@ -23,8 +23,9 @@ from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import AdaFocus, Patches
 from adafocus.training.trainer import Options, stage_folder
 from pipelines.benchmarks import profiling
+from pipelines.paths import Places
 from pipelines.training.loggers import device_name
-from pipelines.training.train import Places
+from preprocessing.addresses import without_secrets
 from preprocessing.schema import UserError
 
 log = logging.getLogger(__name__)
@@ -247,7 +248,9 @@ def _check(meta: Meta, folder: Path, class_names: list[str], shards: str) -> Non
             "that there is nothing to measure: take a checkpoint of stage warmup, ppo or finetune"
         )
     if meta.info["class_names"] != class_names:
-        raise UserError(f"{folder} knows other classes than {shards}: it was trained on {meta.info['name']}")
+        raise UserError(
+            f"{folder} knows other classes than {without_secrets(shards)}: it was trained on {meta.info['name']}"
+        )
 
 
 def _warmup_of(meta: Meta, runs: Path) -> Path | None:

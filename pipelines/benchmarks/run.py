@@ -13,9 +13,9 @@ from functools import partial
 from adafocus.training.trainer import Options
 from pipelines.benchmarks.benchmark import How, benchmark
 from pipelines.benchmarks.select import Chosen
+from pipelines.paths import Places
 from pipelines.reporting.report import Measured
 from pipelines.training.loggers import track
-from pipelines.training.train import Places
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adafocus.config.schema import STAGES
+from pipelines.paths import Places
 from pipelines.reporting.report import Trial, trial_of
 from pipelines.tracking.client import MlflowRun, Tracker
-from pipelines.training.train import Places
 from preprocessing.schema import UserError
 
 log = logging.getLogger(__name__)
@@ -40,12 +40,12 @@ def find_checkpoints(
 ) -> list[Chosen]:
     """As `find_checkpoint`; of a sweep the `best` trials by the data set's metric, or as many as have finished."""
     if folder:
-        return [Chosen(folder, name=folder.name)]
-    tracker = places.tracker()
+        return [Chosen(folder.absolute(), name=folder.name)]
+    tracker = Tracker.at(places)
     if run is not None:
-        return [_chosen(_named(tracker, run, places.tracking_uri), places)]
+        return [_chosen(_named(tracker, run, places.store), places)]
     assert sweep is not None
-    trials = _finished(tracker.find("trial", sweep=sweep), f"trial of sweep {sweep!r}", places.tracking_uri)
+    trials = _finished(tracker.find("trial", sweep=sweep), f"trial of sweep {sweep!r}", places.store)
     if len({trial.info.experiment_id for trial in trials}) > 1:
         raise UserError(
             f"there are sweeps {sweep!r} of several data sets: give --run and one of {_listed(trials, tracker)}"

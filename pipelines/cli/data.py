@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from preprocessing.addresses import without_secrets
 from preprocessing.schema import MIN_FRAMES, ExtractionSpec, UserError
 
 Json = Annotated[bool, typer.Option("--json", help="Print rows for programs instead of a table.")]
@@ -79,7 +80,9 @@ def preprocess(
     typer.echo(json.dumps(summary) if as_json else _summary_text(summary))
     if allowed(summary["failed"], summary["clips"]):
         typer.echo(
-            f"more than {max_failures} of the clips failed: `adafocus inspect {out} --failed` lists them", err=True
+            f"more than {max_failures} of the clips failed: "
+            f"`adafocus inspect {without_secrets(out)} --failed` lists them",
+            err=True,
         )
         raise typer.Exit(1)
 
@@ -138,7 +141,7 @@ def inspect(
                 typer.echo("\t".join(row[name] for name in ("status", "split", "clip_id", "source", "error")))
         return
     told = statistics(index)
-    typer.echo(json.dumps(told) if as_json else statistics_text(told, out))
+    typer.echo(json.dumps(told) if as_json else statistics_text(told, store.shown))
 
 
 def _spec(height: int, fps: str, quality: int, max_frames: int | None, profile: str) -> ExtractionSpec:

@@ -9,7 +9,6 @@ program, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM: Slurm, Kubernetes, `
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import signal
 import sys
@@ -21,6 +20,8 @@ import typer
 
 from adafocus.divergence import ADVICE, DivergedError
 from pipelines.cli import data, models, predict, train, tune
+from pipelines.logs import start_logging
+from preprocessing.addresses import without_secrets
 from preprocessing.schema import UserError
 
 app = typer.Typer(
@@ -58,7 +59,7 @@ def main() -> None:
     """Run the command line of this process. Turns UserError into one line and exit status 2, DivergedError into one
     line, advice and exit status 1."""
     terminated = _stop_on_sigterm()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    start_logging()
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # lines of different trials look alike to Ray
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     # Ctrl-C stops a sweep at once: its trials can go on later.
@@ -66,7 +67,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"adafocus: {error}", file=sys.stderr)
+        print(f"adafocus: {without_secrets(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except DivergedError as error:
         print(f"adafocus: {error}\n{ADVICE}", file=sys.stderr)
@@ -74,8 +75,8 @@ def main() -> None:
     except Exception as error:
         place = _full(error)
         if place is None:
-            traceback.print_exc()  # Python's own status for it is 1, which stands for failures that are listed
-            raise SystemExit(FAULT) from None
+            print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
+            raise SystemExit(FAULT) from None  # Python's own status is 1, which stands for failures that are listed
         print(f"adafocus: no space left for {place}; what is finished is kept", file=sys.stderr)
         raise SystemExit(2) from None
     except SystemExit as stop:

@@ -59,9 +59,10 @@ def predict(
     import torch
 
     from pipelines.benchmarks.select import find_checkpoint
+    from pipelines.paths import Places
     from pipelines.progress import progress
     from pipelines.serving.predict import AdaFocusPredictor, default_decoders, find_videos, predict_all
-    from pipelines.training.train import Places
+    from pipelines.tracking.client import Tracker
     from pipelines.visualize.explain import explain as explained
     from preprocessing.media.ffmpeg import Limits
 
@@ -73,7 +74,7 @@ def predict(
     paths = find_videos(videos)
     places = Places.of(shards or "", runs)
     chosen = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
-    shards = shards or (places.tracker().shards_of(chosen.run_id) if chosen.run_id else None)
+    shards = shards or (Tracker.at(places).shards_of(chosen.run_id) if chosen.run_id else None)
     model = AdaFocusPredictor(
         chosen.folder,
         device=device,
@@ -117,20 +118,20 @@ def export(
     Of a run or a sweep the checkpoint is logged to MLflow too, as a model that it loads and serves.
     """
     from pipelines.benchmarks.select import find_checkpoint
+    from pipelines.paths import Places
     from pipelines.serving.export import export as write
     from pipelines.serving.export import log_model
-    from pipelines.tracking.client import Run
-    from pipelines.training.train import Places
+    from pipelines.tracking.client import Run, Tracker
 
     _one_of(run=run, sweep=sweep, checkpoint=checkpoint)
     places = Places.of(shards or "", runs)
     chosen = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
-    shards = shards or (places.tracker().shards_of(chosen.run_id) if chosen.run_id else None)
+    shards = shards or (Tracker.at(places).shards_of(chosen.run_id) if chosen.run_id else None)
     told = write(chosen.folder, out, shards=shards, videos=video or (), title=chosen.name)
     worst = max(part[f"{kind}_error"] for part in told["programs"].values() for kind in ("pt2", "onnx"))
     typer.echo(f"{out}: {', '.join(told['programs'])} as .pt2 and .onnx, off by {worst:.1e} at most")
     if chosen.run_id:
-        typer.echo(f"MLflow model: {log_model(Run.open(places.tracker(), chosen.run_id), out)}")
+        typer.echo(f"MLflow model: {log_model(Run.open(Tracker.at(places), chosen.run_id), out)}")
 
 
 def _one_of(**given: object) -> None:

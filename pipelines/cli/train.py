@@ -15,7 +15,7 @@ from preprocessing.schema import UserError
 if TYPE_CHECKING:
     from adafocus.config.schema import Config
     from adafocus.training.trainer import Options
-    from pipelines.training.train import Places
+    from pipelines.paths import Places
 
 Shards = Annotated[str, typer.Option(help="Folder or URL of a preprocessed data set.")]
 RecipeName = Annotated[str, typer.Option(help="Name of a recipe; `adafocus recipes` lists them.")]
@@ -105,7 +105,7 @@ def benchmark(
         raise UserError("--cpus-per-worker and --gpus-per-worker are of a cluster's machine: give --ray-address")
     how = How(batch_size, parse_precisions(precision), compile, probe)
     places = places_of(shards, runs)
-    chosen = find_checkpoints(places, run=run, sweep=sweep, folder=checkpoint and checkpoint.absolute(), best=best)
+    chosen = find_checkpoints(places, run=run, sweep=sweep, folder=checkpoint, best=best)
     machine = None if ray_address is None else Machine(ray_address, cpus_per_worker, gpus_per_worker)
     options = options_of(device, num_workers)
     found = assess_all(chosen, places, options, how, explain=explain, machine=machine)
@@ -167,12 +167,12 @@ def dashboard(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
 ) -> None:
     """Serve the MLflow dashboard."""
-    from pipelines.tracking.client import MODEL_VIEW
+    from pipelines.tracking.client import MODEL_VIEW, Tracker
 
     places = places_of("", runs)
-    places.tracker()  # so that a fresh store is complete before the server opens it
+    Tracker.at(places)  # so that a fresh store is complete before the server opens it
     if places.tracking_uri.startswith("http"):
-        raise UserError(f"MLFLOW_TRACKING_URI is {places.tracking_uri}: that server has the dashboard already")
+        raise UserError(f"MLFLOW_TRACKING_URI is {places.store}: that server has the dashboard already")
     typer.echo(f"MLflow: http://{host}:{port}/#/experiments?{MODEL_VIEW}  (Ctrl-C stops it)")
     sys.stdout.flush()
     arguments = ["server", "--host", host, "--port", str(port)]
@@ -184,6 +184,7 @@ def dashboard(
 def config_of(recipe: str, changes: list[str] | None, scale_lr: bool) -> Config:
     from adafocus.config.schema import override
     from adafocus.config.validation import check
+    from pipelines.paths import absolute_setting
     from pipelines.recipes.recipes import find_recipe, scale_rates
 
     pairs = {}
@@ -191,14 +192,13 @@ def config_of(recipe: str, changes: list[str] | None, scale_lr: bool) -> Config:
         key, equals, value = change.partition("=")
         if not equals:
             raise UserError(f"--set {change!r} is not of the form key=value")
-        is_file = key.endswith("_weights") and value not in ("imagenet", "none")
-        pairs[key] = str(Path(value).absolute()) if is_file else value  # for it is read from other folders too
+        pairs[key] = absolute_setting(key, value)
     config = check(override(find_recipe(recipe), pairs))
     return scale_rates(config, find_recipe(recipe)) if scale_lr else config
 
 
 def places_of(shards: str, runs: Path) -> Places:
-    from pipelines.training.train import Places
+    from pipelines.paths import Places
 
     return Places.of(shards, runs)
 

@@ -73,7 +73,7 @@ def preprocess(
         records = {record.name: record for record in (*job.finished, *made)}
         index = build_index(store, clips, info, spec, [records[plan.name] for plan in job.plans])
     summary = summarise(index)
-    summary |= {"out": store.url, "shards_written": len(made), "wall_seconds": round(time.monotonic() - started, 1)}
+    summary |= {"out": store.shown, "shards_written": len(made), "wall_seconds": round(time.monotonic() - started, 1)}
     return summary
 
 
@@ -185,7 +185,7 @@ def _locked(store: Store) -> Iterator[None]:
         with FileLock(store.local / ".lock", timeout=0):
             yield
     except Timeout:
-        raise UserError(f"another run is writing to {store.url}; wait for it or choose another --out") from None
+        raise UserError(f"another run is writing to {store.shown}; wait for it or choose another --out") from None
 
 
 def _work(plan: ShardPlan) -> int:

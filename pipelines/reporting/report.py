@@ -17,11 +17,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from adafocus.config.schema import STAGES
+from pipelines.paths import Places
 from pipelines.recipes.recipes import RECIPES
 from pipelines.reporting.published import Published, published, rows_of
 from pipelines.tracking.client import Run, Tracker
 from pipelines.tracking.metric_names import IN_WORDS
-from pipelines.training.train import Places
 from preprocessing.schema import UserError
 
 COLUMNS = (
@@ -176,7 +176,7 @@ class Report:
 
 def collect(places: Places, sweep: str | None = None) -> Report:
     """Read the store; of one sweep, or of everything. Raises UserError if there is nothing to report."""
-    tracker = places.tracker()
+    tracker = Tracker.at(places)
     trials = tracker.find("trial", **({"sweep": sweep} if sweep is not None else {}))
     parents = tracker.find("sweep", **({"sweep": sweep} if sweep is not None else {}))
     wanted = {run.info.run_id for run in trials} if sweep is not None else None
@@ -190,7 +190,7 @@ def collect(places: Places, sweep: str | None = None) -> Report:
                 measured.append(_measured(run, table))
     if not measured and not parents and not trials:
         what = f"sweep {sweep!r}" if sweep is not None else "trial yet"
-        raise UserError(f"{_shown(places)} holds no {what}; `adafocus train` or `adafocus tune` makes one")
+        raise UserError(f"{places.store} holds no {what}; `adafocus train` or `adafocus tune` makes one")
     measured.sort(key=lambda each: each.score, reverse=True)
     sweeps = [_sweep(tracker, run, [t for t in trials if _of(t, run)]) for run in parents]
     names = dict.fromkeys([*(BENCHMARKS if sweep is None else ())])
@@ -202,13 +202,7 @@ def collect(places: Places, sweep: str | None = None) -> Report:
         sections.append(Section(name, here, mine, _missing(name, here, mine) if sweep is None else []))
     sections.sort(key=lambda section: not (section.measured or section.sweeps))
     single = [trial_of(run) for run in trials if not run.data.tags.get("adafocus.sweep")]
-    return Report(_shown(places), sections, [trial for trial in single if trial.ending != "finished"], broken)
-
-
-def _shown(places: Places) -> str:
-    """The store, without credentials that its address may hold."""
-    scheme, _, rest = places.tracking_uri.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    return Report(places.store, sections, [trial for trial in single if trial.ending != "finished"], broken)
 
 
 def _measured(run: Any, table: Any) -> Measured:

@@ -20,7 +20,7 @@ from adafocus.inference import predictor
 from adafocus.inference.predictor import ClipFrames, Prediction, VideoError
 from adafocus.models.adafocus import Patches
 from pipelines.benchmarks.select import find_checkpoint
-from pipelines.training.train import Places
+from pipelines.paths import Places
 from preprocessing.clips import FRAME_EXTENSIONS, VIDEO_EXTENSIONS
 from preprocessing.schema import UserError
 

@@ -20,6 +20,7 @@ from adafocus.data.loader import ClipLoader
 from adafocus.divergence import DivergedError
 from adafocus.training.stage_lock import StageLock
 from adafocus.training.trainer import EpochReport
+from pipelines.logs import in_a_line
 from pipelines.ray_runtime.resources import fit_machines, largest, started_here, total_of
 from pipelines.ray_runtime.session import ray_session
 from pipelines.sweeps.outcomes import OVER, Endings, TrialResult, point_of
@@ -56,7 +57,7 @@ def run_sweep(sweep: Sweep) -> Outcome:
     """
     sweep.check()
     info, digest = ClipLoader.describe(sweep.places.shards)
-    tracker = sweep.places.tracker()
+    tracker = Tracker.at(sweep.places)
     lock = StageLock(sweep.places.runs, f"sweep-{sweep.name}")
     if not lock.take():
         raise UserError(f"sweep {sweep.name!r} is running already: {lock.holder} has it")
@@ -170,7 +171,7 @@ class _Driver:
                 raise error.cause from None  # as it was raised in the worker, without Ray's trace around it
             if not isinstance(error.cause, OSError | MemoryError | DivergedError | OutageError):
                 log.error("%s", error)  # where in the code it happened
-            reason = f"{type(error.cause).__name__}: {error.cause}"
+            reason = in_a_line(error.cause)
             raise UserError(f"the stages that all trials share ({', '.join(shared)}) failed: {reason}") from None
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +15,7 @@ import yaml
 
 from adafocus.config.schema import STAGES, Config, override, stage_key
 from adafocus.config.validation import TOGETHER, check, check_bounds
+from pipelines.paths import absolute_setting
 from preprocessing.schema import UserError
 
 RECIPE = "recipe"
@@ -128,7 +129,7 @@ def parse(grid: list[str], sample: list[str], file: Path | None = None) -> Space
             surplus = sorted(document.keys() - {"grid", "sample"})
             if surplus:
                 raise TypeError(f"{surplus[0]!r} is neither `grid` nor `sample`")
-            grids.update({key: list(values) for key, values in (document.get("grid") or {}).items()})
+            grids.update({key: _absolute(key, values) for key, values in (document.get("grid") or {}).items()})
             samples.update({key: _sampler(key, str(text)) for key, text in (document.get("sample") or {}).items()})
         except (OSError, yaml.YAMLError, AttributeError, TypeError) as error:
             reason = " ".join(str(error).split())
@@ -136,7 +137,7 @@ def parse(grid: list[str], sample: list[str], file: Path | None = None) -> Space
     for item in grid:
         key, values = _split(item, "--grid key=v1,v2")
         samples.pop(key, None)
-        grids[key] = values.split(",")
+        grids[key] = [absolute_setting(key, value) for value in values.split(",")]
     for item in sample:
         key, text = _split(item, "--sample key=loguniform:1e-5:1e-3")
         if key not in {_split(each, "")[0] for each in grid}:
@@ -150,6 +151,11 @@ def recipe_space(recipe: str, config: Config) -> Path:
     folder = Path(str(files("pipelines.sweeps") / "spaces"))
     own = folder / f"{recipe}.yaml"
     return own if own.is_file() else folder / f"{config.model.family}.yaml"
+
+
+def _absolute(key: str, values: Iterable[Any]) -> list[Any]:
+    """A file's values of a setting; names of weights files as absolute paths."""
+    return [absolute_setting(key, value) if isinstance(value, str) else value for value in values]
 
 
 def _split(item: str, form: str) -> tuple[str, str]:
@@ -170,6 +176,8 @@ def _is_range(sampler: str, arguments: list[float]) -> bool:
 def _sampler(key: str, text: str) -> tuple[str, list[Any]]:
     name, *arguments = text.split(":")
     try:
-        return name, arguments if name == "choice" else [float(argument) for argument in arguments]
+        if name == "choice":
+            return name, [absolute_setting(key, argument) for argument in arguments]
+        return name, [float(argument) for argument in arguments]
     except ValueError:
         raise UserError(f"{key}: {text!r} needs numbers after the name of the distribution") from None

@@ -21,9 +21,9 @@ from adafocus.config.schema import STAGES, flatten, from_flat, override, stage_r
 from adafocus.data.loader import ClipLoader
 from adafocus.training.stage_lock import LEASE_S, StageLock
 from adafocus.training.trainer import stage_folder
+from pipelines.paths import Places
 from pipelines.sweeps.sweep import Sweep, load_sweep
-from pipelines.tracking.client import Kind, MlflowRun
-from pipelines.training.train import Places
+from pipelines.tracking.client import Kind, MlflowRun, Tracker
 from preprocessing.schema import UserError
 
 TUNE = "tune"
@@ -113,7 +113,7 @@ def prune(places: Places, wanted: Sequence[Stored]) -> list[Stored]:
     finished, tracked = [each for each in now.values() if each.finished], _tracked(places)
     if finished and not any(each.folder.name in tracked for each in finished):
         raise UserError(
-            f"{places.tracking_uri} knows none of the stages in {places.runs}: point MLFLOW_TRACKING_URI at the store "
+            f"{places.store} knows none of the stages in {places.runs}: point MLFLOW_TRACKING_URI at the store "
             "that they belong to"
         )
     removed = []
@@ -151,7 +151,7 @@ def _users(folder: Path, tracked: dict[str, set[str]], records: _Records) -> tup
 def _tracked(places: Places) -> dict[str, set[str]]:
     """Folder name -> names of the runs in MLflow that need it."""
     users: dict[str, set[str]] = defaultdict(set)
-    tracker = places.tracker()
+    tracker = Tracker.at(places)
     kinds: tuple[Kind, ...] = ("trial", "sweep")
     for kind in kinds:
         for run in tracker.find(kind):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -14,8 +13,9 @@ from typing import Any, Literal
 
 from adafocus.config.schema import STAGES, Config, flatten, from_flat, override, stage_key, stage_reads
 from adafocus.training.trainer import Options, stage_folder
+from pipelines.paths import Places
 from pipelines.sweeps.space import Point, Space
-from pipelines.training.train import Places
+from preprocessing.addresses import without_secrets
 from preprocessing.files import write_file
 from preprocessing.schema import UserError
 
@@ -193,9 +193,9 @@ def continued(sweep: Sweep, digest: str) -> Sweep:
         )
     if before.digest != digest:
         raise UserError(
-            f"the shards at {sweep.places.shards} have changed since sweep {sweep.name!r} began (digest "
-            f"{before.digest[:12]} then, {digest[:12]} now): its trials cannot be compared with new ones; choose "
-            "another --name"
+            f"the shards at {without_secrets(sweep.places.shards)} have changed since sweep {sweep.name!r} began "
+            f"(digest {before.digest[:12]} then, {digest[:12]} now): its trials cannot be compared with new ones; "
+            "choose another --name"
         )
     if before.store != store:
         raise UserError(
@@ -208,8 +208,7 @@ def continued(sweep: Sweep, digest: str) -> Sweep:
 def shown_store(places: Places) -> str:
     """The address of the MLflow store without what may be secret in it, and relative to the runs if it is a file
     there, for those may move."""
-    address, *_ = re.split(r"[?#]", places.tracking_uri.replace(f"{places.runs}/", ""))
-    return re.sub(r"//[^/]*@", "//", address)
+    return without_secrets(places.tracking_uri.replace(f"{places.runs}/", ""))
 
 
 def default_name(sweep: Sweep) -> str:

@@ -26,10 +26,11 @@ from adafocus.config.schema import STAGES, Config, override
 from adafocus.data.loader import ClipLoader
 from adafocus.training.stage_lock import StageLockLostError
 from adafocus.training.trainer import EpochReport, first_epoch
+from pipelines.logs import in_a_line, start_logging
 from pipelines.sweeps.space import Point
 from pipelines.sweeps.sweep import Sweep, show_point
 from pipelines.sweeps.worker_group import WorkersDiedError, own_group, train_in_group
-from pipelines.tracking.client import Ending, Run, is_outage
+from pipelines.tracking.client import Ending, Run, Tracker, is_outage
 from pipelines.training.loggers import complete, describe
 from pipelines.training.reporter import Reporter, Sink
 from pipelines.training.train import to_mlflow, train_stages
@@ -58,7 +59,7 @@ def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
     info, digest = ClipLoader.describe(places.shards)
     key, shown = sweep.trial_key(point, digest), show_point(point)
     with naming_outages():
-        run = places.tracker().run(info.name, "trial", shown, parent=parent, sweep=sweep.name, trial=key)
+        run = Tracker.at(places).run(info.name, "trial", shown, parent=parent, sweep=sweep.name, trial=key)
     try:
         with naming_outages():
             run.tags({"point": json.dumps(point)})
@@ -75,7 +76,7 @@ def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
     except (StageLockLostError, WorkersDiedError, OutageError):
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = in_a_line(error)
         log.error("%s failed: %s", shown, reason)
         close(run, "FAILED", reason)
         tune.report({"score": 0.0, "failure": reason})
@@ -120,7 +121,7 @@ def _train(
             log.info("%s: %s", shown, row.line())
 
     with naming_outages():  # here, for on its way out of a group an error loses its cause
-        run = Run.open(sweep.places.tracker(), run_id)
+        run = Run.open(Tracker.at(sweep.places), run_id)
         sinks: list[Sink] = [to_mlflow(run)] if first else []
         group = sweep.machines.workers_per_trial > 1
         if tell:
@@ -147,7 +148,7 @@ def naming_outages() -> Iterator[None]:
             raise
         log.error("out of reach: %s", error)
         time.sleep(PAUSE_S)
-        raise OutageError(" ".join(f"{type(error).__name__}: {error}".split())[:1000]) from None
+        raise OutageError(in_a_line(error)[:1000]) from None
 
 
 def check_gpu(sweep: Sweep) -> None:
@@ -194,7 +195,7 @@ def warm_up() -> None:
 
 def start_worker() -> None:
     """Log to the driver's terminal, and use as many threads as Ray gave this worker CPUs."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    start_logging(anew=True)
     for name in ("ray", "ray.train"):  # the second has a level of its own; it repeats every report of every worker
         logging.getLogger(name).setLevel(logging.WARNING)
     cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)

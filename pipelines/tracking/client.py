@@ -33,7 +33,9 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+from pipelines.paths import Places, absolute_tracking_uri
 from pipelines.version import commit
+from preprocessing.addresses import without_secrets
 from preprocessing.schema import DatasetInfo, UserError
 
 Kind = Literal["sweep", "trial", "benchmark", "preprocess", "shared"]
@@ -54,17 +56,12 @@ LASTING = {
 """Errors of files that do not pass by themselves."""
 
 
-def default_uri(runs: Path) -> str:
-    """MLFLOW_TRACKING_URI, else a SQLite file below `runs`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(runs / 'mlflow.db').absolute()}"
-
-
 class Tracker:
     """A tracking store. Making one initialises the store, under a lock: do it in the driver before workers start."""
 
     def __init__(self, runs: Path, uri: str | None = None) -> None:
         self.runs = runs.absolute()
-        self.uri = uri or default_uri(self.runs)
+        self.uri = absolute_tracking_uri(self.runs, uri)
         self.runs.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which is for rows of --json
@@ -74,7 +71,13 @@ class Tracker:
                 self.client = MlflowClient(self.uri)
                 self.client.search_experiments(max_results=1)
         except MlflowException as error:
-            raise UserError(f"the MLflow store {self.uri} cannot be used: {error.message.splitlines()[0]}") from None
+            reason = error.message.splitlines()[0]
+            raise UserError(without_secrets(f"the MLflow store {self.uri} cannot be used: {reason}")) from None
+
+    @classmethod
+    def at(cls, places: Places) -> Tracker:
+        """The store of these places."""
+        return cls(places.runs, places.tracking_uri)
 
     def experiment(self, name: str) -> str:
         """Id of the experiment, made if need be. A local store keeps its artifacts below `runs` too."""
@@ -221,7 +224,7 @@ class Run:
     def dataset(self, info: DatasetInfo, digest: str, shards: str, context: str = "training") -> None:
         """Log the data set, by its digest, as an input of the run."""
         with warnings.catch_warnings(action="ignore"):  # two of its source classes fit a folder; either will do
-            source = resolve_dataset_source(shards)
+            source = resolve_dataset_source(without_secrets(shards))
         dataset = MetaDataset(source, name=info.name, digest=digest[:36])
         entity = dataset._to_mlflow_entity()
         self.client.log_inputs(self.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
@@ -267,7 +270,7 @@ class Run:
     def finish(self, status: Ending = "FINISHED", reason: str = "") -> None:
         """Close the run; `reason` says why one failed."""
         if reason:
-            self.client.set_tag(self.run_id, REASON, reason[:5000])
+            self.client.set_tag(self.run_id, REASON, without_secrets(reason)[:5000])
         self.client.set_terminated(self.run_id, status)
 
 

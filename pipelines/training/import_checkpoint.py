@@ -15,6 +15,7 @@ from adafocus.config.schema import STAGES, Config, stage_key
 from adafocus.data.loader import ClipLoader
 from adafocus.interop import reference_checkpoints
 from adafocus.training.stage_lock import StageLock
+from preprocessing.addresses import without_secrets
 from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
 from preprocessing.shards.index import read_index
 from preprocessing.shards.storage import Store
@@ -38,7 +39,9 @@ def describe(
         info, digest = ClipLoader.describe(shards)
         spec = read_index(Store(shards), columns=[]).spec
         if info.num_classes != classes:
-            raise UserError(f"the checkpoint has {classes} classes, but {shards} has {info.num_classes}")
+            raise UserError(
+                f"the checkpoint has {classes} classes, but {without_secrets(shards)} has {info.num_classes}"
+            )
     key = stage_key(config, stage, digest) if shards else ""
     return Meta.describe(config, stage=stage, key=key, digest=digest, info=info, extraction=spec, imported=files)
 

@@ -18,7 +18,7 @@ from adafocus.evaluation import metrics
 from adafocus.training.trainer import stage_folder
 from pipelines.reporting.published import rows_of
 from pipelines.tracking import registry
-from pipelines.tracking.client import Run
+from pipelines.tracking.client import Run, Tracker
 from pipelines.tracking.metric_names import IN_WORDS
 from pipelines.tracking.registry import Made
 from pipelines.visualize import class_charts, result_charts
@@ -30,7 +30,7 @@ from preprocessing.schema import DatasetInfo
 if TYPE_CHECKING:
     from pipelines.benchmarks.benchmark import Benchmark
     from pipelines.benchmarks.select import Chosen
-    from pipelines.training.train import Places
+    from pipelines.paths import Places
 
 MODEL = "model"
 """Folder of a run's artifacts that holds weights and meta.json."""
@@ -75,7 +75,7 @@ def track(result: Benchmark, chosen: Chosen, places: Places) -> Run:
     the checkpoint if a recipe made it. The same measured again on the same machine goes into the same run."""
     folder, trial = chosen.folder, chosen.run_id
     info, digest = ClipLoader.describe(places.shards)
-    meta, tracker = checkpoint.read_meta(folder), places.tracker()
+    meta, tracker = checkpoint.read_meta(folder), Tracker.at(places)
     config = from_flat(meta.config)
     where = {key: str(result.facts[key]) for key in ("digest", "device", "threads", "batch_size")}
     forms = (f"{row.precision} compiled" if row.compiled else row.precision for row in result.rows)

@@ -4,41 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from adafocus.config.schema import STAGES, Config, stage_key
 from adafocus.data.loader import ClipLoader
 from adafocus.training.stage_runner import needed_stages, run_stage
 from adafocus.training.trainer import EpochReport, Options
+from pipelines.logs import in_a_line
+from pipelines.paths import Places
 from pipelines.tracking.client import Run, Tracker
 from pipelines.training.loggers import complete, describe
 from pipelines.training.reporter import Reporter, Sink
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where things are: never part of an identity."""
-
-    shards: str
-    runs: Path
-    tracking_uri: str
-
-    @classmethod
-    def of(cls, shards: str, runs: Path, tracking_uri: str | None = None) -> Places:
-        """Absolute places, for workers have working directories of their own."""
-        from pipelines.tracking.client import default_uri
-
-        local = "://" not in shards
-        return cls(
-            str(Path(shards).absolute()) if local else shards, runs.absolute(), tracking_uri or default_uri(runs)
-        )
-
-    def tracker(self) -> Tracker:
-        """The MLflow store of these places."""
-        return Tracker(self.runs, self.tracking_uri)
 
 
 def train_stages(
@@ -66,7 +44,7 @@ def train(config: Config, recipe: str, places: Places, options: Options, name: s
     configuration of the same name, or another data set, has a run of its own."""
     info, digest = ClipLoader.describe(places.shards)
     key = stage_key(config, STAGES[-1], digest)
-    run = places.tracker().run(info.name, "trial", name, sweep="", trial=name, key=key)
+    run = Tracker.at(places).run(info.name, "trial", name, sweep="", trial=name, key=key)
     describe(run, config, places, recipe, options.device)
 
     try:
@@ -81,7 +59,7 @@ def train(config: Config, recipe: str, places: Places, options: Options, name: s
         run.finish("KILLED", "interrupted")
         raise
     except Exception as error:
-        run.finish("FAILED", f"{type(error).__name__}: {error}")
+        run.finish("FAILED", in_a_line(error))
         raise
     complete(run, folder, places)
     run.finish()

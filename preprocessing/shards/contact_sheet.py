@@ -27,7 +27,7 @@ def contact_sheet(
     """
     usable = np.flatnonzero(pc.is_in(index.table["status"], pa.array(USABLE)).to_numpy(zero_copy_only=False))
     if not len(usable):
-        raise UserError(f"{store.url}: no clip has frames to show")
+        raise UserError(f"{store.shown}: no clip has frames to show")
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(usable, size=min(clips, len(usable)), replace=False))
     strips = [_strip(store, index, row, frames, height_px) for row in index.table.take(chosen).to_pylist()]

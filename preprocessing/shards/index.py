@@ -78,14 +78,15 @@ def read_index(store: Store, columns: Sequence[str] | None = None) -> Index:
             table = pq.read_table(file, columns=None if columns is None else list(columns))
     except FileNotFoundError:
         raise UserError(
-            f"{store.url}: there is no {INDEX}, so no finished data set; run `adafocus preprocess --out {store.url}`"
+            f"{store.shown}: there is no {INDEX}, so no finished data set; "
+            f"run `adafocus preprocess --out {store.shown}`"
         ) from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{store.url}/{INDEX} cannot be read ({error}); run `adafocus preprocess` again") from None
+        raise UserError(f"{store.shown}/{INDEX} cannot be read ({error}); run `adafocus preprocess` again") from None
     try:
         return _index(table, json.loads(table.schema.metadata[METADATA_KEY]))
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{store.url}/{INDEX} is not an index of this program ({error!r})") from None
+        raise UserError(f"{store.shown}/{INDEX} is not an index of this program ({error!r})") from None
 
 
 def mapped_index(store: Store) -> tuple[Index, Path]:

@@ -95,7 +95,7 @@ def open_job(
     listing = store.sizes()
     if PLAN not in listing:
         if INDEX in listing:
-            raise UserError(f"{store.url} holds an {INDEX} without a {PLAN}; choose another --out")
+            raise UserError(f"{store.shown} holds an {INDEX} without a {PLAN}; choose another --out")
         told: dict[str, Any] = {"identity": identity, "source_bytes": list(sizes), "retries": []}
         store.write(json.dumps(told).encode(), PLAN)
     else:
@@ -106,7 +106,7 @@ def open_job(
     finished = _finished(store, plans, listing)
     if retry_failed:
         if INDEX not in listing or len(finished) != len(plans):
-            raise UserError(f"{store.url} is not finished; run without --retry-failed first")
+            raise UserError(f"{store.shown} is not finished; run without --retry-failed first")
         failed = [row for row in sorted(_failed(store, clips)) if sizes[row] >= 0]
         if failed:
             told["retries"].append({"clips": failed, "source_bytes": [sizes[row] for row in failed]})
@@ -119,7 +119,7 @@ def _compare_settings(store: Store, before: dict[str, Any], now: dict[str, Any])
     for name, value in now.items():
         if before.get(name) != value:
             raise UserError(
-                f"{store.url} was started with {name} = {before.get(name)}, now it is {value}; "
+                f"{store.shown} was started with {name} = {before.get(name)}, now it is {value}; "
                 "choose another --out (or remove that folder)"
             )
 
@@ -135,7 +135,7 @@ def _compare_sources(
     changed = [row for row in changed if before[row] != sizes[row]]
     if changed:
         raise UserError(
-            f"{len(changed)} source files have changed since {store.url} was started "
+            f"{len(changed)} source files have changed since {store.shown} was started "
             f"(first: {clips[changed[0]].source}); choose another --out (or remove that folder)"
         )
 

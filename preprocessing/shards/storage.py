@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from preprocessing import files
+from preprocessing.addresses import absolute, is_url, without_secrets
 from preprocessing.schema import UserError
 
 
@@ -23,8 +24,9 @@ class Store:
     """Files by name in one folder. Picklable, so that tasks on other machines can write to it."""
 
     def __init__(self, url: str | Path) -> None:
-        self.url = str(url)
-        self.local: Path | None = None if "://" in self.url else Path(self.url)
+        self.url = absolute(str(url))  # a task on another machine has another working folder
+        self.shown = without_secrets(self.url)
+        self.local: Path | None = None if is_url(self.url) else Path(self.url)
         self._fs: pafs.FileSystem | None = None
         self._root = ""
 
@@ -36,12 +38,12 @@ class Store:
         """The file system behind the URL. Raises UserError if there is none for it."""
         if self._fs is None:
             if self.local is not None:
-                self._fs, self._root = pafs.LocalFileSystem(), str(self.local.absolute())
+                self._fs, self._root = pafs.LocalFileSystem(), str(self.local)
             else:
                 try:
                     self._fs, self._root = pafs.FileSystem.from_uri(self.url)
                 except (pa.ArrowInvalid, OSError, ValueError) as error:
-                    raise UserError(f"cannot use {self.url} as a folder: {error}") from None
+                    raise UserError(f"cannot use {self.shown} as a folder: {without_secrets(str(error))}") from None
         return self._fs
 
     def path(self, name: str) -> str:
@@ -58,7 +60,7 @@ class Store:
             else:
                 self.fs.create_dir(self._root or self.path("").rstrip("/"), recursive=True)
         except OSError as error:
-            raise UserError(f"cannot write to {self.url}: {error}") from None
+            raise UserError(f"cannot write to {self.shown}: {without_secrets(str(error))}") from None
 
     def sizes(self) -> dict[str, int]:
         """Bytes of every committed file, by name. Empty if the folder does not exist."""
@@ -71,7 +73,7 @@ class Store:
         try:
             found = fs.get_file_info(pafs.FileSelector(root, allow_not_found=True))
         except OSError as error:
-            raise UserError(f"cannot list {self.url}: {error}") from None
+            raise UserError(f"cannot list {self.shown}: {without_secrets(str(error))}") from None
         return {info.base_name: info.size for info in found if info.is_file}
 
     def exists(self, name: str) -> bool:
@@ -124,5 +126,5 @@ class Store:
         """Free space where results go, None where nobody knows."""
         if self.local is None:
             return None
-        existing = next(path for path in (self.local.absolute(), *self.local.absolute().parents) if path.exists())
+        existing = next(path for path in (self.local, *self.local.parents) if path.exists())
         return shutil.disk_usage(existing).free

@@ -133,7 +133,7 @@ def write_shard(
         store.write(_rows_file(rows, record, spec), plan.rows)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"no space left for {store.url}/{plan.tar}: free some and start again") from None
+            raise UserError(f"no space left for {store.shown}/{plan.tar}: free some and start again") from None
         raise
     return record
 

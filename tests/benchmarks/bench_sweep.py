@@ -20,12 +20,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from adafocus.config.schema import STAGES, Config, override
 from adafocus.training.trainer import EpochReport, Options
 from helpers.tiny import SYNTHETIC, TINY
+from pipelines.paths import Places
 from pipelines.recipes.recipes import demo
 from pipelines.sweeps.driver import run_sweep
 from pipelines.sweeps.space import Space
 from pipelines.sweeps.sweep import Machines, Sweep
+from pipelines.tracking.client import Tracker
 from pipelines.training.reporter import Reporter
-from pipelines.training.train import Places, to_mlflow, train
+from pipelines.training.train import to_mlflow, train
 from preprocessing.datasets import synthetic
 from preprocessing.schema import ExtractionSpec
 from preprocessing.shards.index import build_index
@@ -68,7 +70,7 @@ def sweep_s(config: Config, shards: str, runs: Path) -> float:
 
 def report_ms(runs: Path) -> list[float]:
     """Milliseconds of the training loop for each of 200 reports of 25 metrics, 20 ms apart, to a real SQLite store."""
-    run = Places.of("", runs).tracker().run("bench", "trial", "reports", sweep="", trial="reports")
+    run = Tracker.at(Places.of("", runs)).run("bench", "trial", "reports", sweep="", trial="reports")
     times = []
     with Reporter(to_mlflow(run)) as reporter:
         for clock in range(1, 201):
@@ -89,7 +91,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         shards = make_shards(folder)
-        Places.of(shards, folder / "first").tracker()  # not to count what a first import costs
+        Tracker.at(Places.of(shards, folder / "first"))  # not to count what a first import costs
         loop, sweep = loop_s(config, shards, folder / "loop"), sweep_s(config, shards, folder / "sweep")
         times = sorted(report_ms(folder / "reports"))
     allowed = FIXED_S + (1 + SHARE) * loop

@@ -22,12 +22,14 @@ from pipelines.benchmarks.benchmark import How, benchmark
 from pipelines.benchmarks.select import Chosen
 from pipelines.cli.main import main
 from pipelines.cli.train import config_of
+from pipelines.paths import Places
 from pipelines.ray_runtime.session import ray_session
 from pipelines.reporting import pages, report
 from pipelines.sweeps.storage import list_stored
 from pipelines.tracking import metric_names
+from pipelines.tracking.client import Tracker
 from pipelines.training.loggers import track
-from pipelines.training.train import Places, train_stages
+from pipelines.training.train import train_stages
 from preprocessing.schema import UserError
 
 CPU = Options(device="cpu")
@@ -71,7 +73,7 @@ def cli(
 def test_the_file_of_initial_weights_is_not_needed_again(places: Places) -> None:
     result = benchmark(made(places, "finetune"), replace(places, runs=Path("elsewhere")), CPU)
     assert [row.key() for row in result.rows] == ["policy", "random", "centre", "warmup_random", "glancer"]
-    run = places.tracker().run("synthetic", "trial", "untagged", sweep="", trial="untagged")
+    run = Tracker.at(places).run("synthetic", "trial", "untagged", sweep="", trial="untagged")
     run.tags({"checkpoint": made(places, "finetune").name})
     assert {stored.users for stored in list_stored(places)} == {("untagged",)}
     old = made(places, "finetune").with_name("old")  # as records were before they named their stages
@@ -103,7 +105,7 @@ def test_rows_of_parts_that_are_not_trained_are_left_out(
     assert status == 0 and [row["patches"] for row in found["rows"]] == ["random", "centre", "glancer"]
     assert "policy (AdaFocus): left out, for after warmup the policy is not trained" in caplog.messages
     assert found["facts"]["stage"] == "warmup" and found["facts"]["gflops.policy"] == 0
-    tracker = places.tracker()
+    tracker = Tracker.at(places)
     (run,) = [each for each in tracker.find("benchmark") if each.info.run_id == found["run_id"]]
     artifacts = {item.path for item in tracker.client.list_artifacts(run.info.run_id)}
     assert "gallery.html" in artifacts and "patches.png" not in artifacts
@@ -130,7 +132,7 @@ def test_what_has_nothing_trained_to_measure_is_refused(
 @pytest.fixture(scope="module")
 def swept(places: Places) -> Places:
     """Three finished trials of a sweep, with scores that order them b, c, a."""
-    tracker = places.tracker()
+    tracker = Tracker.at(places)
     parent = tracker.run("synthetic", "sweep", "s", sweep="s")
     for name, score in {"a": 10.0, "b": 30.0, "c": 20.0}.items():
         folder = places.runs / f"copy-{name}"
@@ -177,13 +179,13 @@ def test_it_can_run_on_a_machine_of_a_cluster(swept: Places, cli: Callable[..., 
         status, _, err = cli("--checkpoint", made(swept, "pretrain"), "--ray-address", "local")
         assert status == 2 and "of stage pretrain, after which its classifier" in err.strip().splitlines()[-1]
     (found,) = json.loads(out)
-    (trial,) = [run for run in swept.tracker().find("trial", sweep="s") if run.info.run_name == "b"]
+    (trial,) = [run for run in Tracker.at(swept).find("trial", sweep="s") if run.info.run_name == "b"]
     assert found["trial"] == trial.info.run_id
     here = benchmark(swept.runs / "copy-b", swept, CPU)
     scores = ("top1", "top5", "map", "gflops", "parameters", "memory_mb")
     for row, other in zip(found["rows"], here.table(), strict=True):
         assert {key: row[key] for key in scores} == pytest.approx({key: other[key] for key in scores})
-    assert found["run_id"] in {each.info.run_id for each in swept.tracker().find("benchmark")}
+    assert found["run_id"] in {each.info.run_id for each in Tracker.at(swept).find("benchmark")}
 
 
 def test_a_device_that_is_not_there_is_one_line(places: Places, cli: Callable[..., tuple[int, str, str]]) -> None:

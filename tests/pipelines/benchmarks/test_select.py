@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.benchmarks.select import find_checkpoint, find_checkpoints
-from pipelines.training.train import Places
+from pipelines.paths import Places
+from pipelines.tracking.client import Tracker
 from preprocessing.schema import UserError
 
 
@@ -17,7 +18,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
     """Sweep `a` with trials of each ending, a trial of the same name in sweep `b` on other data, and single ones."""
     runs = tmp_path_factory.mktemp("runs")
     places = Places.of("shards", runs, f"sqlite:///{runs}/mlflow.db")
-    tracker = places.tracker()
+    tracker = Tracker.at(places)
 
     def trial(dataset: str, sweep: str, name: str, metric: str = "", score: float = 0.0) -> str:
         run = tracker.run(dataset, "trial", name, sweep=sweep, trial=f"{dataset} {sweep} {name}")
@@ -45,7 +46,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
 def test_a_name_that_several_runs_have_is_refused_with_their_ids(places: Places) -> None:
     with pytest.raises(UserError, match=r"2 runs are named 'gamma=0\.5'") as error:
         find_checkpoint(places, run="gamma=0.5", sweep=None, folder=None)
-    trials = [run for run in places.tracker().find("trial") if run.info.run_name == "gamma=0.5"]
+    trials = [run for run in Tracker.at(places).find("trial") if run.info.run_name == "gamma=0.5"]
     for run in trials:
         sweep = run.data.tags["adafocus.sweep"]
         assert f"{run.info.run_id} (sweep {sweep}, {'ssv1' if sweep == 'a' else 'fcvid'})" in str(error.value)
@@ -89,4 +90,4 @@ def test_a_sweep_without_a_best_trial_says_why(places: Places) -> None:
 
 def test_a_folder_is_taken_as_it_is(places: Places) -> None:
     found = find_checkpoint(places, run=None, sweep=None, folder=Path("runs/finetune-x"))
-    assert (found.folder, found.run_id, found.name) == (Path("runs/finetune-x"), "", "finetune-x")
+    assert (found.folder, found.run_id, found.name) == (Path("runs/finetune-x").absolute(), "", "finetune-x")

@@ -13,13 +13,14 @@ import torch
 
 from adafocus.config.schema import Config
 from adafocus.training.trainer import Options
+from pipelines.paths import Places
 from pipelines.ray_runtime.resources import Node, fit_machines, room, share
 from pipelines.recipes.recipes import demo
 from pipelines.sweeps.driver import run_sweep
 from pipelines.sweeps.space import Space
 from pipelines.sweeps.sweep import Machines, Sweep
 from pipelines.sweeps.trial import check_gpu
-from pipelines.training.train import Places
+from pipelines.tracking.client import Tracker
 from preprocessing.schema import UserError
 
 BIG: Node = {"CPU": 64, "GPU": 4}
@@ -106,7 +107,7 @@ def test_a_worker_whose_gpu_torch_cannot_see_says_so_at_once(
     with pytest.raises(UserError, match=r"Ray gave this worker on .* 1 GPUs, and torch .* finds none") as raised:
         run_sweep(sweep)
     assert "\n" not in str(raised.value)
-    (parent,) = places.tracker().find("sweep")
+    (parent,) = Tracker.at(places).find("sweep")
     assert parent.info.status == "FAILED"
     check_gpu(replace(sweep, options=Options(device="cpu")))
     check_gpu(replace(sweep, machines=Machines()))

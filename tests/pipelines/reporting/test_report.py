@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.paths import Places
 from pipelines.reporting import pages, report
 from pipelines.reporting.published import rows_of
 from pipelines.reporting.report import Report
-from pipelines.training.train import Places
+from pipelines.tracking.client import Tracker
 from preprocessing.schema import UserError
 
 NASTY = "<script>alert(1)</script> | x"
@@ -27,7 +28,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
     """A sweep on ssv1 with a trial of each ending, two of which share a stage; one benchmark; a failed single trial."""
     runs = tmp_path_factory.mktemp("runs")
     places = Places.of("shards", runs, f"sqlite:///{runs}/mlflow.db")
-    tracker = places.tracker()
+    tracker = Tracker.at(places)
     parent = tracker.run("ssv1", "sweep", "s", sweep="s")
     parent.params({"recipe": "ssv1-144", "space.ppo.gamma": "0.5, 0.7"})
     parent.metrics({"reuse/hours_saved": 1.5})
@@ -150,4 +151,4 @@ def test_an_empty_store_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no trial yet"):
         report.collect(places)
     secret = Places("", tmp_path, "postgresql://me:secret@host/db")
-    assert report._shown(secret) == "postgresql://host/db"
+    assert secret.store == "postgresql://host/db"

@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from adafocus.training.trainer import Options
+from pipelines.paths import Places
 from pipelines.recipes.recipes import demo
 from pipelines.sweeps.driver import _Driver, reuses_workers
 from pipelines.sweeps.outcomes import TrialResult
@@ -18,7 +19,6 @@ from pipelines.sweeps.plan import make_plan, unheard
 from pipelines.sweeps.space import Space, parse
 from pipelines.sweeps.sweep import Machines, Sweep
 from pipelines.tracking.client import Run, Tracker
-from pipelines.training.train import Places
 from preprocessing.schema import DatasetInfo, UserError
 
 INFO = DatasetInfo("folder", ("a", "b"))

@@ -14,12 +14,12 @@ from ray.tune.search import Searcher
 
 from adafocus.config.schema import override
 from adafocus.training.trainer import EpochReport
+from pipelines.paths import Places
 from pipelines.recipes.recipes import demo
 from pipelines.sweeps.search import Distinct, Known, Pruning, scheduler_for, searcher_for
 from pipelines.sweeps.space import Point, Space, parse
 from pipelines.sweeps.sweep import Sweep
 from pipelines.sweeps.trial import ToTune
-from pipelines.training.train import Places
 
 STOP, GO_ON = TrialScheduler.STOP, TrialScheduler.CONTINUE
 

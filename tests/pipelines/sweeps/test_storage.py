@@ -14,11 +14,12 @@ from adafocus.training.stage_lock import StageLock
 from adafocus.training.stage_runner import run_stage
 from adafocus.training.trainer import Options, stage_folder
 from pipelines.cli.main import main
+from pipelines.paths import Places
 from pipelines.sweeps.space import Space
 from pipelines.sweeps.storage import find_stored, list_stored, prune
 from pipelines.sweeps.sweep import Sweep
+from pipelines.tracking.client import Tracker
 from pipelines.training.loggers import describe
-from pipelines.training.train import Places
 from preprocessing.schema import UserError
 
 
@@ -38,7 +39,7 @@ def places(tiny_config: Config, synthetic_shards: str, tmp_path_factory: pytest.
                 options=Options(device="cpu"),
                 report=lambda _: None,
             )
-    run = places.tracker().run("synthetic", "trial", "gamma=0.5", sweep="mine", trial="t")
+    run = Tracker.at(places).run("synthetic", "trial", "gamma=0.5", sweep="mine", trial="t")
     describe(run, used, places, "demo")
     partial = stage_folder("ppo", used, places.runs, _digest(places)).with_suffix(".partial")
     partial.mkdir()
@@ -90,12 +91,12 @@ def test_a_store_that_knows_nothing_of_these_stages_is_not_believed(places: Plac
 
 def test_what_comes_into_use_while_the_question_stands_stays(places: Places) -> None:
     (free,) = [each for each in list_stored(places) if each.finished and each.can_go]
-    run = places.tracker().run("synthetic", "trial", "late", sweep="mine", trial="late")
+    run = Tracker.at(places).run("synthetic", "trial", "late", sweep="mine", trial="late")
     run.tags({"stages": free.folder.name})
     try:
         assert prune(places, [free]) == [] and free.folder.exists()
     finally:
-        places.tracker().client.delete_run(run.run_id)
+        Tracker.at(places).client.delete_run(run.run_id)
 
 
 def test_what_comes_into_use_while_its_lock_is_awaited_stays(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +105,7 @@ def test_what_comes_into_use_while_its_lock_is_awaited_stays(places: Places, mon
 
     def slowly(self: StageLock, timeout_s: float = 0) -> bool:
         if timeout_s > 1:  # somebody had it for a while, finished the stage and let go
-            made.append(places.tracker().run("synthetic", "trial", "late", sweep="mine", trial="later"))
+            made.append(Tracker.at(places).run("synthetic", "trial", "late", sweep="mine", trial="later"))
             made[0].tags({"stages": free.folder.name})
         return acquire(self, timeout_s)
 
@@ -112,7 +113,7 @@ def test_what_comes_into_use_while_its_lock_is_awaited_stays(places: Places, mon
     try:
         assert prune(places, [free]) == [] and free.folder.exists() and made
     finally:
-        places.tracker().client.delete_run(made[0].run_id)
+        Tracker.at(places).client.delete_run(made[0].run_id)
 
 
 @pytest.mark.parametrize(

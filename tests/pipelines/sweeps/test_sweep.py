@@ -17,6 +17,7 @@ from adafocus.evaluation import multiply_adds
 from adafocus.training.trainer import Options
 from pipelines.benchmarks import benchmark as bench
 from pipelines.benchmarks.select import find_checkpoint
+from pipelines.paths import Places
 from pipelines.ray_runtime.session import ray_session
 from pipelines.reporting import report
 from pipelines.sweeps.driver import run_sweep
@@ -24,9 +25,8 @@ from pipelines.sweeps.outcomes import TrialResult
 from pipelines.sweeps.space import Space
 from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking import metric_names
-from pipelines.tracking.client import Run
+from pipelines.tracking.client import Run, Tracker
 from pipelines.training.loggers import track
-from pipelines.training.train import Places
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_trials_share_what_they_can(finished: list[TrialResult], places: Places)
 
 
 def test_mlflow_has_every_trial_with_every_epoch(finished: list[TrialResult], places: Places) -> None:
-    tracker = places.tracker()
+    tracker = Tracker.at(places)
     (parent,) = tracker.find("sweep", sweep="s")
     trials = tracker.find("trial", sweep="s")
     assert len(trials) == 2 and parent.info.status == "FINISHED"
@@ -77,7 +77,7 @@ def test_mlflow_has_every_trial_with_every_epoch(finished: list[TrialResult], pl
 
 def check_predictions(places: Places, run: Run, result: bench.Benchmark) -> None:
     """Every accuracy of the table, and of every prefix, can be recomputed from the Parquet files alone."""
-    client = places.tracker().client
+    client = Tracker.at(places).client
     for row in result.rows:
         file = client.download_artifacts(run.run_id, f"predictions/{row.key()}.parquet")
         columns = pq.read_table(file).to_pydict()
@@ -100,12 +100,12 @@ def check_predictions(places: Places, run: Run, result: bench.Benchmark) -> None
         assert {point["frames"]: point["top1"] for point in row.online} == curve
         assert row.online[-1]["gflops"] == row.gflops == pytest.approx(len(curve) * row.online[0]["gflops"])
         if row.precision == "float32":
-            assert Run.open(places.tracker(), run.run_id).curve(f"online/{row.key()}/top1") == curve
+            assert Run.open(Tracker.at(places), run.run_id).curve(f"online/{row.key()}/top1") == curve
 
 
 def check_artifacts(places: Places, run: Run, trial: str) -> None:
     """What the issue of a run promises is there, and leads from one to the other."""
-    tracker = places.tracker()
+    tracker = Tracker.at(places)
     for owner, pictures in (
         (run.run_id, ("patches", "confusion", "classes", "online", "compute")),
         (trial, ("patches", "reward")),
@@ -135,9 +135,8 @@ def test_benchmark_and_report(finished: list[TrialResult], places: Places, tmp_p
     folder, trial = chosen.folder, chosen.run_id
     assert chosen.name.startswith("s gamma=")
     scores = {trial.score for trial in finished}
-    assert places.tracker().find("trial", trial=folder.name.split("-")[1])[0].data.metrics["finetune/val_top1"] == max(
-        scores
-    )
+    (best,) = Tracker.at(places).find("trial", trial=folder.name.split("-")[1])
+    assert best.data.metrics["finetune/val_top1"] == max(scores)
     precisions = bench.parse_precisions("float32,bf16")
     how = bench.How(batch_size=4, precisions=precisions, probe=True)
     result = bench.benchmark(folder, places, Options(device="cpu"), how)
@@ -155,9 +154,10 @@ def test_benchmark_and_report(finished: list[TrialResult], places: Places, tmp_p
         assert 0 <= by_patches[patches].hit_rate <= 100
     check_predictions(places, run, result)
     check_artifacts(places, run, trial)
-    model = places.tracker().client.get_model_version_by_alias("adafocus-demo", "best")
+    model = Tracker.at(places).client.get_model_version_by_alias("adafocus-demo", "best")
     assert model.run_id == trial and float(model.tags[f"adafocus.score.{result.facts['digest']}"]) == max(scores)
-    logged = Run.open(places.tracker(), trial).metric_names() + Run.open(places.tracker(), run.run_id).metric_names()
+    tracker = Tracker.at(places)
+    logged = Run.open(tracker, trial).metric_names() + Run.open(tracker, run.run_id).metric_names()
     unknown = [name for name in logged if metric_names.explain(name) is None]
     assert not unknown, "not in the table of names"
     # Where gradients are clipped; every ten seconds; of the parent run.
@@ -179,6 +179,6 @@ def test_a_failed_trial_is_named_and_stops_no_other(tiny_config: Config, places:
     errors = {float(result.params["finetune.head_lr"]): result.error for result in results}
     assert errors[1e-3] == ""
     assert "the loss is nan on the batch of clips" in errors[1e30] or "the loss is inf" in errors[1e30]
-    runs = {run.data.params["finetune.head_lr"]: run for run in places.tracker().find("trial", sweep="f")}
+    runs = {run.data.params["finetune.head_lr"]: run for run in Tracker.at(places).find("trial", sweep="f")}
     assert runs["1e+30"].info.status == "FAILED" and "NonFiniteLoss" in runs["1e+30"].data.tags["adafocus.reason"]
     assert runs["0.001"].info.status == "FINISHED"

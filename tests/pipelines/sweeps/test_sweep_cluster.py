@@ -15,10 +15,11 @@ from ray.cluster_utils import Cluster
 from adafocus.config.schema import Config, override
 from adafocus.training.trainer import Options
 from helpers.sweeping import assert_each_epoch_once, holder, wait_for
+from pipelines.paths import Places
 from pipelines.sweeps.driver import run_sweep
 from pipelines.sweeps.space import Space
 from pipelines.sweeps.sweep import Machines, Sweep
-from pipelines.training.train import Places
+from pipelines.tracking.client import Tracker
 
 
 def family(node: object) -> list[psutil.Process]:
@@ -64,6 +65,6 @@ def test_a_trial_goes_on_elsewhere_when_its_node_dies(
     assert killed, "no node was killed in mid-run"
     assert holder(runs, "ppo") is None
     assert [result.status for result in outcome.trials] == ["finished", "finished"]
-    found = places.tracker().find("trial", sweep="n")
+    found = Tracker.at(places).find("trial", sweep="n")
     assert len(found) == 2 and all(run.info.status == "FINISHED" for run in found)
     assert_each_epoch_once(runs, found, "ppo/seconds", list(range(5, 65)))

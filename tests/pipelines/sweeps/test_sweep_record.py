@@ -10,10 +10,10 @@ import pytest
 
 from adafocus.config.schema import override
 from adafocus.training.trainer import Options
+from pipelines.paths import Places
 from pipelines.recipes.recipes import activitynet_128, demo
 from pipelines.sweeps.space import Space
 from pipelines.sweeps.sweep import Machines, Sweep, continued, default_name, load_sweep, show_point
-from pipelines.training.train import Places
 from preprocessing.schema import UserError
 
 GRID = Space({"ppo.gamma": [0.5, 0.7]})

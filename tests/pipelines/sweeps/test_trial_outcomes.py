@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from pipelines.paths import Places
 from pipelines.recipes.recipes import demo
 from pipelines.sweeps.outcomes import Endings
 from pipelines.sweeps.space import Space
 from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking.client import Tracker
-from pipelines.training.train import Places
 
 POINT = {"ppo.gamma": 0.5}
 

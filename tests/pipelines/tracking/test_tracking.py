@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 WRITER = """
 import sys
 from pathlib import Path
-from pipelines.tracking import Tracker
+from pipelines.tracking.client import Tracker
 number, runs = int(sys.argv[1]), Path(sys.argv[2])
 run = Tracker(runs).run("d", "trial", f"trial {number}", sweep="s", trial=str(number))
 run.params({f"p.{key}": f"{number}-{key}" for key in range(150)})

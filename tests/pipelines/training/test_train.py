@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 from adafocus.checkpoint import load_state, read_meta
 from adafocus.config.schema import STAGES, Config, override
 from adafocus.training.trainer import Options
+from pipelines.paths import Places
 from pipelines.sweeps.storage import list_stored
 from pipelines.tracking.client import Tracker
-from pipelines.training.train import Places, train
+from pipelines.training.train import train
 
 
 def start(shards: str, runs: Path, changes: dict[str, object], *more: str) -> subprocess.Popen[str]:
@@ -91,7 +92,7 @@ def test_another_configuration_of_the_same_name_is_a_run_of_its_own(
     places = Places.of(synthetic_shards, tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
     folders = [train(config, "demo", places, Options(device="cpu"), "demo") for config in (first, second, first)]
     assert folders[0] == folders[2] != folders[1]
-    runs = places.tracker().find("trial")
+    runs = Tracker.at(places).find("trial")
     assert {run.info.run_name for run in runs} == {"demo"}
     assert sorted(run.data.params["finetune.head_lr"] for run in runs) == sorted(
         str(config.finetune.head_lr) for config in (first, second)

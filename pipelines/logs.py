@@ -1,0 +1,26 @@
+"""What the program logs: plain lines on standard error, without passwords."""
+
+from __future__ import annotations
+
+import logging
+
+from preprocessing.addresses import without_secrets
+
+
+class _Plain(logging.Formatter):
+    """The message alone."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
+
+
+def start_logging(*, anew: bool = False) -> None:
+    """Log from level INFO on. `anew` replaces what a library has set up before."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Plain("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=anew)
+
+
+def in_a_line(error: BaseException) -> str:
+    """An error's kind and message in one line, without passwords."""
+    return without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))
