@@ -22,6 +22,7 @@ ROOT_PAGES = {
     "CITATION.cff": "CITATION.cff",
 }
 """File in the repository's root -> its page of the site."""
+HISTORY = ("log.md", "changelog.md")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -34,6 +35,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Let links of a page of docs/ to the root lead to the site's page, and lists begin where they do elsewhere."""
+    if page.file.src_uri in HISTORY:
+        page.meta["search"] = {"boost": 0.2}  # below the pages that say how it is today
     if page.file.src_uri not in ROOT_PAGES.values():
         folder = posixpath.join("docs", posixpath.dirname(page.file.src_uri))
         markdown = _with_site_links(markdown, folder=folder, page=page.file.src_uri)

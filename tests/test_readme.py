@@ -111,6 +111,13 @@ def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
+def test_every_room_is_on_the_plan() -> None:
+    named = inline((ROOT / "docs/architecture.md").read_text())
+    for folder in ("preprocessing", "adafocus", "pipelines"):
+        rooms = {name(file.parent) for file in (ROOT / folder).glob("*/*.*") if file.parent.name != "__pycache__"}
+        assert {f"{room}/" for room in rooms} <= set(named)
+
+
 def test_the_reference_names_every_verb_and_recipe() -> None:
     verbs = inline((ROOT / "docs/command-line.md").read_text())
     for verb, command in GROUP.commands.items():
