@@ -50,7 +50,10 @@ ALLOWED = {
     "ray": {
         *("pipelines/preprocess/extract.py", "pipelines/ray_runtime/session.py", "pipelines/ray_runtime/tasks.py"),
         "pipelines/ray_runtime/resources.py",
-        *(f"pipelines/sweeps/{noun}.py" for noun in ("driver", "plan", "trial", "worker_group", "search", "outcomes")),
+        *(
+            f"pipelines/sweeps/{noun}.py"
+            for noun in ("driver", "plan", "trial", "worker_group", "scheduler", "searcher", "outcome_callback")
+        ),
     },
 }
 

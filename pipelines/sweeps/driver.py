@@ -23,8 +23,9 @@ from adafocus.training.trainer import EpochReport
 from pipelines.logs import in_a_line
 from pipelines.ray_runtime.resources import fit_machines, largest, started_here, total_of
 from pipelines.ray_runtime.session import ray_session
-from pipelines.sweeps.outcomes import OVER, Endings, TrialResult, point_of
-from pipelines.sweeps.plan import Plan, make_plan, past_trials, unheard
+from pipelines.sweeps.outcome_callback import OutcomeCallback, point_of
+from pipelines.sweeps.outcomes import BUDGET_ENDED, TrialOutcome
+from pipelines.sweeps.plan import Plan, finished_trials, make_plan, unreported_trials
 from pipelines.sweeps.sharing import Reuse, measure_reuse
 from pipelines.sweeps.sweep import Sweep, continued
 from pipelines.sweeps.trial import OutageError, close, run_trial, train_shared, warm_up
@@ -46,7 +47,7 @@ TUNE_SETTINGS = {
 class Outcome:
     """How a sweep ended."""
 
-    trials: list[TrialResult]
+    trials: list[TrialOutcome]
     reuse: Reuse
 
 
@@ -90,10 +91,10 @@ class _Driver:
                 self.sweep = replace(self.sweep, machines=fit_machines(self.sweep))
                 in_time = self._share()
                 known = self.sweep, self.tracker, self.info.metric
-                past = past_trials(*known)
+                past = finished_trials(*known)
                 plan = make_plan(*known, past)
                 tried = self._trials(plan) if in_time else []
-                results = [*past.values(), *tried, *unheard(self.sweep, plan, tried, self.deadline)]
+                results = [*past.values(), *tried, *unreported_trials(self.sweep, plan, tried, self.deadline)]
             self._settle(results)
             return self._conclude(results)
         except BaseException as error:
@@ -120,11 +121,11 @@ class _Driver:
         for run in left:
             close(run, status, reason)
 
-    def _settle(self, results: list[TrialResult]) -> None:
+    def _settle(self, results: list[TrialOutcome]) -> None:
         """Let MLflow say of every pruned or stopped trial that it was, now that no process of one is left: some are
         begun or torn down while their trial is being ended, and leave a run open or call that a failure."""
-        drawn = [each for each in results if each.params.keys() == self.sweep.space.keys]
-        ended = {self.sweep.trial_key(each.params, self.digest): each for each in drawn}
+        drawn = [each for each in results if each.point.keys() == self.sweep.space.keys]
+        ended = {self.sweep.trial_key(each.point, self.digest): each for each in drawn}
         for found in self.tracker.find("trial", sweep=self.sweep.name):
             result = ended.get(found.data.tags["adafocus.trial"])
             if result is None or result.status not in ("pruned", "stopped"):
@@ -163,7 +164,7 @@ class _Driver:
         try:
             ray.get(task, timeout=timeout)
         except ray.exceptions.GetTimeoutError:
-            log.info("%s in the stages that all trials share", OVER)
+            log.info("%s in the stages that all trials share", BUDGET_ENDED)
             ray.cancel(task)
             return False
         except ray.exceptions.RayTaskError as error:
@@ -181,20 +182,20 @@ class _Driver:
             ) from None
         return True
 
-    def _trials(self, plan: Plan) -> list[TrialResult]:
+    def _trials(self, plan: Plan) -> list[TrialOutcome]:
         """Run the trials that are left."""
         if not plan.count:
             return []
         for key, value in TUNE_SETTINGS.items():
             os.environ.setdefault(key, value)
         quiet = logging.getLogger("ray.tune.execution.tune_controller")
-        quiet.setLevel(logging.CRITICAL)  # `endings` says it in a line
+        quiet.setLevel(logging.CRITICAL)  # OutcomeCallback logs it in a line
         logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # misses the files that nobody writes
-        endings = Endings(self.sweep, self.tracker, plan.scheduler, self.deadline)
-        self._tuner(plan, endings).fit()
-        return endings.results
+        callback = OutcomeCallback(self.sweep, self.tracker, plan.scheduler, self.deadline)
+        self._tuner(plan, callback).fit()
+        return callback.outcomes
 
-    def _tuner(self, plan: Plan, endings: Endings) -> tune.Tuner:
+    def _tuner(self, plan: Plan, callback: OutcomeCallback) -> tune.Tuner:
         sweep, machines = self.sweep, self.sweep.machines
         # A group's own workers have all the processors: its trial only waits for them, so it asks for none.
         alone = {"CPU": machines.cpus_per_worker, "GPU": machines.gpus_per_worker}
@@ -215,15 +216,15 @@ class _Driver:
                 name=sweep.name,
                 storage_path=str(sweep.places.runs / "tune"),
                 failure_config=tune.FailureConfig(max_failures=machines.max_failures),
-                callbacks=[endings],
+                callbacks=[callback],
                 verbose=0,  # the trials log a line an epoch themselves
             ),
         )
 
-    def _conclude(self, results: list[TrialResult]) -> Outcome:
+    def _conclude(self, results: list[TrialOutcome]) -> Outcome:
         ranked = sorted(results, key=lambda result: (result.status != "finished", -result.score))
         since = self.sweep.started_ms
-        begun = [each.params for each in results if each.begun]
+        begun = [each.point for each in results if each.begun]
         reuse = measure_reuse([self.sweep.folders(point, self.digest) for point in begun], since)
         counts = {f"trials_{word}": 0 for word in ("finished", "pruned", "failed", "stopped")}
         for result in results:

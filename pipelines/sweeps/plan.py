@@ -11,8 +11,9 @@ from ray.tune.schedulers import TrialScheduler
 from adafocus import checkpoint
 from adafocus.config.schema import STAGES
 from adafocus.training.trainer import first_epoch
-from pipelines.sweeps.outcomes import OVER, TrialResult, is_over
-from pipelines.sweeps.search import Distinct, Known, Pruning, scheduler_for, searcher_for
+from pipelines.sweeps.outcomes import BUDGET_ENDED, TrialOutcome, has_passed
+from pipelines.sweeps.scheduler import PruningScheduler, make_scheduler
+from pipelines.sweeps.searcher import DistinctSearch, PastTrial, make_searcher
 from pipelines.sweeps.space import Point, spread
 from pipelines.sweeps.sweep import Sweep, show_point
 from pipelines.sweeps.trial import score_name
@@ -30,10 +31,10 @@ class Plan:
     count: int
     """Of all trials."""
     scheduler: TrialScheduler
-    searcher: Distinct | None = None
+    searcher: DistinctSearch | None = None
 
 
-def past_trials(sweep: Sweep, tracker: Tracker, metric: str) -> dict[str, TrialResult]:
+def finished_trials(sweep: Sweep, tracker: Tracker, metric: str) -> dict[str, TrialOutcome]:
     """Trials that need not run again, by their key: finished with a checkpoint that is still there, or pruned."""
     found = {}
     for run in tracker.find("trial", sweep=sweep.name):
@@ -44,21 +45,21 @@ def past_trials(sweep: Sweep, tracker: Tracker, metric: str) -> dict[str, TrialR
             continue
         if pruned := tags.get("adafocus.pruned"):
             judged = run.data.metrics.get(score_name(sweep.judged, metric), 0.0)
-            found[tags["adafocus.trial"]] = TrialResult(show_point(point), point, judged, pruned=pruned)
+            found[tags["adafocus.trial"]] = TrialOutcome(show_point(point), point, judged, pruned=pruned)
         elif "adafocus.checkpoint" in tags and (folder / checkpoint.META).exists():
-            found[tags["adafocus.trial"]] = TrialResult(show_point(point), point, score, folder)
+            found[tags["adafocus.trial"]] = TrialOutcome(show_point(point), point, score, folder)
     if found:
         log.info("%d trials are finished from before", len(found))
     return found
 
 
-def make_plan(sweep: Sweep, tracker: Tracker, metric: str, past: dict[str, TrialResult]) -> Plan:
+def make_plan(sweep: Sweep, tracker: Tracker, metric: str, past: dict[str, TrialOutcome]) -> Plan:
     """What is left to try; scheduler and search know of the trials that need not run again."""
-    scheduler = scheduler_for(sweep)
+    scheduler = make_scheduler(sweep)
     runs = {run.data.tags["adafocus.trial"]: run for run in tracker.find("trial", sweep=sweep.name)}
-    if isinstance(scheduler, Pruning):
+    if isinstance(scheduler, PruningScheduler):
         for key in past.keys() & runs.keys():
-            scheduler.learn(
+            scheduler.add_past_trial(
                 runs[key].info.run_id, _judged_scores(sweep, Run(tracker.client, runs[key], tracker.uri), metric)
             )
     if sweep.search != "optuna":
@@ -68,21 +69,23 @@ def make_plan(sweep: Sweep, tracker: Tracker, metric: str, past: dict[str, Trial
     count = max(sweep.num_samples - len(past), 0)
     begun = [point for key, run in runs.items() if key not in past and (point := _point(run))][:count]
     known = [
-        Known(each.params, each.score, int(runs[key].data.tags["adafocus.pruned_epoch"]) if each.pruned else None)
+        PastTrial(each.point, each.score, int(runs[key].data.tags["adafocus.pruned_epoch"]) if each.pruned else None)
         for key, each in past.items()
     ]
-    return Plan(begun, count, scheduler, searcher_for(sweep, known, begun, getattr(scheduler, "pruned", {})))
+    return Plan(begun, count, scheduler, make_searcher(sweep, known, begun, getattr(scheduler, "pruned", {})))
 
 
-def unheard(sweep: Sweep, plan: Plan, heard: list[TrialResult], deadline: float | None) -> list[TrialResult]:
+def unreported_trials(
+    sweep: Sweep, plan: Plan, reported: list[TrialOutcome], deadline: float | None
+) -> list[TrialOutcome]:
     """Trials of which Tune said nothing: so that none is lost without a word."""
-    keys = {sweep.trial_key(each.params, sweep.digest) for each in heard}
+    keys = {sweep.trial_key(each.point, sweep.digest) for each in reported}
     lost = [point for point in plan.points if sweep.trial_key(point, sweep.digest) not in keys]
-    stopped, error = (OVER, "") if is_over(deadline) else ("", "Ray Tune ended without starting it")
-    undrawn = 0 if plan.searcher and plan.searcher.exhausted else plan.count - len(heard) - len(lost)
+    stopped, error = (BUDGET_ENDED, "") if has_passed(deadline) else ("", "Ray Tune ended without starting it")
+    undrawn = 0 if plan.searcher and plan.searcher.exhausted else plan.count - len(reported) - len(lost)
     shown = [(show_point(point), point) for point in lost]
     shown += [(f"trial {sweep.num_samples - undrawn + 1 + n}, not drawn yet", {}) for n in range(undrawn)]
-    return [TrialResult(name, point, stopped=stopped, error=error, begun=False) for name, point in shown]
+    return [TrialOutcome(name, point, stopped=stopped, error=error, begun=False) for name, point in shown]
 
 
 def _judged_scores(sweep: Sweep, run: Run, metric: str) -> list[tuple[int, float]]:

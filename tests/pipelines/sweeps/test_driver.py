@@ -14,8 +14,8 @@ from adafocus.training.trainer import Options
 from pipelines.paths import Places
 from pipelines.recipes.recipes import demo
 from pipelines.sweeps.driver import _Driver, reuses_workers
-from pipelines.sweeps.outcomes import TrialResult
-from pipelines.sweeps.plan import make_plan, unheard
+from pipelines.sweeps.outcomes import TrialOutcome
+from pipelines.sweeps.plan import make_plan, unreported_trials
 from pipelines.sweeps.space import Space, parse
 from pipelines.sweeps.sweep import Machines, Sweep
 from pipelines.tracking.client import Run, Tracker
@@ -66,9 +66,9 @@ def test_what_went_wrong_is_said_though_mlflow_cannot_be_told(
     assert "MLflow could not be told that sweep gone ended" in caplog.text
 
 
-def stopped(sweep: Sweep, tracker: Tracker, past: dict[str, TrialResult]) -> list[TrialResult]:
+def stopped(sweep: Sweep, tracker: Tracker, past: dict[str, TrialOutcome]) -> list[TrialOutcome]:
     plan = make_plan(sweep, tracker, INFO.metric, past)
-    return unheard(sweep, plan, [], deadline=time.monotonic() - 1)
+    return unreported_trials(sweep, plan, [], deadline=time.monotonic() - 1)
 
 
 def test_trials_that_the_time_budget_left_are_all_named(tracker: Tracker) -> None:
@@ -78,7 +78,7 @@ def test_trials_that_the_time_budget_left_are_all_named(tracker: Tracker) -> Non
     keys = [sweep.trial_key(point, "d") for point in points]
     begun = tracker.run("d", "trial", "lr=0.003", sweep="late", trial=keys[2])
     begun.tags({"point": '{"ppo.lr": 0.003}'})
-    past = {key: TrialResult("x", point, 1.0) for key, point in zip(keys[:2], points, strict=False)}
+    past = {key: TrialOutcome("x", point, 1.0) for key, point in zip(keys[:2], points, strict=False)}
     left = stopped(sweep, tracker, past)
     assert [each.name for each in left] == ["lr=0.003", "trial 4, not drawn yet", "trial 5, not drawn yet"]
     assert {(each.status, each.begun) for each in left} == {("stopped", False)}
@@ -86,7 +86,7 @@ def test_trials_that_the_time_budget_left_are_all_named(tracker: Tracker) -> Non
 
 def test_trials_of_a_grid_that_the_time_budget_left_are_named(tracker: Tracker) -> None:
     sweep = make(tracker, "grid", Space({"ppo.gamma": ["0.5", "0.7", "0.9"]}))
-    past = {sweep.trial_key({"ppo.gamma": "0.7"}, "d"): TrialResult("x", {"ppo.gamma": "0.7"}, 1.0)}
+    past = {sweep.trial_key({"ppo.gamma": "0.7"}, "d"): TrialOutcome("x", {"ppo.gamma": "0.7"}, 1.0)}
     left = stopped(sweep, tracker, past)
     assert sorted(each.name for each in left) == ["gamma=0.5", "gamma=0.9"]
 

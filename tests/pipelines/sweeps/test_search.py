@@ -16,7 +16,8 @@ from adafocus.config.schema import override
 from adafocus.training.trainer import EpochReport
 from pipelines.paths import Places
 from pipelines.recipes.recipes import demo
-from pipelines.sweeps.search import Distinct, Known, Pruning, scheduler_for, searcher_for
+from pipelines.sweeps.scheduler import PruningScheduler, make_scheduler
+from pipelines.sweeps.searcher import DistinctSearch, PastTrial, make_searcher
 from pipelines.sweeps.space import Point, Space, parse
 from pipelines.sweeps.sweep import Sweep
 from pipelines.sweeps.trial import ToTune
@@ -24,18 +25,18 @@ from pipelines.sweeps.trial import ToTune
 STOP, GO_ON = TrialScheduler.STOP, TrialScheduler.CONTINUE
 
 
-def tell(scheduler: Pruning, name: str, **result: Any) -> str:
+def tell(scheduler: PruningScheduler, name: str, **result: Any) -> str:
     return scheduler.on_trial_result(None, SimpleNamespace(trial_id=name), result)
 
 
-def begin(scheduler: Pruning, *names: str) -> None:
+def begin(scheduler: PruningScheduler, *names: str) -> None:
     for name in names:
         scheduler.on_trial_add(None, SimpleNamespace(trial_id=name))
 
 
 def test_trials_are_compared_in_one_stage_only() -> None:
     """The third trial is bad outside the judged stage, where it goes on, and then bad inside, where it is stopped."""
-    scheduler = Pruning(max_epochs=9)
+    scheduler = PruningScheduler(max_epochs=9)
     begin(scheduler, "a", "b", "c")
     for name, score in (("a", 50.0), ("b", 60.0)):
         assert tell(scheduler, name, clock=5, judged_epoch=1, judged_score=score) == GO_ON
@@ -50,7 +51,7 @@ def test_trials_are_compared_in_one_stage_only() -> None:
 
 
 def test_rungs_are_at_a_ninth_and_a_third_of_the_stage() -> None:
-    scheduler = Pruning(max_epochs=50)
+    scheduler = PruningScheduler(max_epochs=50)
     begin(scheduler, "a", "b")
     for epoch in range(1, 51):
         assert tell(scheduler, "a", judged_epoch=epoch, judged_score=90.0) == GO_ON
@@ -59,9 +60,9 @@ def test_rungs_are_at_a_ninth_and_a_third_of_the_stage() -> None:
 
 
 def test_what_earlier_trials_reached_is_known_after_a_restart() -> None:
-    scheduler = Pruning(max_epochs=9)
-    scheduler.learn("x", [(1, 80.0), (2, 81.0), (3, 82.0)])
-    scheduler.learn("pruned", [(1, 2.0)])
+    scheduler = PruningScheduler(max_epochs=9)
+    scheduler.add_past_trial("x", [(1, 80.0), (2, 81.0), (3, 82.0)])
+    scheduler.add_past_trial("pruned", [(1, 2.0)])
     begin(scheduler, "new")
     assert tell(scheduler, "new", judged_epoch=1, judged_score=40.0) == STOP
 
@@ -72,11 +73,11 @@ def sweep(tmp_path: Path, space: Space, **changes: Any) -> Sweep:
 
 
 def test_the_scheduler_knows_how_long_the_judged_stage_is(tmp_path: Path) -> None:
-    assert isinstance(scheduler_for(sweep(tmp_path, Space({"ppo.gamma": [1]}))), FIFOScheduler)
-    scheduler = scheduler_for(sweep(tmp_path, Space({"ppo.gamma": [1]}), scheduler="asha"))
-    assert isinstance(scheduler, Pruning) and scheduler._max_t == 18
-    longer = scheduler_for(sweep(tmp_path, Space({"ppo.epochs": ["9", "30"]}), scheduler="asha"))
-    assert isinstance(longer, Pruning) and longer._max_t == 30
+    assert isinstance(make_scheduler(sweep(tmp_path, Space({"ppo.gamma": [1]}))), FIFOScheduler)
+    scheduler = make_scheduler(sweep(tmp_path, Space({"ppo.gamma": [1]}), scheduler="asha"))
+    assert isinstance(scheduler, PruningScheduler) and scheduler._max_t == 18
+    longer = make_scheduler(sweep(tmp_path, Space({"ppo.epochs": ["9", "30"]}), scheduler="asha"))
+    assert isinstance(longer, PruningScheduler) and longer._max_t == 30
 
 
 def test_reports_to_tune_have_one_clock_and_compare_in_the_judged_stage() -> None:
@@ -101,12 +102,12 @@ DRAWN = Space({}, {"ppo.lr": ("loguniform", [1e-5, 1e-3]), "ppo.gamma": ("choice
 
 
 def searcher(
-    tmp_path: Path, known: Sequence[Known] = (), begun: Sequence[Point] = (), space: Space = DRAWN
-) -> Distinct:
-    return searcher_for(sweep(tmp_path, space, search="optuna"), known, begun, {})
+    tmp_path: Path, known: Sequence[PastTrial] = (), begun: Sequence[Point] = (), space: Space = DRAWN
+) -> DistinctSearch:
+    return make_searcher(sweep(tmp_path, space, search="optuna"), known, begun, {})
 
 
-def suggest(search: Distinct, count: int, score: Callable[[Point], float] = lambda point: 0.0) -> list[Point]:
+def suggest(search: DistinctSearch, count: int, score: Callable[[Point], float] = lambda point: 0.0) -> list[Point]:
     points = []
     for number in range(count):
         points.append(search.suggest(f"t{number}"))
@@ -123,7 +124,7 @@ def test_optuna_is_seeded(tmp_path: Path) -> None:
 
 def test_optuna_draws_where_earlier_trials_were_good(tmp_path: Path) -> None:
     """Known from before a restart: small rates were good. Without that knowledge draws are all over the range."""
-    known = [Known({"ppo.lr": 10 ** (-5 + 2 * n / 29), "ppo.gamma": "0.5"}, 100.0 - 3 * n) for n in range(30)]
+    known = [PastTrial({"ppo.lr": 10 ** (-5 + 2 * n / 29), "ppo.gamma": "0.5"}, 100.0 - 3 * n) for n in range(30)]
     drawn = suggest(searcher(tmp_path, known), 12, lambda point: -point["ppo.lr"])
     blind = suggest(searcher(tmp_path), 9)
     assert sum(point["ppo.lr"] < 5e-5 for point in drawn) >= 9
@@ -132,7 +133,7 @@ def test_optuna_draws_where_earlier_trials_were_good(tmp_path: Path) -> None:
 
 def test_trials_that_were_begun_come_first_after_a_restart(tmp_path: Path) -> None:
     begun = [{"ppo.lr": 2e-4, "ppo.gamma": "0.9"}, {"ppo.lr": 3e-4, "ppo.gamma": "0.5"}]
-    points = suggest(searcher(tmp_path, [Known({"ppo.lr": 1e-4, "ppo.gamma": "0.7"}, 5.0)], begun), 3)
+    points = suggest(searcher(tmp_path, [PastTrial({"ppo.lr": 1e-4, "ppo.gamma": "0.7"}, 5.0)], begun), 3)
     assert points[:2] == [pytest.approx(point) for point in begun] and points[2] not in begun
 
 
@@ -144,7 +145,7 @@ FEW = parse([], ["ppo.reward=choice:random:previous", "ppo.epochs=randint:2:5"])
 def test_optuna_tries_nothing_twice_and_ends_when_all_was_tried(one_is_good: bool, tmp_path: Path) -> None:
     """One point is known, one was begun: four are left to draw, also where TPE would draw the best one for ever."""
     known, begun = {"ppo.reward": "random", "ppo.epochs": 2}, {"ppo.reward": "random", "ppo.epochs": 3}
-    search = searcher(tmp_path, [Known(known, 90.0 * one_is_good)], [begun], FEW)
+    search = searcher(tmp_path, [PastTrial(known, 90.0 * one_is_good)], [begun], FEW)
     points = suggest(search, 5, lambda point: 80.0 if point == begun else 1.0)
     assert points[0] == begun
     found = {(point["ppo.reward"], point["ppo.epochs"]) for point in (known, *points)}
@@ -162,8 +163,8 @@ def test_a_trial_that_runs_is_not_drawn_again(tmp_path: Path) -> None:
 def test_pruned_trials_are_told_as_such_with_how_far_they_came(tmp_path: Path) -> None:
     """The score of another stage is no final score: this one would be the best."""
     pruned: dict[str, int] = {}
-    past = Known({"ppo.lr": 1e-4, "ppo.gamma": "0.7"}, 99.0, pruned_epoch=6)
-    search = searcher_for(sweep(tmp_path, DRAWN), [past], [], pruned)
+    past = PastTrial({"ppo.lr": 1e-4, "ppo.gamma": "0.7"}, 99.0, pruned_epoch=6)
+    search = make_searcher(sweep(tmp_path, DRAWN), [past], [], pruned)
     for name, clock, score in (("t0", 5, 98.0), ("t1", 9, 40.0)):
         search.suggest(name)
         search.on_trial_result(name, {"score": score, "training_iteration": clock})
@@ -180,7 +181,7 @@ def test_pruned_trials_repel_the_search(tmp_path: Path) -> None:
     """Large rates were pruned with high scores of another stage; small ones finished with lower scores of the last."""
     rates = [10 ** (-5 + 2 * n / 29) for n in range(30)]
     known = [
-        Known({"ppo.lr": rate, "ppo.gamma": "0.5"}, 90.0 if rate > 1e-4 else 50.0, 6 if rate > 1e-4 else None)
+        PastTrial({"ppo.lr": rate, "ppo.gamma": "0.5"}, 90.0 if rate > 1e-4 else 50.0, 6 if rate > 1e-4 else None)
         for rate in rates
     ]
     drawn = suggest(searcher(tmp_path, known), 12, lambda point: 50.0)

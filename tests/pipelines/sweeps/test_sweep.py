@@ -21,7 +21,7 @@ from pipelines.paths import Places
 from pipelines.ray_runtime.session import ray_session
 from pipelines.reporting import report
 from pipelines.sweeps.driver import run_sweep
-from pipelines.sweeps.outcomes import TrialResult
+from pipelines.sweeps.outcomes import TrialOutcome
 from pipelines.sweeps.space import Space
 from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking import metric_names
@@ -41,24 +41,24 @@ def one_ray() -> Iterator[None]:
         yield
 
 
-def sweep(config: Config, places: Places, name: str, **grid: list[object]) -> list[TrialResult]:
+def sweep(config: Config, places: Places, name: str, **grid: list[object]) -> list[TrialOutcome]:
     space = Space({key.replace("__", "."): values for key, values in grid.items()})
     return run_sweep(Sweep(name, config, "demo", space, places, Options(device="cpu"))).trials
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_config: Config, places: Places, one_ray: None) -> list[TrialResult]:
+def finished(tiny_config: Config, places: Places, one_ray: None) -> list[TrialOutcome]:
     return sweep(tiny_config, places, "s", ppo__gamma=[0.5, 0.7])
 
 
-def test_trials_share_what_they_can(finished: list[TrialResult], places: Places) -> None:
+def test_trials_share_what_they_can(finished: list[TrialOutcome], places: Places) -> None:
     assert [result.error for result in finished] == ["", ""]
-    assert {result.params["ppo.gamma"] for result in finished} == {0.5, 0.7}
+    assert {result.point["ppo.gamma"] for result in finished} == {0.5, 0.7}
     stages = sorted(folder.name.split("-")[0] for folder in places.runs.glob("*-*") if folder.is_dir())
     assert stages == ["finetune", "finetune", "ppo", "ppo", "pretrain", "warmup"]
 
 
-def test_mlflow_has_every_trial_with_every_epoch(finished: list[TrialResult], places: Places) -> None:
+def test_mlflow_has_every_trial_with_every_epoch(finished: list[TrialOutcome], places: Places) -> None:
     tracker = Tracker.at(places)
     (parent,) = tracker.find("sweep", sweep="s")
     trials = tracker.find("trial", sweep="s")
@@ -130,7 +130,7 @@ def test_prefixes_cost_their_share_of_frames(tiny_config: Config) -> None:
         assert part == pytest.approx(whole * frames / tiny_config.data.num_frames)
 
 
-def test_benchmark_and_report(finished: list[TrialResult], places: Places, tmp_path: Path) -> None:
+def test_benchmark_and_report(finished: list[TrialOutcome], places: Places, tmp_path: Path) -> None:
     chosen = find_checkpoint(places, run=None, sweep="s", folder=None)
     folder, trial = chosen.folder, chosen.run_id
     assert chosen.name.startswith("s gamma=")
@@ -176,7 +176,7 @@ def test_benchmark_and_report(finished: list[TrialResult], places: Places, tmp_p
 def test_a_failed_trial_is_named_and_stops_no_other(tiny_config: Config, places: Places) -> None:
     config = override(tiny_config, {"finetune.epochs": 1})
     results = sweep(config, places, "f", finetune__head_lr=[1e-3, 1e30])
-    errors = {float(result.params["finetune.head_lr"]): result.error for result in results}
+    errors = {float(result.point["finetune.head_lr"]): result.error for result in results}
     assert errors[1e-3] == ""
     assert "the loss is nan on the batch of clips" in errors[1e30] or "the loss is inf" in errors[1e30]
     runs = {run.data.params["finetune.head_lr"]: run for run in Tracker.at(places).find("trial", sweep="f")}

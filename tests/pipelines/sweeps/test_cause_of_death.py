@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray import tune
 
-from pipelines.sweeps.outcomes import _died, count_memory_kills_as_deaths
+from pipelines.sweeps.outcome_callback import cause_of_death, count_memory_kills_as_deaths
 
 GB = 1024**3
 
@@ -21,7 +21,7 @@ class Reasons(tune.Callback):
         self.said: list[str] = []
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.said.append(_died(trial))
+        self.said.append(cause_of_death(trial))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.paths import Places
 from pipelines.recipes.recipes import demo
-from pipelines.sweeps.outcomes import Endings
+from pipelines.sweeps.outcome_callback import OutcomeCallback
 from pipelines.sweeps.space import Space
 from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking.client import Tracker
@@ -32,14 +32,14 @@ def sweep(tracker: Tracker, request: pytest.FixtureRequest) -> Sweep:
 def ended(sweep: Sweep, tracker: Tracker, deadline: float | None, error: str = "", **last: Any) -> tuple[Any, Any]:
     """(what the driver notes, the run in MLflow) of a trial that was under way."""
     tracker.run("d", "trial", "gamma=0.5", sweep=sweep.name, trial=sweep.trial_key(POINT, "d"))
-    endings = Endings(sweep, tracker, None, deadline)
+    callback = OutcomeCallback(sweep, tracker, None, deadline)
     file = tracker.runs / "error.txt"
     file.write_text(f"Failure # 4 (occurred at 2026-01-01)\n{error}\n")
     trial = SimpleNamespace(
         trial_id="t", config={"point": POINT}, last_result=last, num_failures=4, error_file=str(file)
     )
-    (endings.on_trial_error if error else endings.on_trial_complete)(0, [], trial)
-    (result,), (run,) = endings.results, tracker.find("trial", sweep=sweep.name)
+    (callback.on_trial_error if error else callback.on_trial_complete)(0, [], trial)
+    (result,), (run,) = callback.outcomes, tracker.find("trial", sweep=sweep.name)
     return result, run
 
 
