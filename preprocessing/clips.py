@@ -9,7 +9,8 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -191,6 +192,31 @@ def source_bytes(root: Path, clip: Clip) -> int:
         return path.stat().st_size if path.is_file() else -1
     except (OSError, ValueError):
         return -1
+
+
+def select_clips(clips: Sequence[Clip], splits: Sequence[str] | None, limit: int | None) -> list[Clip]:
+    """Clips of some splits, at most `limit` of each (the first ones). Raises UserError if none is left."""
+    unknown = [split for split in splits or () if split not in SPLITS]
+    if unknown:
+        raise UserError(f"unknown split {unknown[0]!r}; known are {', '.join(SPLITS)}")
+    counts: dict[str, int] = {}
+    selected = []
+    for clip in clips:
+        if splits and clip.split not in splits:
+            continue
+        counts[clip.split] = counts.get(clip.split, 0) + 1
+        if limit is None or counts[clip.split] <= limit:
+            selected.append(clip)
+    if not selected:
+        present = ", ".join(sorted({clip.split for clip in clips})) or "none"
+        raise UserError(f"no clips left: the data set has the splits {present}, chosen were {splits or 'all'}")
+    return selected
+
+
+def measure_sources(root: Path, clips: Sequence[Clip]) -> list[int]:
+    """Bytes of each clip's source, -1 where it is missing."""
+    with ThreadPoolExecutor(16) as pool:  # a network disk answers many questions at once
+        return list(pool.map(lambda clip: source_bytes(root, clip), clips, chunksize=256))
 
 
 def clips_digest(clips: Iterable[Clip]) -> str:

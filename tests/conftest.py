@@ -16,14 +16,12 @@ from adafocus.config.schema import Config, override
 from adafocus.data.batches import Batch
 from adafocus.data.loader import ClipLoader
 from adafocus.models.adafocus import build_model
+from helpers.packing import pack_synthetic
 from helpers.tiny import SYNTHETIC, TINY, TRIMMED, noise_batch, numbered_frames, shrink
 from pipelines.recipes.recipes import demo
 from preprocessing.datasets import synthetic
 from preprocessing.media.ffmpeg import encode_video, find_ffmpeg
-from preprocessing.schema import Clip, DatasetInfo, ExtractionSpec
-from preprocessing.shards.index import build_index
-from preprocessing.shards.storage import Store
-from preprocessing.shards.writer import plan_shards, write_shard
+from preprocessing.schema import DatasetInfo
 
 
 @pytest.fixture(scope="session")
@@ -65,18 +63,6 @@ def folder_root(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[.
     return root
 
 
-@pytest.fixture(scope="session")
-def write_loop() -> Callable[..., None]:
-    """The plain single-process loop over shards that the distributed run has to agree with."""
-
-    def loop(root: Path, clips: list[Clip], out: Path, spec: object, clips_per_shard: int, sizes: list[int]) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        for plan in plan_shards(clips, sizes, clips_per_shard):
-            write_shard(plan, root, spec, Store(out))
-
-    return loop
-
-
 @pytest.fixture
 def info() -> DatasetInfo:
     return DatasetInfo("folder", ("a", "b"))
@@ -93,11 +79,7 @@ def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def synthetic_shards(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The same, packed."""
-    out, spec = Store(tmp_path_factory.mktemp("shards")), ExtractionSpec(height=SYNTHETIC.size)
-    info, clips = synthetic.read_clips(synthetic_root)
-    records = [write_shard(plan, synthetic_root, spec, out) for plan in plan_shards(clips, [1] * len(clips), 12)]
-    build_index(out, clips, info, spec, records)
-    return out.url
+    return pack_synthetic(synthetic_root, tmp_path_factory.mktemp("shards"), SYNTHETIC.size)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from preprocessing.schema import USABLE, UserError
-from preprocessing.shards.index import Index, mapped_index, open_mapped, read_index
+from preprocessing.shards.index import Index, read_index
+from preprocessing.shards.mapped_index import map_index, open_mapped
 from preprocessing.shards.storage import Store
 
 _OPEN_SHARDS = 128
@@ -31,7 +32,7 @@ class ClipTable:
     def __init__(self, shards: str | Path, split: str, limit: int | None = None) -> None:
         """`limit` keeps so many clips, evenly spread over the split. Raises UserError if the split has no clips."""
         self.store = Store(shards)
-        index, self._path = mapped_index(self.store)
+        index, self._path = map_index(self.store)
         self._open(index)
         usable = pc.and_(
             pc.equal(index.table["split"], split), pc.is_in(index.table["status"], value_set=pa.array(USABLE))

@@ -16,15 +16,19 @@ from filelock import FileLock, Timeout
 
 from pipelines.progress import progress
 from pipelines.ray_runtime.session import ray_session
+from preprocessing.clips import measure_sources, select_clips
 from preprocessing.datasets import find_dataset
 from preprocessing.media.ffmpeg import DEFAULT_LIMITS, Limits
 from preprocessing.schema import USABLE, Clip, DatasetInfo, ExtractionSpec, UserError
+from preprocessing.shards.build_index import build_index
 from preprocessing.shards.estimate import estimate_cost
-from preprocessing.shards.index import build_index
-from preprocessing.shards.job import Job, measure_sources, open_job, reusable, select_clips
+from preprocessing.shards.job import Job
+from preprocessing.shards.plan import ShardPlan
+from preprocessing.shards.record import ShardRecord, finished_record
 from preprocessing.shards.statistics import summarise
 from preprocessing.shards.storage import Store
-from preprocessing.shards.writer import ShardPlan, ShardRecord, write_shard
+from preprocessing.shards.worklist import open_worklist
+from preprocessing.shards.writer import write_shard
 
 TASKS_PER_CPU = 2
 """Tasks in flight per CPU of the cluster: enough to keep it busy, few enough to stop quickly."""
@@ -50,31 +54,20 @@ def preprocess(
     Raises UserError for what the user can mend. A clip that fails does not raise: it is counted in the summary.
     """
     started = time.monotonic()
-    store = Store(out)
     info, clips = _read_clips(dataset, data_root, splits, limit)
+    job = Job(Store(out), data_root.absolute(), info, spec, clips_per_shard, limits, drop_damaged)
     sizes = measure_sources(data_root, clips)
     if max(sizes) < 0:
         raise UserError(f"none of the {len(clips)} clips is below {data_root} (the first would be {clips[0].source})")
-    store.create()
-    with _locked(store):
-        store.remove_partials()
-        job = open_job(
-            store,
-            data_root.absolute(),
-            info,
-            clips,
-            sizes,
-            spec,
-            clips_per_shard=clips_per_shard,
-            drop_damaged=drop_damaged,
-            retry_failed=retry_failed,
-        )
-        made = extract(job, store, limits=limits, ray_address=ray_address)
-        records = {record.name: record for record in (*job.finished, *made)}
-        index = build_index(store, clips, info, spec, [records[plan.name] for plan in job.plans])
-    summary = summarise(index)
-    summary |= {"out": store.shown, "shards_written": len(made), "wall_seconds": round(time.monotonic() - started, 1)}
-    return summary
+    job.store.create()
+    with _locked(job.store):
+        job.store.remove_partials()
+        work = open_worklist(job, clips, sizes, retry_failed=retry_failed)
+        written = extract(job, work.open_plans, ray_address=ray_address)
+        records = {record.name: record for record in (*work.finished, *written)}
+        index = build_index(job, clips, [records[plan.name] for plan in work.plans])
+    times = {"shards_written": len(written), "wall_seconds": round(time.monotonic() - started, 1)}
+    return summarise(index) | {"out": job.store.shown} | times
 
 
 def estimate(
@@ -89,49 +82,43 @@ def estimate(
 ) -> dict[str, Any]:
     """What `preprocess` would do and cost, from a sample of the clips. Writes nothing."""
     info, clips = _read_clips(dataset, data_root, splits, limit)
-    told = {"dataset": info.name, "annotations": info.annotations, "free_bytes": Store(out).free_bytes()}
-    return told | estimate_cost(data_root, clips, measure_sources(data_root, clips), spec, clips_per_shard)
+    job = Job(Store(out), data_root.absolute(), info, spec, clips_per_shard)
+    facts = {"dataset": info.name, "annotations": info.annotations, "free_bytes": job.store.free_bytes()}
+    return facts | estimate_cost(job, clips, measure_sources(data_root, clips))
 
 
 def _read_clips(
     dataset: str, data_root: Path, splits: list[str] | None, limit: int | None
 ) -> tuple[DatasetInfo, list[Clip]]:
-    chosen = find_dataset(dataset)
-    chosen.make(data_root)
+    entry = find_dataset(dataset)
+    entry.make(data_root)
     if not data_root.is_dir():
         raise UserError(f"the data root {data_root} does not exist; give the folder of the videos as --data-root")
-    info, clips = chosen.read_clips(data_root)
+    info, clips = entry.read_clips(data_root)
     return info, select_clips(clips, splits, limit)
 
 
-def extract(
-    job: Job, store: Store, *, limits: Limits = DEFAULT_LIMITS, ray_address: str | None = None
-) -> list[ShardRecord]:
-    """Write the job's open shards as Ray tasks. Returns their records. Frames never pass through Ray's object store.
+def extract(job: Job, plans: list[ShardPlan], *, ray_address: str | None = None) -> list[ShardRecord]:
+    """Write shards of a job as Ray tasks. Returns their records. Frames never pass through Ray's object store.
 
     Raises UserError if a shard cannot be written; the others are finished first.
     """
-    plans = job.open_plans
     if not plans:
         return []
     with ray_session(ray_address) as ours:
         task = ray.remote(num_cpus=1, max_retries=LOST_NODE_RETRIES)(_shard_task)
-        common = ray.put((job.root, job.spec, store, limits, job.drop_damaged))
+        shared_job = ray.put(job)
 
         def width() -> int:  # asked again and again, for nodes come and go
             return max(1, int(TASKS_PER_CPU * ray.cluster_resources().get("CPU", 1)))
 
-        return _drive(plans, lambda plan: task.remote(plan, common), width, cancel=not ours)
+        return _drive(plans, lambda plan: task.remote(shared_job, plan), width, cancel=not ours)
 
 
-def _shard_task(plan: ShardPlan, common: tuple[Path, ExtractionSpec, Store, Limits, bool]) -> ShardRecord | str:
+def _shard_task(job: Job, plan: ShardPlan) -> ShardRecord | str:
     """One shard, on some worker. A trouble of the disk comes back as words, for another worker would have it too."""
-    root, spec, store, limits, drop_damaged = common
-    record = reusable(store, plan, spec)
-    if record is not None:
-        return record
     try:
-        return write_shard(plan, root, spec, store, limits=limits, drop_damaged=drop_damaged)
+        return finished_record(job, plan) or write_shard(job, plan)
     except UserError as error:
         return str(error)
 
@@ -141,7 +128,7 @@ def _drive(
 ) -> list[ShardRecord]:
     waiting = list(reversed(plans))
     running: dict[Any, ShardPlan] = {}
-    made: list[ShardRecord] = []
+    written: list[ShardRecord] = []
     troubles: list[str] = []
     tally = _Tally(sum(len(plan.clips) for plan in plans))
     with progress(sum(_work(plan) for plan in plans)) as report:
@@ -162,7 +149,7 @@ def _drive(
                     if isinstance(result, str):
                         troubles.append(result)
                     else:
-                        made.append(result)
+                        written.append(result)
                         report(_work(plan), tally.add(result))
         except BaseException:
             # A Ray of our own is shut down, which ends its tasks. Never by force: in Ray 2.60 a forced cancel that
@@ -172,7 +159,7 @@ def _drive(
             raise
     if troubles:
         raise UserError(f"{len(troubles)} shards could not be written; {troubles[0]}")
-    return made
+    return written
 
 
 @contextlib.contextmanager

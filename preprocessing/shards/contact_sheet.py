@@ -1,4 +1,4 @@
-"""Look at a data set: a PNG sheet of sampled frames. Goes in: an index and its shards; comes out: one picture."""
+"""A contact sheet: one picture of sampled frames. Goes in: an index and its shards; comes out: a PNG file."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def contact_sheet(
 ) -> None:
     """Write a PNG with one row per clip: `frames` evenly spread frames, below them class, id and number of frames.
 
-    Clips are drawn at random by `seed`. Raises UserError if no clip of the index has frames.
+    `seed` decides which clips are drawn. Raises UserError if no clip of the index has frames.
     """
     usable = np.flatnonzero(pc.is_in(index.table["status"], pa.array(USABLE)).to_numpy(zero_copy_only=False))
     if not len(usable):
         raise UserError(f"{store.shown}: no clip has frames to show")
     rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.choice(usable, size=min(clips, len(usable)), replace=False))
-    strips = [_strip(store, index, row, frames, height_px) for row in index.table.take(chosen).to_pylist()]
+    sampled = np.sort(rng.choice(usable, size=min(clips, len(usable)), replace=False))
+    strips = [_strip(store, index, row, frames, height_px) for row in index.table.take(sampled).to_pylist()]
     sheet = Image.new("RGB", (max(strip.width for strip in strips), sum(strip.height for strip in strips)), "white")
     top = 0
     for strip in strips:
@@ -44,9 +44,9 @@ def _strip(store: Store, index: Index, row: dict[str, object], frames: int, heig
     sizes, first, labels = row["frame_sizes"], row["first_offset"], row["labels"]
     assert isinstance(sizes, list) and isinstance(first, int) and isinstance(labels, list)
     offsets = frame_offsets(first, sizes)
-    picked = np.linspace(0, len(sizes) - 1, frames).round().astype(int)
+    shown = np.linspace(0, len(sizes) - 1, frames).round().astype(int)
     with store.open(str(row["shard"])) as file:
-        images = [Image.open(io.BytesIO(file.read_at(sizes[frame], offsets[frame]))) for frame in picked]
+        images = [Image.open(io.BytesIO(file.read_at(sizes[frame], offsets[frame]))) for frame in shown]
     thumbs = [image.resize((max(1, image.width * height_px // image.height), height_px)) for image in images]
     strip = Image.new("RGB", (sum(thumb.width + 2 for thumb in thumbs), height_px + _TEXT_PX + 2), "white")
     left = 0

@@ -1,11 +1,11 @@
-"""What an extraction will cost, from a sample. Goes in: clips and settings; comes out: frames, bytes and CPU time."""
+"""The cost of an extraction, estimated from a sample. Goes in: a job and its clips; comes out: frames, bytes and CPU
+time."""
 
 from __future__ import annotations
 
 import resource
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,60 +13,71 @@ import numpy as np
 from preprocessing.clips import resolve_source
 from preprocessing.media.ffmpeg import Extraction, Limits
 from preprocessing.schema import USABLE, Clip, ExtractionSpec
-from preprocessing.shards.writer import open_frames, plan_shards
+from preprocessing.shards.job import Job
+from preprocessing.shards.plan import plan_shards
+from preprocessing.shards.writer import open_frames
 
 SAMPLE = 12
 _SAMPLE_FRAMES = 300
 """No more frames than these of each sampled clip: the rest follows from its duration."""
+_SAMPLE_LIMITS = Limits(timeout_s=120)
 
 
-def estimate_cost(
-    root: Path, clips: Sequence[Clip], sizes: Sequence[int], spec: ExtractionSpec, clips_per_shard: int
-) -> dict[str, Any]:
-    """Clips found and missing, shards, and from a sample of different sizes about how many frames, bytes, CPU-hours."""
-    order = sorted((row for row in range(len(clips)) if sizes[row] >= 0), key=lambda row: sizes[row])
-    picked = np.unique(np.linspace(0, max(len(order) - 1, 0), min(SAMPLE, len(order))).round().astype(int))
-    sampled = [_probe(root, clips[order[place]], sizes[order[place]], spec) for place in picked]
-    good = [probe for probe in sampled if probe["frames"]]
-    source_bytes = sum(probe["source_bytes"] for probe in good)
-    scale = sum(sizes[row] for row in order) / source_bytes if source_bytes else 0.0
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """What one clip costs, its unseen frames included."""
+
+    source_bytes: int
+    frames: int
+    num_bytes: float
+    """Of the frames with the tar's own."""
+    cpu_s: float
+
+
+def estimate_cost(job: Job, clips: Sequence[Clip], sizes: Sequence[int]) -> dict[str, Any]:
+    """About how many frames, bytes and CPU-hours a job will take, from a sample of clips of different sizes.
+
+    `sizes` are those of the clips' sources in bytes, -1 for missing ones.
+    """
+    by_size = sorted((row for row in range(len(clips)) if sizes[row] >= 0), key=lambda row: sizes[row])
+    places = np.unique(np.linspace(0, max(len(by_size) - 1, 0), min(SAMPLE, len(by_size))).round().astype(int))
+    samples, problems = list[_Sample](), list[tuple[str, str, str]]()
+    for row in (by_size[place] for place in places):
+        sample, result = _extract_sample(job, clips[row], sizes[row])
+        if sample.frames:
+            samples.append(sample)
+        if result.status != "ok":
+            problems.append((clips[row].clip_id, result.status, result.error))
+    sampled_bytes = sum(sample.source_bytes for sample in samples)
+    scale = sum(sizes[row] for row in by_size) / sampled_bytes if sampled_bytes else 0.0
     missing = [clip.source for clip, size in zip(clips, sizes, strict=True) if size < 0]
     return {
         "clips": len(clips),
-        "found": len(order),
+        "found": len(by_size),
         "missing": len(missing),
         "first_missing": missing[0] if missing else "",
-        "shards": len(plan_shards(clips, sizes, clips_per_shard)),
-        "num_frames": round(scale * sum(probe["frames"] for probe in good)),
-        "num_bytes": round(scale * sum(probe["bytes"] for probe in good)),
-        "cpu_hours": scale * sum(probe["cpu_s"] for probe in good) / 3600,
-        "sampled": len(sampled),
-        "sample_problems": [
-            (probe["clip_id"], probe["status"], probe["error"]) for probe in sampled if probe["status"] != "ok"
-        ],
+        "shards": len(plan_shards(clips, sizes, job.clips_per_shard)),
+        "num_frames": round(scale * sum(sample.frames for sample in samples)),
+        "num_bytes": round(scale * sum(sample.num_bytes for sample in samples)),
+        "cpu_hours": scale * sum(sample.cpu_s for sample in samples) / 3600,
+        "sampled": len(places),
+        "sample_problems": problems,
     }
 
 
-def _probe(root: Path, clip: Clip, size: int, spec: ExtractionSpec) -> dict[str, Any]:
-    """Frames, bytes with the tar's own, and CPU seconds of a whole clip, from its beginning."""
-    cap = min(spec.max_frames or _SAMPLE_FRAMES, _SAMPLE_FRAMES)
-    before, num_bytes, count = _cpu_s(), 0, 0
-    stream = open_frames(resolve_source(root, clip.source), clip, replace(spec, max_frames=cap), Limits(timeout_s=120))
-    with stream as frames:
-        for jpeg in frames:
+def _extract_sample(job: Job, clip: Clip, source_bytes: int) -> tuple[_Sample, Extraction]:
+    """Extract the beginning of a clip, write nothing; what the whole clip would cost, and how the extraction ended."""
+    cap = min(job.spec.max_frames or _SAMPLE_FRAMES, _SAMPLE_FRAMES)
+    started_s, num_bytes, count = _cpu_s(), 0, 0
+    path, spec = resolve_source(job.root, clip.source), replace(job.spec, max_frames=cap)
+    with open_frames(path, clip, spec, _SAMPLE_LIMITS) as stream:
+        for jpeg in stream:
             count, num_bytes = count + 1, num_bytes + 512 + -(-len(jpeg) // 512) * 512
     result = stream.result
-    whole = max(count, _total_frames(clip, result, spec)) if count >= cap else count
-    share = whole / count if count else 0.0
-    return {
-        "clip_id": clip.clip_id,
-        "status": result.status,
-        "error": result.error,
-        "source_bytes": size,
-        "frames": whole if result.status in USABLE else 0,
-        "bytes": num_bytes * share,
-        "cpu_s": (_cpu_s() - before) * share,
-    }
+    total = max(count, _total_frames(clip, result, job.spec)) if count >= cap else count
+    factor = total / count if count else 0.0
+    frames = total if result.status in USABLE else 0
+    return _Sample(source_bytes, frames, num_bytes * factor, (_cpu_s() - started_s) * factor), result
 
 
 def _total_frames(clip: Clip, result: Extraction, spec: ExtractionSpec) -> int:

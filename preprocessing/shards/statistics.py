@@ -1,4 +1,4 @@
-"""What is in a data set, in numbers. Goes in: an index; comes out: plain dictionaries and their text."""
+"""Statistics of a data set. Goes in: an index; comes out: plain dictionaries and their text."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from preprocessing.shards.index import Index
 
 
 def summarise(index: Index) -> dict[str, Any]:
-    """Counts by status and split, frames, bytes, and how many clips have the number of frames that a list states."""
+    """Number of clips by status and split, of frames and of bytes, and of clips that have as many frames as listed."""
     table = index.table
     usable = _usable(index)
-    listed, found = _numbers(table["listed_frames"]), _numbers(table["num_frames"])
-    stated = ~np.isnan(listed) & usable
-    gap = np.abs(listed[stated] - found[stated])
+    listed, counted = _numbers(table["listed_frames"]), _numbers(table["num_frames"])
+    is_listed = ~np.isnan(listed) & usable
+    gap = np.abs(listed[is_listed] - counted[is_listed])
     return {
         "dataset": index.info.name,
         "annotations": index.info.annotations,
@@ -31,20 +31,20 @@ def summarise(index: Index) -> dict[str, Any]:
         "failed": int((~usable).sum()),
         "splits": _counts(table["split"]),
         "statuses": _counts(table["status"]),
-        "num_frames": int(found.sum()),
+        "num_frames": int(counted.sum()),
         "num_bytes": int(_numbers(table["num_bytes"]).sum()),
         "cpu_seconds": round(float(_numbers(table["seconds"]).sum()), 1),
         "shards": len(index.shards),
-        "listed": int(stated.sum()),
+        "listed": int(is_listed.sum()),
         "listed_match": int((gap == 0).sum()),
-        "listed_within_1pc": int((gap <= 0.01 * found[stated]).sum()),
+        "listed_within_1pc": int((gap <= 0.01 * counted[is_listed]).sum()),
         "versions": index.versions,
         "spec": asdict(index.spec),
     }
 
 
 def statistics(index: Index) -> dict[str, Any]:
-    """The summary, and quantiles of frames, seconds, heights, widths and sizes over clips with frames, and classes."""
+    """All of `summarise`, the spread of lengths and sizes over clips with frames, and the number of clips by class."""
     table, usable = index.table, _usable(index)
     columns = ("num_frames", "duration_s", "fps", "height", "width", "num_bytes")
     quantiles = {}
@@ -61,23 +61,24 @@ def statistics(index: Index) -> dict[str, Any]:
     return summarise(index) | {"quantiles": quantiles, "classes": classes}
 
 
-def statistics_text(told: dict[str, Any], out: str) -> str:
-    """`statistics` for people."""
+def statistics_text(numbers: dict[str, Any], url: str) -> str:
+    """The result of `statistics` as lines for people to read; `url` is where the data set lies."""
     lines = [
-        f"{told['dataset']} in {out}, digest {told['digest']}, annotations: {told['annotations']}",
-        f"{told['clips']} clips, {told['num_classes']} classes, {told['num_frames']} frames, "
-        f"{told['num_bytes'] / 1e9:.2f} GB in {told['shards']} shards",
-        "by split:  " + ", ".join(f"{number} {name}" for name, number in told["splits"].items()),
-        "by status: " + ", ".join(f"{number} {name}" for name, number in told["statuses"].items()),
-        f"ffmpeg {', '.join(told['versions']['ffmpeg'])}: {' '.join(told['versions']['argv'])}",
+        f"{numbers['dataset']} in {url}, digest {numbers['digest']}, annotations: {numbers['annotations']}",
+        f"{numbers['clips']} clips, {numbers['num_classes']} classes, {numbers['num_frames']} frames, "
+        f"{numbers['num_bytes'] / 1e9:.2f} GB in {numbers['shards']} shards",
+        "by split:  " + ", ".join(f"{number} {name}" for name, number in numbers["splits"].items()),
+        "by status: " + ", ".join(f"{number} {name}" for name, number in numbers["statuses"].items()),
+        f"ffmpeg {', '.join(numbers['versions']['ffmpeg'])}: {' '.join(numbers['versions']['argv'])}",
         f"{'':>12} {'min':>12} {'median':>12} {'max':>12}",
     ]
-    for name, row in told["quantiles"].items():
+    for name, row in numbers["quantiles"].items():
         lines.append(f"{name:>12} {row['min']:>12.6g} {row['median']:>12.6g} {row['max']:>12.6g}")
-    if told["listed"]:
-        lines.append(f"{told['listed_match']} of {told['listed']} clips have the number of frames that the list states")
+    if numbers["listed"]:
+        matching = f"{numbers['listed_match']} of {numbers['listed']} clips"
+        lines.append(f"{matching} have the number of frames that the list states")
     lines.append("by class:")
-    for name, counts in told["classes"].items():
+    for name, counts in numbers["classes"].items():
         lines.append(f"  {name}: " + (", ".join(f"{number} {split}" for split, number in counts.items()) or "none"))
     return "\n".join(lines)
 

@@ -79,6 +79,16 @@ class Store:
     def exists(self, name: str) -> bool:
         return bool(self.fs.get_file_info(self.path(name)).is_file)
 
+    def version(self, name: str) -> tuple[int, ...]:
+        """Numbers that change when a file is replaced. Raises FileNotFoundError."""
+        if self.local is not None:
+            stat = (self.local / name).stat()
+            return stat.st_ino, stat.st_size, stat.st_mtime_ns
+        info = self.fs.get_file_info(self.path(name))
+        if not info.is_file:
+            raise FileNotFoundError(f"{self.shown}/{name}")
+        return info.size, info.mtime_ns
+
     def open(self, name: str) -> pa.NativeFile:
         """A seekable file to read. Raises FileNotFoundError."""
         return self.fs.open_input_file(self.path(name))

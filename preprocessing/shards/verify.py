@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,16 +12,18 @@ from preprocessing.media.jpeg import EOI, SOI
 from preprocessing.schema import USABLE
 from preprocessing.shards.archive import frame_offsets
 from preprocessing.shards.index import Index, read_index
+from preprocessing.shards.record import ShardRecord, check_tar, read_record
 from preprocessing.shards.storage import Store
-from preprocessing.shards.writer import ShardRecord, read_shard_record
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as recorded. `clip_id` is empty where it concerns a whole shard."""
+    """Something in a data set that is not as recorded."""
 
     shard: str
+    """File name of the shard; empty where the problem concerns the index."""
     clip_id: str
+    """Empty where the problem concerns a whole shard."""
     what: str
 
 
@@ -57,8 +58,8 @@ def _rows_by_shard(index: Index) -> dict[str, list[int]]:
 
 def _verify_shard(store: Store, record: ShardRecord, index: Index, rows: list[int]) -> Iterator[Problem]:
     tar = f"{record.name}.tar"
-    found = read_shard_record(store, record.name)
-    if found is None or found[0] != record:
+    stored = read_record(store, record.name)
+    if stored is None or stored[0] != record:
         yield Problem(tar, "", f"{record.name}.parquet is missing or differs from the index")
     try:
         file = store.open(tar)
@@ -66,20 +67,17 @@ def _verify_shard(store: Store, record: ShardRecord, index: Index, rows: list[in
         yield Problem(tar, "", f"cannot be read: {error}")
         return
     with file:
+        if difference := check_tar(file, record):
+            yield Problem(tar, "", difference)
         if file.size() != record.num_bytes:
-            yield Problem(tar, "", f"{file.size()} bytes, {record.num_bytes} recorded")
-            return
-        state = hashlib.sha256()
-        while chunk := file.read(8 << 20):
-            state.update(chunk)
-        if state.hexdigest() != record.sha256:
-            yield Problem(tar, "", "its bytes have changed (SHA-256 differs)")
+            return  # nothing in it is where the index says
         for row in index.table.take(pa.array(rows, pa.int64())).to_pylist() if rows else []:
-            if what := _clip_problem(file, row):
+            if what := _check_clip(file, row):
                 yield Problem(tar, row["clip_id"], what)
 
 
-def _clip_problem(file: pa.NativeFile, row: dict[str, object]) -> str:
+def _check_clip(file: pa.NativeFile, row: dict[str, object]) -> str:
+    """What is wrong with a clip in its tar, empty if nothing is."""
     sizes, first = row["frame_sizes"], row["first_offset"]
     if not isinstance(sizes, list) or not isinstance(first, int) or len(sizes) != row["num_frames"]:
         return "its row contradicts itself"
@@ -89,5 +87,5 @@ def _clip_problem(file: pa.NativeFile, row: dict[str, object]) -> str:
             return f"frame {number} is not where the index says"
     header_at = frame_offsets(first, [*sizes, 0])[-1] - 512
     header = bytes(file.read_at(512, header_at))
-    told = json.loads(file.read_at(int(header[124:135], 8), header_at + 512))
-    return "" if told["clip_id"] == row["clip_id"] else f"its JSON member belongs to {told['clip_id']!r}"
+    member = json.loads(file.read_at(int(header[124:135], 8), header_at + 512))
+    return "" if member["clip_id"] == row["clip_id"] else f"its JSON member belongs to {member['clip_id']!r}"

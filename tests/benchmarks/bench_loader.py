@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from adafocus.config.schema import DataConfig
@@ -29,12 +30,12 @@ from adafocus.data.clip_table import ClipTable
 from adafocus.data.loader import ClipLoader
 from adafocus.data.sampling import evaluation_frames, training_frames
 from adafocus.data.transforms import evaluation_view, training_view
+from helpers.packing import pack
 from preprocessing.media.ffmpeg import encode_video
 from preprocessing.schema import INDEX_SCHEMA, METADATA_KEY, Clip, DatasetInfo, ExtractionSpec
 from preprocessing.shards.archive import frame_offsets
-from preprocessing.shards.index import build_index, read_index
+from preprocessing.shards.job import Job
 from preprocessing.shards.storage import Store
-from preprocessing.shards.writer import plan_shards, write_shard
 
 DATA = DataConfig()  # 16 frames, 224 pixels
 NUM_CLIPS, NUM_FRAMES, ROUNDS = 32, 48, 3
@@ -53,11 +54,8 @@ def make(root: Path) -> tuple[Path, Path]:
         encode_video(root / "videos" / f"{number}.mp4", frames, 25, crf=30, preset="veryfast")
         clips.append(Clip("bench", "train", str(number), f"{number}.mp4", (0,)))
     store = Store(root / "shards")
-    store.create()
-    spec = ExtractionSpec()
-    records = [write_shard(plan, root / "videos", spec, store) for plan in plan_shards(clips, [1] * NUM_CLIPS, 16)]
-    build_index(store, clips, DatasetInfo("bench", ("a",)), spec, records)
-    for row in read_index(store).table.to_pylist():
+    job = Job(store, root / "videos", DatasetInfo("bench", ("a",)), ExtractionSpec(), clips_per_shard=16)
+    for row in pack(job, clips).table.to_pylist():
         folder = root / "loose" / row["clip_id"]
         folder.mkdir(parents=True)
         with store.open(row["shard"]) as file:

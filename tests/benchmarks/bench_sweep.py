@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from adafocus.config.schema import STAGES, Config, override
 from adafocus.training.trainer import EpochReport, Options
+from helpers.packing import pack_synthetic
 from helpers.tiny import SYNTHETIC, TINY
 from pipelines.paths import Places
 from pipelines.recipes.recipes import demo
@@ -29,10 +30,6 @@ from pipelines.tracking.client import Tracker
 from pipelines.training.reporter import Reporter
 from pipelines.training.train import to_mlflow, train
 from preprocessing.datasets import synthetic
-from preprocessing.schema import ExtractionSpec
-from preprocessing.shards.index import build_index
-from preprocessing.shards.storage import Store
-from preprocessing.shards.writer import plan_shards, write_shard
 
 GAMMAS = [0.5, 0.6, 0.7, 0.8]
 FIXED_S, SHARE, REPORT_MS = 15.0, 0.05, 5.0
@@ -41,13 +38,8 @@ FIXED_S, SHARE, REPORT_MS = 15.0, 0.05, 5.0
 def make_shards(folder: Path) -> str:
     """The tests' small synthetic data set, packed."""
     (folder / "videos").mkdir()
-    (folder / "shards").mkdir()
     synthetic.make(folder / "videos", SYNTHETIC)
-    info, clips = synthetic.read_clips(folder / "videos")
-    spec, out = ExtractionSpec(height=SYNTHETIC.size), Store(folder / "shards")
-    plans = plan_shards(clips, [1] * len(clips), 12)
-    build_index(out, clips, info, spec, [write_shard(plan, folder / "videos", spec, out) for plan in plans])
-    return out.url
+    return pack_synthetic(folder / "videos", folder / "shards", SYNTHETIC.size)
 
 
 def loop_s(config: Config, shards: str, runs: Path) -> float:

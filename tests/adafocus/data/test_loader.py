@@ -17,11 +17,12 @@ from adafocus.config.schema import DataConfig
 from adafocus.data.clip_table import ClipTable
 from adafocus.data.loader import Batch, ClipLoader, evaluation_clip
 from adafocus.data.stream import ClipStream
+from helpers import packing
 from preprocessing.media.ffmpeg import extract_frames
 from preprocessing.schema import Clip, DatasetInfo, ExtractionSpec, UserError
-from preprocessing.shards.index import build_index, read_index
+from preprocessing.shards.index import read_index
+from preprocessing.shards.job import Job
 from preprocessing.shards.storage import Store
-from preprocessing.shards.writer import plan_shards, write_shard
 
 DATA = DataConfig(num_frames=4, num_focus_frames=4, resize=40, crop=32)
 TRIMMED = DataConfig(num_frames=8, num_focus_frames=12, resize=40, crop=32)
@@ -38,10 +39,7 @@ def pack(root: Path, out: Path, make_video: Callable[..., Path], info: DatasetIn
         labels = (number % 3, 2) if number % 3 == 0 else (number % 3,)
         clips.append(Clip("x", "train" if number < 26 else "val", f"clip/{number}", f"{number}.mp4", labels, boxes=box))
     clips.append(Clip("x", "val", "lost", "lost.mp4", (0,)))
-    store, spec = Store(out), ExtractionSpec(height=48)
-    store.create()
-    records = [write_shard(plan, root, spec, store) for plan in plan_shards(clips, [1] * len(clips), 4)]
-    build_index(store, clips, info, spec, records)
+    packing.pack(Job(Store(out), root, info, ExtractionSpec(height=48), clips_per_shard=4), clips)
     return out
 
 

@@ -18,24 +18,23 @@ from adafocus.stages.ppo import PPO
 from adafocus.stages.pretrain import Pretrain
 from adafocus.training.stage_runner import run_stage
 from adafocus.training.trainer import Options
+from helpers.packing import pack
 from preprocessing.datasets import synthetic
 from preprocessing.schema import ExtractionSpec
-from preprocessing.shards.index import build_index
+from preprocessing.shards.job import Job
 from preprocessing.shards.storage import Store
-from preprocessing.shards.writer import plan_shards, write_shard
 
 
 @pytest.fixture(scope="module")
 def labelled_twice(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The small synthetic data set, every second clip of which has a second label."""
-    out, spec = Store(tmp_path_factory.mktemp("shards")), ExtractionSpec(height=40)
     info, found = synthetic.read_clips(synthetic_root)
     clips = [
         replace(clip, labels=(clip.labels[0], (clip.labels[0] + number) % 10)[: 1 + number % 2])
         for number, clip in enumerate(found)
     ]
-    records = [write_shard(plan, synthetic_root, spec, out) for plan in plan_shards(clips, [1] * len(clips), 12)]
-    build_index(out, clips, info, spec, records)
+    out = Store(tmp_path_factory.mktemp("shards"))
+    pack(Job(out, synthetic_root, info, ExtractionSpec(height=40), clips_per_shard=12), clips)
     return out.url
 
 

@@ -17,14 +17,17 @@ import pytest
 import ray
 from filelock import FileLock
 
+from helpers.packing import pack
 from pipelines.preprocess.extract import describe, estimate, preprocess
+from preprocessing.clips import measure_sources
 from preprocessing.datasets import find_dataset
 from preprocessing.schema import ExtractionSpec, UserError
 from preprocessing.shards.index import read_index
-from preprocessing.shards.job import measure_sources
+from preprocessing.shards.job import Job
+from preprocessing.shards.plan import plan_shards
 from preprocessing.shards.storage import Store
 from preprocessing.shards.verify import Problem, verify
-from preprocessing.shards.writer import plan_shards, write_shard
+from preprocessing.shards.writer import write_shard
 
 SPEC = ExtractionSpec(height=48)
 
@@ -37,13 +40,12 @@ def local_ray() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def loop_tars(
-    folder_root: Path, tmp_path_factory: pytest.TempPathFactory, write_loop: Callable[..., None]
-) -> dict[str, bytes]:
+def loop_tars(folder_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Tars that a plain single-process loop writes, by name."""
     out = tmp_path_factory.mktemp("loop")
-    _, clips = find_dataset("folder").read_clips(folder_root)
-    write_loop(folder_root, clips, out, SPEC, 3, measure_sources(folder_root, clips))
+    info, clips = find_dataset("folder").read_clips(folder_root)
+    job = Job(Store(out), folder_root, info, SPEC, clips_per_shard=3)
+    pack(job, clips, measure_sources(folder_root, clips))
     return {path.name: path.read_bytes() for path in out.glob("*.tar")}
 
 
@@ -114,7 +116,7 @@ def test_two_runs_into_one_folder_are_refused(local_ray: None, folder_root: Path
 def test_no_space_left_is_told(folder_root: Path, tmp_path: Path) -> None:
     """/dev/full stands for a full disk: every write to it fails with ENOSPC."""
     (tmp_path / "out").mkdir()
-    _, clips = find_dataset("folder").read_clips(folder_root)
+    info, clips = find_dataset("folder").read_clips(folder_root)
 
     class FullStore(Store):
         @contextmanager
@@ -125,7 +127,7 @@ def test_no_space_left_is_told(folder_root: Path, tmp_path: Path) -> None:
 
     (plan,) = plan_shards(clips[:2], [1, 1], 4)
     with pytest.raises(UserError, match=r"no space left for .*train-000000.tar: free some"):
-        write_shard(plan, folder_root, SPEC, FullStore(tmp_path / "out"))
+        write_shard(Job(FullStore(tmp_path / "out"), folder_root, info, SPEC), plan)
     assert not list((tmp_path / "out").iterdir())
 
 

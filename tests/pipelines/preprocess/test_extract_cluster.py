@@ -12,11 +12,13 @@ from pathlib import Path
 import psutil
 from ray.cluster_utils import Cluster
 
+from helpers.packing import pack
 from pipelines.preprocess.extract import preprocess
+from preprocessing.clips import measure_sources
 from preprocessing.datasets import find_dataset
 from preprocessing.schema import ExtractionSpec
 from preprocessing.shards.index import read_index
-from preprocessing.shards.job import measure_sources
+from preprocessing.shards.job import Job
 from preprocessing.shards.storage import Store
 from preprocessing.shards.verify import Problem, verify
 
@@ -44,13 +46,11 @@ def kill_node(node: object) -> list[int]:
     return [process.pid for process in family]
 
 
-def test_node_killed_in_mid_run(
-    tmp_path: Path, run_ffmpeg: Callable[..., None], write_loop: Callable[..., None]
-) -> None:
+def test_node_killed_in_mid_run(tmp_path: Path, run_ffmpeg: Callable[..., None]) -> None:
     root, out, loop = tmp_path / "root", tmp_path / "out", tmp_path / "loop"
     make_root(root, run_ffmpeg)
-    _, clips = find_dataset("folder").read_clips(root)
-    write_loop(root, clips, loop, SPEC, 1, measure_sources(root, clips))
+    info, clips = find_dataset("folder").read_clips(root)
+    pack(Job(Store(loop), root, info, SPEC, clips_per_shard=1), clips, measure_sources(root, clips))
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:

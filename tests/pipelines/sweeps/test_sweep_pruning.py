@@ -8,13 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers.packing import pack_synthetic
 from helpers.sweeping import settings, start, trials
 from preprocessing.datasets import synthetic
 from preprocessing.datasets.synthetic import SyntheticSpec
-from preprocessing.schema import ExtractionSpec
-from preprocessing.shards.index import build_index
-from preprocessing.shards.storage import Store
-from preprocessing.shards.writer import plan_shards, write_shard
 
 EASY = SyntheticSpec(num_train=60, num_val=20, num_frames=8, size=40, digit=24, fragments=0)
 GRID = ["--grid", "warmup.head_lr=3e-3,1e-6,2e-6", "--set", "warmup.backbone_lr=3e-3"]
@@ -29,10 +26,7 @@ def easy(tmp_path_factory: pytest.TempPathFactory, tiny_changes: dict[str, objec
     """Options of a sweep over digits so large that something is learned in seconds."""
     root, shards = tmp_path_factory.mktemp("easy"), tmp_path_factory.mktemp("shards")
     synthetic.make(root, EASY)
-    info, clips = synthetic.read_clips(root)
-    spec, out = ExtractionSpec(height=EASY.size), Store(shards)
-    records = [write_shard(plan, root, spec, out) for plan in plan_shards(clips, [1] * len(clips), 12)]
-    build_index(out, clips, info, spec, records)
+    pack_synthetic(root, shards, EASY.size)
     changes = {**tiny_changes, "model.patch_size": 28, "pretrain.epochs": EPOCHS_BEFORE, "warmup.epochs": 8}
     return ["--recipe", "demo", "--shards", str(shards), *settings(changes)]
 

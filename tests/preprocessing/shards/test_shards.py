@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +18,25 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from preprocessing.media.ffmpeg import Limits
-from preprocessing.schema import METADATA_KEY, Clip, ExtractionSpec
+from preprocessing.schema import METADATA_KEY, Clip, DatasetInfo, ExtractionSpec
 from preprocessing.shards.archive import TarStream, frame_offsets
+from preprocessing.shards.job import Job
+from preprocessing.shards.plan import plan_shards
+from preprocessing.shards.record import finished_record
 from preprocessing.shards.storage import Store
-from preprocessing.shards.writer import plan_shards, shard_problem, write_shard
+from preprocessing.shards.writer import write_shard
 
 SPEC = ExtractionSpec(height=48)
 
 
 def clip(clip_id: str, split: str = "train", **more: object) -> Clip:
     return Clip("folder", split, clip_id, str(more.pop("source", clip_id)), (0,), **more)
+
+
+def job_of(root: Path, out: Path, **options: object) -> Job:
+    store = Store(out)
+    store.create()
+    return Job(store, root, DatasetInfo("folder", ("a",)), SPEC, **options)
 
 
 @given(
@@ -89,13 +99,13 @@ def test_a_shard_is_a_web_dataset_and_its_rows_say_where_frames_lie(
     ids = ["v_a.b.mp4", "%d 'x'.mp4", "-dash.mp4"]
     for number, name in enumerate(ids):
         make_video(tmp_path / "root" / name, count=5 + number, seed=number)
-    store = Store(tmp_path / "out")
-    store.create()
     clips = [clip(name, boxes=tuple((0.0, 0.0, 0.5, 0.5) for _ in range(5))) for name in ids]
     (plan,) = plan_shards(clips, [1, 1, 1], 8, first_number=42)
-    record = write_shard(plan, tmp_path / "root", SPEC, store)
+    job = job_of(tmp_path / "root", tmp_path / "out")
+    record = write_shard(job, plan)
     assert (record.name, record.num_clips, record.statuses, record.num_frames) == ("train-000042", 3, {"ok": 3}, 18)
-    assert shard_problem(store, record.name, record) == ""
+    assert finished_record(job, plan) == record
+    assert finished_record(replace(job, spec=replace(SPEC, quality=9)), plan) is None
     rows = pq.read_table(tmp_path / "out" / "train-000042.parquet").to_pylist()
     assert [(row["clip_id"], row["key"], row["num_frames"]) for row in rows] == [
         (name, f"000042_{number:05d}", 5 + number) for number, name in enumerate(ids)
@@ -131,12 +141,11 @@ def test_every_status_has_a_row_and_costs_only_itself(
     (plan,) = plan_shards(clips, [1] * len(clips), 64)
     statuses = {}
     for drop in (False, True):
-        store = Store(tmp_path / f"out{drop}")
-        store.create()
-        write_shard(plan, root, SPEC, store, drop_damaged=drop)
-        rows = pq.read_table(store.local / plan.rows).to_pylist()
+        out = tmp_path / f"out{drop}"
+        write_shard(job_of(root, out, drop_damaged=drop), plan)
+        rows = pq.read_table(out / plan.rows).to_pylist()
         statuses[drop] = {row["clip_id"].removesuffix(".mp4"): row["status"] for row in rows}
-        with tarfile.open(store.local / plan.tar) as archive:
+        with tarfile.open(out / plan.tar) as archive:
             members = archive.getnames()
         kept = {row["key"] for row in rows if row["status"] in ("ok", "damaged")}
         assert {name.split(".")[0] for name in members} == kept
@@ -158,19 +167,17 @@ def test_every_status_has_a_row_and_costs_only_itself(
 def test_timeout_is_a_row(tmp_path: Path, make_video: Callable[..., Path]) -> None:
     make_video(tmp_path / "a.mp4")
     (plan,) = plan_shards([clip("a.mp4")], [1], 4)
-    record = write_shard(plan, tmp_path, SPEC, Store(tmp_path), limits=Limits(timeout_s=0.0))
+    record = write_shard(job_of(tmp_path, tmp_path, limits=Limits(timeout_s=0.0)), plan)
     assert record.statuses == {"timeout": 1}
 
 
 def test_same_input_same_bytes(tmp_path: Path, make_video: Callable[..., Path]) -> None:
     clips = [clip(make_video(tmp_path / f"{number}.mp4", seed=number).name) for number in range(3)]
     (plan,) = plan_shards(clips, [1, 2, 3], 4)
-    stores = [Store(tmp_path / name) for name in ("one", "two")]
-    for store in stores:
-        store.create()
-    records = [write_shard(plan, tmp_path, SPEC, store) for store in stores]
+    outs = [tmp_path / name for name in ("one", "two")]
+    records = [write_shard(job_of(tmp_path, out), plan) for out in outs]
     assert records[0] == records[1]
-    tars = [(store.local / plan.tar).read_bytes() for store in stores]
+    tars = [(out / plan.tar).read_bytes() for out in outs]
     assert tars[0] == tars[1]
 
 
@@ -186,14 +193,14 @@ def test_folders_of_frames_are_packed_byte_for_byte(tmp_path: Path) -> None:
     (folder / "readme.txt").write_text("no frame")
     frames = clip("100218", source_kind="frames")
     (plan,) = plan_shards([frames], [1], 4)
-    store = Store(tmp_path)
-    assert write_shard(plan, tmp_path / "root", SPEC, store).statuses == {"ok": 1}
+    job = job_of(tmp_path / "root", tmp_path)
+    assert write_shard(job, plan).statuses == {"ok": 1}
     with tarfile.open(tmp_path / plan.tar) as archive:
         contents = [archive.extractfile(name).read() for name in archive.getnames() if name.endswith("jpg")]
     assert contents == jpegs
     (folder / "00002.jpg").write_bytes(jpegs[1][:-10])
     (folder / "00003.jpg").write_bytes(b"GIF89a")
-    assert write_shard(plan, tmp_path / "root", SPEC, store).statuses == {"damaged": 1}
+    assert write_shard(job, plan).statuses == {"damaged": 1}
     (row,) = pq.read_table(tmp_path / plan.rows).to_pylist()
     assert row["num_frames"] == 3
     assert "00002.jpg: it is cut off" in row["error"] and "00003.jpg" in row["error"]

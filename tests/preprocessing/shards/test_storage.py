@@ -13,14 +13,18 @@ import pytest
 from moto.server import ThreadedMotoServer
 from PIL import Image
 
+from preprocessing.clips import measure_sources
 from preprocessing.datasets import find_dataset
 from preprocessing.files import partial_path
 from preprocessing.schema import ExtractionSpec, UserError
+from preprocessing.shards.build_index import build_index
 from preprocessing.shards.contact_sheet import contact_sheet
-from preprocessing.shards.index import build_index, mapped_index, read_index
-from preprocessing.shards.job import measure_sources, open_job
+from preprocessing.shards.index import read_index, read_metadata
+from preprocessing.shards.job import Job
+from preprocessing.shards.mapped_index import map_index
 from preprocessing.shards.storage import Store
 from preprocessing.shards.verify import Problem, verify
+from preprocessing.shards.worklist import open_worklist
 from preprocessing.shards.writer import write_shard
 
 SPEC = ExtractionSpec(height=48)
@@ -44,10 +48,11 @@ def bucket() -> Iterator[str]:
 def pack(root: Path, store: Store) -> str:
     info, clips = find_dataset("folder").read_clips(root)
     store.create()
-    job = open_job(store, root, info, clips, measure_sources(root, clips), SPEC, clips_per_shard=4)
-    records = {record.name: record for record in job.finished}
-    records |= {plan.name: write_shard(plan, root, SPEC, store) for plan in job.open_plans}
-    return build_index(store, clips, info, SPEC, [records[plan.name] for plan in job.plans]).digest
+    job = Job(store, root, info, SPEC, clips_per_shard=4)
+    work = open_worklist(job, clips, measure_sources(root, clips))
+    records = {record.name: record for record in work.finished}
+    records |= {plan.name: write_shard(job, plan) for plan in work.open_plans}
+    return build_index(job, clips, [records[plan.name] for plan in work.plans]).digest
 
 
 def test_s3_holds_the_same_bytes(
@@ -63,8 +68,8 @@ def test_s3_holds_the_same_bytes(
     tars = sorted(name for name in near.sizes() if name.endswith(".tar"))
     assert all(far.read(name) == near.read(name) for name in tars)
     assert not [item for item in verify(far) if isinstance(item, Problem)]
-    index, path = mapped_index(far)
-    assert index.digest == read_index(near).digest
+    index, path = map_index(far)
+    assert index.digest == read_index(near).digest == read_metadata(far).digest
     assert path.parent == tmp_path / "scratch"
     contact_sheet(far, index, tmp_path / "sheet.png", clips=3, frames=4, height_px=24)
     assert Image.open(io.BytesIO((tmp_path / "sheet.png").read_bytes())).size[1] == 3 * (24 + 16)

@@ -1,0 +1,70 @@
+"""Write the index of a data set. Goes in: a job and the records of its shards; comes out: index.parquet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from preprocessing.schema import INDEX_SCHEMA, METADATA_KEY, Clip
+from preprocessing.shards.index import INDEX, Index
+from preprocessing.shards.job import Job
+from preprocessing.shards.mapped_index import MAPPED, write_mapped
+from preprocessing.shards.record import ShardRecord
+from preprocessing.shards.storage import Store
+
+
+def build_index(job: Job, clips: Sequence[Clip], records: Sequence[ShardRecord]) -> Index:
+    """Merge the rows of all shards, one per clip, and write index.parquet: from then on the data set is complete.
+
+    Where a clip has been tried more than once the last shard's row holds.
+    """
+    with ThreadPoolExecutor(8) as pool:
+        tables = list(pool.map(lambda record: _read_rows(job.store, record.name), records))
+    rows = pa.concat_tables(table.cast(INDEX_SCHEMA) for table in tables).combine_chunks()
+    last = {clip_id: row for row, clip_id in enumerate(rows["clip_id"].to_pylist())}
+    lost = [clip.clip_id for clip in clips if clip.clip_id not in last]
+    if lost or len(last) != len(clips):
+        raise ValueError(f"{len(clips)} clips went in, {len(last)} came out; the first lost one is {lost[:1]}")
+    rows = rows.take(pa.array([last[clip.clip_id] for clip in clips], pa.int64())).replace_schema_metadata(None)
+    metadata = {
+        "info": job.info.to_dict(),
+        "spec": asdict(job.spec),
+        "versions": _versions([json.loads(table.schema.metadata[METADATA_KEY]) for table in tables]),
+        "shards": [asdict(record) for record in records],
+        "digest": _digest(job, rows, records),
+    }
+    rows = rows.replace_schema_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    with job.store.atomic_write(INDEX) as partial:
+        pq.write_table(rows, partial, compression="zstd", row_group_size=16_384)
+    index = Index.of_table(rows)
+    if job.store.local is not None:
+        write_mapped(index, job.store.local / MAPPED)
+    return index
+
+
+def _read_rows(store: Store, name: str) -> pa.Table:
+    with store.open(f"{name}.parquet") as file:
+        return pq.read_table(file)
+
+
+def _versions(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the shards were made with: ffmpeg's versions (more than one on a mixed cluster) and its arguments."""
+    ffmpeg = sorted({metadata["versions"]["ffmpeg"] for metadata in shards})
+    return {"ffmpeg": ffmpeg, "argv": shards[0]["argv"] if shards else []}
+
+
+def _digest(job: Job, rows: pa.Table, records: Sequence[ShardRecord]) -> str:
+    """Names the content: facts, settings, the shards' bytes and every row but for the time it took."""
+    facts = [job.info.to_dict(), asdict(job.spec), [(record.name, record.sha256) for record in records]]
+    state = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    small = rows.select(["clip_id", "split", "labels", "shard", "key", "status", "num_frames", "first_offset"])
+    for batch in small.to_batches(max_chunksize=10_000):
+        state.update(json.dumps(batch.to_pydict(), sort_keys=True).encode())
+    return state.hexdigest()[:16]
