@@ -20,8 +20,6 @@ from adafocus.config.schema import DataConfig
 from adafocus.data.batches import Batch, ClipMaker, evaluation_clip
 from adafocus.data.clip_table import ClipTable
 from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
-from preprocessing.shards.index import read_index
-from preprocessing.shards.storage import Store
 
 __all__ = ["Batch", "ClipLoader", "evaluation_clip"]
 
@@ -68,7 +66,6 @@ class ClipLoader:
         self.clip_ids: list[str] = table.clip_ids
         """Of all ranks, in the order of the index."""
         self._order = _Order(len(table), batch_size, train, seed, rank, world_size)
-        self._next = 0
         self._loader: DataLoader[Batch] = DataLoader(
             _Batches(ClipMaker(table, data, seed, train, independent_focus)),
             batch_size=None,
@@ -78,17 +75,6 @@ class ClipLoader:
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else each iteration takes a number from the one that dropout draws from
         )
-
-    @staticmethod
-    def describe(shards: str | Path) -> tuple[DatasetInfo, str]:
-        """Facts and digest of a finished data set. Raises UserError if there is none."""
-        index = read_index(Store(shards), columns=[])
-        return index.info, index.digest
-
-    @staticmethod
-    def digest_of(shards: str | Path) -> str:
-        """The digest that names the data set."""
-        return ClipLoader.describe(shards)[1]
 
     def __len__(self) -> int:
         """Batches of a whole epoch, of this rank."""
@@ -104,20 +90,8 @@ class ClipLoader:
             raise ValueError(f"cannot skip {num_batches} of {len(self)} batches")
         self._order.start = num_batches
 
-    def state_dict(self) -> dict[str, int]:
-        """Where the iteration stands: the epoch and the number of batches that have been yielded."""
-        return {"epoch": self._order.epoch, "batch": self._next}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where `state_dict` was taken."""
-        self.set_epoch(state["epoch"])
-        self.skip(state["batch"])
-
     def __iter__(self) -> Iterator[Batch]:
-        self._next = self._order.start
-        for batch in self._loader:
-            self._next += 1
-            yield batch
+        yield from self._loader
         self._order.start = 0
 
 

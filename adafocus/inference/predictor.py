@@ -36,8 +36,7 @@ from preprocessing.addresses import without_secrets
 from preprocessing.media.ffmpeg import DEFAULT_LIMITS, Extraction, Limits
 from preprocessing.media.sampled import sample_frames
 from preprocessing.schema import ExtractionSpec, UserError
-from preprocessing.shards.index import read_index
-from preprocessing.shards.storage import Store
+from preprocessing.shards.index import read_metadata
 
 TIMED = ("decode", "glance", "policy", "focus", "classify")
 GAUSSIAN_CELLS = 15
@@ -270,7 +269,7 @@ def extraction_of(meta: checkpoint.Meta, shards: str | None, folder: Path) -> Ex
         return ExtractionSpec(**meta.extraction)
     if shards is None:
         raise UserError(f"{folder} does not say how its frames were extracted: give its data set (--shards)")
-    index = read_index(Store(shards), columns=[])
-    if meta.digest and index.digest != meta.digest:
+    dataset = read_metadata(shards)
+    if meta.digest and dataset.digest != meta.digest:
         raise UserError(f"{folder} was trained on another data set than {without_secrets(shards)}")
-    return index.spec
+    return dataset.spec

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from adafocus import checkpoint, distributed
 from adafocus.config.schema import Config
-from adafocus.data.loader import ClipLoader
 from adafocus.training.stage_lock import StageLock, holding
 from adafocus.training.trainer import EpochReport, Options, Report, StageTrainer, stage_folder
+from preprocessing.shards.index import read_metadata
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def run_stage(
     The stages before it must be finished. Raises UserError if they are not, NonFiniteLossError if training diverges,
     StageLockLostError if this process slept for so long that another one took the stage over.
     """
-    digest = ClipLoader.digest_of(shards)
+    digest = read_metadata(shards).digest
     folder = stage_folder(name, config, runs, digest)
     if not _finished(folder):
         with holding(StageLock(runs, folder.name)) as lock:
@@ -59,7 +59,7 @@ def needed_stages(stages: Sequence[str], config: Config, *, shards: str, runs: P
 
     So training goes on from an imported checkpoint, whose earlier stages were trained elsewhere.
     """
-    digest = ClipLoader.digest_of(shards)
+    digest = read_metadata(shards).digest
     needed: list[str] = []
     reached = False
     for name in reversed(stages):

@@ -27,6 +27,7 @@ from pipelines.paths import Places
 from pipelines.training.loggers import device_name
 from preprocessing.addresses import without_secrets
 from preprocessing.schema import UserError
+from preprocessing.shards.index import read_metadata
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +135,8 @@ class _Session:
 
     def __init__(self, folder: Path, places: Places, options: Options, how: How) -> None:
         model, self.meta = checkpoint.load_model(folder)
-        self.info, self.digest = ClipLoader.describe(places.shards)
+        dataset = read_metadata(places.shards)
+        self.info, self.digest = dataset.info, dataset.digest
         _check(self.meta, folder, list(self.info.class_names), places.shards)
         self.folder, self.shards, self.options, self.how = folder, places.shards, options, how
         self.config, self.device = model.config, pick_device(options.device)

@@ -16,7 +16,6 @@ import ray
 from ray import tune
 
 from adafocus import checkpoint
-from adafocus.data.loader import ClipLoader
 from adafocus.divergence import DivergedError
 from adafocus.training.stage_lock import StageLock
 from adafocus.training.trainer import EpochReport
@@ -32,6 +31,7 @@ from pipelines.sweeps.trial import OutageError, close, run_trial, train_shared, 
 from pipelines.tracking.client import Ending, Kind, Run, Tracker
 from pipelines.training.train import to_mlflow
 from preprocessing.schema import DatasetInfo, UserError
+from preprocessing.shards.index import read_metadata
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +57,15 @@ def run_sweep(sweep: Sweep) -> Outcome:
     Raises UserError for what the user can mend, before or while the shared stages are trained.
     """
     sweep.check()
-    info, digest = ClipLoader.describe(sweep.places.shards)
+    dataset = read_metadata(sweep.places.shards)
     tracker = Tracker.at(sweep.places)
     lock = StageLock(sweep.places.runs, f"sweep-{sweep.name}")
     if not lock.take():
         raise UserError(f"sweep {sweep.name!r} is running already: {lock.holder} has it")
     try:
-        sweep = continued(sweep, digest)
+        sweep = continued(sweep, dataset.digest)
         sweep.save()
-        return _Driver(sweep, tracker, info).run()
+        return _Driver(sweep, tracker, dataset.info).run()
     finally:
         lock.release()
 

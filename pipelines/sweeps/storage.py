@@ -18,13 +18,13 @@ from typing import Any
 
 from adafocus import checkpoint
 from adafocus.config.schema import STAGES, flatten, from_flat, override, stage_reads
-from adafocus.data.loader import ClipLoader
 from adafocus.training.stage_lock import LEASE_S, StageLock
 from adafocus.training.trainer import stage_folder
 from pipelines.paths import Places
 from pipelines.sweeps.sweep import Sweep, load_sweep
 from pipelines.tracking.client import Kind, MlflowRun, Tracker
 from preprocessing.schema import UserError
+from preprocessing.shards.index import read_metadata
 
 TUNE = "tune"
 """Where Ray Tune and Ray Train keep files of each sweep (pipelines/tune.py, trial.py)."""
@@ -183,7 +183,7 @@ class _Records:
 def _digest(shards: str) -> str:
     """Of the index; empty where the shards are not there any more."""
     try:
-        return ClipLoader.digest_of(shards)
+        return read_metadata(shards).digest
     except UserError:
         return ""
 

@@ -23,7 +23,6 @@ from ray import tune
 
 from adafocus import checkpoint, distributed
 from adafocus.config.schema import STAGES, Config, override
-from adafocus.data.loader import ClipLoader
 from adafocus.training.stage_lock import StageLockLostError
 from adafocus.training.trainer import EpochReport, first_epoch
 from pipelines.logs import in_a_line, start_logging
@@ -35,6 +34,7 @@ from pipelines.training.loggers import complete, describe
 from pipelines.training.reporter import Reporter, Sink
 from pipelines.training.train import to_mlflow, train_stages
 from preprocessing.schema import UserError
+from preprocessing.shards.index import read_metadata
 
 log = logging.getLogger(__name__)
 
@@ -56,21 +56,21 @@ def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
     """
     start_worker()
     config, places = override(sweep.config, point), sweep.places
-    info, digest = ClipLoader.describe(places.shards)
-    key, shown = sweep.trial_key(point, digest), show_point(point)
+    dataset = read_metadata(places.shards)
+    key, shown = sweep.trial_key(point, dataset.digest), show_point(point)
     with naming_outages():
-        run = Tracker.at(places).run(info.name, "trial", shown, parent=parent, sweep=sweep.name, trial=key)
+        run = Tracker.at(places).run(dataset.info.name, "trial", shown, parent=parent, sweep=sweep.name, trial=key)
     try:
         with naming_outages():
             run.tags({"point": json.dumps(point)})
             describe(run, config, places, sweep.recipe, sweep.options.device)
-            work = partial(_train, config, sweep, STAGES, run.run_id, shown, info.metric)
+            work = partial(_train, config, sweep, STAGES, run.run_id, shown, dataset.info.metric)
             if sweep.machines.workers_per_trial > 1:
                 groups = places.runs / "tune" / sweep.name / "groups"
                 train_in_group(partial(work, ray.train.report), sweep.machines, groups, in_trial=True)
             else:
                 work(tune.report)
-            folder = sweep.folders(point, digest)[-1]
+            folder = sweep.folders(point, dataset.digest)[-1]
             complete(run, folder, places)
             run.finish()
     except (StageLockLostError, WorkersDiedError, OutageError):
@@ -81,7 +81,7 @@ def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
         close(run, "FAILED", reason)
         tune.report({"score": 0.0, "failure": reason})
         return
-    score = checkpoint.read_meta(folder).metrics[score_name(STAGES[-1], info.metric)]
+    score = checkpoint.read_meta(folder).metrics[score_name(STAGES[-1], dataset.info.metric)]
     tune.report({"score": score, "folder": str(folder)})
 
 
@@ -98,7 +98,7 @@ def close(run: Run, status: Ending, reason: str, **tags: str) -> None:
 def train_shared(sweep: Sweep, parent: str) -> None:
     """The stages that all trials share, in one Ray task."""
     start_worker()
-    metric = ClipLoader.describe(sweep.places.shards)[0].metric
+    metric = read_metadata(sweep.places.shards).info.metric
     work = partial(_train, sweep.config, sweep, sweep.shared, parent, "shared", metric)
     if sweep.machines.workers_per_trial > 1:
         groups = sweep.places.runs / "tune" / sweep.name / "groups"

@@ -12,13 +12,11 @@ from typing import Any
 from adafocus import checkpoint
 from adafocus.checkpoint import Meta
 from adafocus.config.schema import STAGES, Config, stage_key
-from adafocus.data.loader import ClipLoader
 from adafocus.interop import reference_checkpoints
 from adafocus.training.stage_lock import StageLock
 from preprocessing.addresses import without_secrets
 from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
-from preprocessing.shards.index import read_index
-from preprocessing.shards.storage import Store
+from preprocessing.shards.index import read_metadata
 
 
 def describe(
@@ -36,8 +34,8 @@ def describe(
     info = DatasetInfo(recipe.rsplit("-", 1)[0], tuple(f"class {number}" for number in range(classes)))
     digest, spec = "", ExtractionSpec()  # the height of the authors' frames
     if shards:
-        info, digest = ClipLoader.describe(shards)
-        spec = read_index(Store(shards), columns=[]).spec
+        dataset = read_metadata(shards)
+        info, digest, spec = dataset.info, dataset.digest, dataset.spec
         if info.num_classes != classes:
             raise UserError(
                 f"the checkpoint has {classes} classes, but {without_secrets(shards)} has {info.num_classes}"

@@ -12,7 +12,6 @@ import torch
 
 from adafocus import checkpoint
 from adafocus.config.schema import STAGES, Config, flatten, from_flat
-from adafocus.data.loader import ClipLoader
 from adafocus.devices import pick_device
 from adafocus.evaluation import metrics
 from adafocus.training.trainer import stage_folder
@@ -26,6 +25,7 @@ from pipelines.visualize.figure import save_png
 from pipelines.visualize.patch_strips import save_strips
 from pipelines.visualize.result_charts import ResultPoint
 from preprocessing.schema import DatasetInfo
+from preprocessing.shards.index import read_metadata
 
 if TYPE_CHECKING:
     from pipelines.benchmarks.benchmark import Benchmark
@@ -38,10 +38,10 @@ MODEL = "model"
 
 def describe(run: Run, config: Config, places: Places, recipe: str, device: str = "auto") -> None:
     """Log what a trial is before it starts: configuration, device and data set."""
-    info, digest = ClipLoader.describe(places.shards)
+    dataset = read_metadata(places.shards)
     run.params({**flatten(config), "recipe": recipe, "device": device_name(device)})
-    run.tags({"stages": " ".join(stage_folder(stage, config, places.runs, digest).name for stage in STAGES)})
-    run.dataset(info, digest, places.shards)
+    run.tags({"stages": " ".join(stage_folder(stage, config, places.runs, dataset.digest).name for stage in STAGES)})
+    run.dataset(dataset.info, dataset.digest, places.shards)
 
 
 def device_name(wanted: str) -> str:
@@ -74,19 +74,19 @@ def track(result: Benchmark, chosen: Chosen, places: Places) -> Run:
     """Log a benchmark as an MLflow run of its own, linked with the trial that it measured (if it was one), and register
     the checkpoint if a recipe made it. The same measured again on the same machine goes into the same run."""
     folder, trial = chosen.folder, chosen.run_id
-    info, digest = ClipLoader.describe(places.shards)
+    dataset = read_metadata(places.shards)
     meta, tracker = checkpoint.read_meta(folder), Tracker.at(places)
     config = from_flat(meta.config)
     where = {key: str(result.facts[key]) for key in ("digest", "device", "threads", "batch_size")}
     forms = (f"{row.precision} compiled" if row.compiled else row.precision for row in result.rows)
     precisions = ",".join(dict.fromkeys(forms))
     identity = {"trial": trial or folder.name, "checkpoint": folder.name, **where, "precisions": precisions}
-    run = tracker.run(info.name, "benchmark", f"benchmark {chosen.name}", **identity)
+    run = tracker.run(dataset.info.name, "benchmark", f"benchmark {chosen.name}", **identity)
     measured = Run.open(tracker, trial) if trial else None
     recipe = measured.param("recipe") if measured else ""
     facts = {**result.facts, **({"recipe": recipe} if recipe else {})}
     run.params({**flatten(config), **facts})
-    run.dataset(info, digest, places.shards, "evaluation")
+    run.dataset(dataset.info, dataset.digest, places.shards, "evaluation")
     for row in result.rows:
         values = {key: value for key, value in asdict(row).items() if isinstance(value, float)}
         run.metrics({f"bench/{row.key()}/{key}": value for key, value in values.items()})
@@ -104,7 +104,7 @@ def track(result: Benchmark, chosen: Chosen, places: Places) -> Run:
             run.artifact(path, "predictions")
         if not checkpoint.lacking(meta, "policy"):
             save_strips(folder, places.shards, Path(temporary) / "patches.png")
-        _charts(result, info, online, Path(temporary))
+        _charts(result, dataset.info, online, Path(temporary))
         for path in sorted(Path(temporary).glob("*.png")):
             run.artifact(path)
     if measured:
@@ -115,8 +115,8 @@ def track(result: Benchmark, chosen: Chosen, places: Places) -> Run:
         run.artifact(folder, MODEL)
     if measured and recipe:
         about = f"Trained by {measured.link}, measured by {run.link}."
-        score = getattr(result.rows[0], info.metric)
-        made = Made(recipe, trial, MODEL, digest, info.metric, score, about)
+        score = getattr(result.rows[0], dataset.info.metric)
+        made = Made(recipe, trial, MODEL, dataset.digest, dataset.info.metric, score, about)
         run.tags({"model": registry.register(tracker, made)})
     run.finish()
     return run

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adafocus.config.schema import STAGES, Config, stage_key
-from adafocus.data.loader import ClipLoader
 from adafocus.training.stage_runner import needed_stages, run_stage
 from adafocus.training.trainer import EpochReport, Options
 from pipelines.logs import in_a_line
@@ -15,6 +14,7 @@ from pipelines.paths import Places
 from pipelines.tracking.client import Run, Tracker
 from pipelines.training.loggers import complete, describe
 from pipelines.training.reporter import Reporter, Sink
+from preprocessing.shards.index import read_metadata
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +42,9 @@ def to_mlflow(run: Run) -> Sink:
 def train(config: Config, recipe: str, places: Places, options: Options, name: str) -> Path:
     """One trial without Tune. Killed and started again under the same name, it goes on in the same MLflow run; another
     configuration of the same name, or another data set, has a run of its own."""
-    info, digest = ClipLoader.describe(places.shards)
-    key = stage_key(config, STAGES[-1], digest)
-    run = Tracker.at(places).run(info.name, "trial", name, sweep="", trial=name, key=key)
+    dataset = read_metadata(places.shards)
+    key = stage_key(config, STAGES[-1], dataset.digest)
+    run = Tracker.at(places).run(dataset.info.name, "trial", name, sweep="", trial=name, key=key)
     describe(run, config, places, recipe, options.device)
 
     try:

@@ -148,9 +148,9 @@ def test_going_on_inside_an_epoch(shards: Path, num_workers: int) -> None:
     loader = ClipLoader(shards, "train", DATA, batch_size=4, train=True, num_workers=num_workers)
     loader.set_epoch(3)
     started = list(itertools.islice(loader, 2))
-    assert loader.state_dict() == {"epoch": 3, "batch": 2}
     again = ClipLoader(shards, "train", DATA, batch_size=4, train=True, num_workers=num_workers)
-    again.load_state_dict(loader.state_dict())
+    again.set_epoch(3)
+    again.skip(2)
     assert len(again) == 6
     rest = list(again)
     assert all(same(one, other) for one, other in zip(whole, started + rest, strict=True))
@@ -243,12 +243,6 @@ def test_bad_requests_are_told(shards: Path, tmp_path: Path) -> None:
 
 def test_limit_is_spread_over_the_split(shards: Path) -> None:
     assert ids(load(shards, "val", limit=3)) == ["clip/26", "clip/29", "clip/33"]
-
-
-def test_digest_and_facts(shards: Path) -> None:
-    info, digest = ClipLoader.describe(shards)
-    assert (info.num_classes, digest) == (3, read_index(Store(shards)).digest)
-    assert ClipLoader.digest_of(str(shards)) == digest
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")

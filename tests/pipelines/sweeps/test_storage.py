@@ -21,6 +21,7 @@ from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking.client import Tracker
 from pipelines.training.loggers import describe
 from preprocessing.schema import UserError
+from preprocessing.shards.index import read_metadata
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +50,8 @@ def places(tiny_config: Config, synthetic_shards: str, tmp_path_factory: pytest.
 
 
 def _digest(places: Places) -> str:
-    from adafocus.data.loader import ClipLoader
 
-    return ClipLoader.digest_of(places.shards)
+    return read_metadata(places.shards).digest
 
 
 def test_every_stage_is_listed_with_who_uses_it(places: Places) -> None:
