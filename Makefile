@@ -53,7 +53,7 @@ report: env ## Print and write the result table from MLflow
 mlflow: env ## Open the MLflow dashboard on 127.0.0.1:5000
 	$(BIN)/adafocus dashboard --runs $(RUNS) $(ARGS)
 
-docs: env ## Build these pages as a site: site/index.html
+docs: env ## Build README and docs/ as a site: site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: env ## Measure speed as ratios against plain alternatives
