@@ -13,18 +13,24 @@ from typing import Any
 
 import pytest
 import torch
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
 
 from adafocus.config.schema import override
 from adafocus.data.batches import Batch
 from adafocus.models.adafocus import build_model
 from helpers.commands import blocks
+from helpers.packing import pack
 from helpers.tiny import TINY
+from pipelines.paths import Places
 from pipelines.recipes.recipes import demo
+from pipelines.sweeps.scheduler import make_scheduler
+from pipelines.sweeps.space import Space
+from pipelines.sweeps.sweep import Sweep
 from preprocessing.datasets import find_dataset
 from preprocessing.schema import ExtractionSpec
-from preprocessing.shards.index import build_index, read_index
+from preprocessing.shards.job import Job
 from preprocessing.shards.storage import Store
-from preprocessing.shards.writer import plan_shards, write_shard
 
 PAGE = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
 EXAMPLES = {
@@ -76,11 +82,8 @@ def test_a_data_set(add: Callable[[str], ModuleType], make_video: Callable[..., 
     make_video(tmp_path / "data/swim/a.mp4")
     make_video(tmp_path / "data/run/val_b.mp4", seed=1)
     info, clips = find_dataset("sports").read_clips(tmp_path / "data")
-    store, spec = Store(tmp_path / "shards"), ExtractionSpec(height=32)
-    store.create()
-    records = [write_shard(plan, tmp_path / "data", spec, store) for plan in plan_shards(clips, [1, 1], 64)]
-    build_index(store, clips, info, spec, records)
-    rows = read_index(store).table.to_pylist()
+    job = Job(Store(tmp_path / "shards"), tmp_path / "data", info, ExtractionSpec(height=32))
+    rows = pack(job, clips).table.to_pylist()
     assert {(row["clip_id"], row["split"], *row["labels"], row["status"], row["num_frames"]) for row in rows} == {
         ("swim/a.mp4", "train", 1, "ok", 12),
         ("run/val_b.mp4", "val", 0, "ok", 12),
@@ -96,3 +99,18 @@ def test_a_backbone(add: Callable[[str], ModuleType], make_batch: Callable[..., 
     with torch.no_grad():
         output = model(batch.glance_BTCHW, batch.focus_BTCHW)
     assert output.logits_BTK.shape == (2, config.data.num_focus_frames, 3) and output.logits_BTK.isfinite().all()
+
+
+def test_a_scheduler(add: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    module = add("Add a scheduler")
+    places = Places.of("shards", tmp_path)
+    sweep = Sweep("s", demo(), "demo", Space({"ppo.gamma": [0.5, 0.7, 0.9]}), places, scheduler="median")
+    sweep.check()
+    scheduler = make_scheduler(sweep)
+    assert isinstance(scheduler, module.Median)
+    for number, score in enumerate((90.0, 91.0)):
+        scheduler.add_past_trial(str(number), [(epoch, score) for epoch in range(1, 11)])
+    weak = Trial("any", stub=True, trial_id="weak")
+    scheduler.on_trial_add(None, weak)
+    decision = scheduler.on_trial_result(None, weak, {"judged_epoch": 3, "judged_score": 10.0})
+    assert decision == TrialScheduler.STOP and scheduler.pruned == {"weak": 3}

@@ -22,6 +22,7 @@ from pipelines.cli.train import (
     options_of,
     places_of,
 )
+from pipelines.sweeps.scheduler_table import SCHEDULERS
 from preprocessing.schema import UserError
 
 if TYPE_CHECKING:
@@ -30,13 +31,6 @@ if TYPE_CHECKING:
     from pipelines.sweeps.space import Space
     from pipelines.sweeps.storage import Stored
     from pipelines.sweeps.sweep import Sweep
-
-
-class Scheduler(StrEnum):
-    """Do trials run to their end (fifo), or do the weak ones stop early (asha)?"""
-
-    FIFO = "fifo"
-    ASHA = "asha"
 
 
 class Search(StrEnum):
@@ -75,7 +69,12 @@ def tune(
     sample: Annotated[list[str] | None, typer.Option(help="Draw: --sample ppo.lr=loguniform:1e-5:1e-3.")] = None,
     space: Annotated[str | None, typer.Option(help="YAML file with maps grid and sample; `recipe`: its own.")] = None,
     num_samples: Annotated[int, typer.Option(help="Draws; a grid is tried in full for each.", min=1)] = 1,
-    scheduler: Annotated[Scheduler, typer.Option(help="asha stops weak trials early.")] = Scheduler.FIFO,
+    scheduler: Annotated[
+        str,
+        typer.Option(
+            help=f"{', '.join(SCHEDULERS)}: asha stops weak trials early.", autocompletion=lambda: list(SCHEDULERS)
+        ),
+    ] = "fifo",
     search: Annotated[Search, typer.Option(help="optuna draws where earlier trials were good (TPE).")] = Search.RANDOM,
     workers_per_trial: Annotated[int, typer.Option(help="Processes that share a trial's batches.", min=1)] = 1,
     cpus_per_worker: Annotated[float, typer.Option(help="CPUs of each worker; 0: shared evenly.", min=0)] = 0,
@@ -120,7 +119,7 @@ def tune(
             options=options_of(device, num_workers, eval_every, save_every),
             machines=Machines(**machines),
             num_samples=num_samples,
-            scheduler=scheduler.value,
+            scheduler=scheduler,
             search=search.value,
         )
         sweep = replace(sweep, name=sweep.name or default_name(sweep))

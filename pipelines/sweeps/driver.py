@@ -25,6 +25,7 @@ from pipelines.ray_runtime.session import ray_session
 from pipelines.sweeps.outcome_callback import OutcomeCallback, point_of
 from pipelines.sweeps.outcomes import BUDGET_ENDED, TrialOutcome
 from pipelines.sweeps.plan import Plan, finished_trials, make_plan, unreported_trials
+from pipelines.sweeps.scheduler_table import find_scheduler
 from pipelines.sweeps.sharing import Reuse, measure_reuse
 from pipelines.sweeps.sweep import Sweep, continued
 from pipelines.sweeps.trial import OutageError, close, run_trial, train_shared, warm_up
@@ -248,7 +249,7 @@ def reuses_workers(sweep: Sweep) -> bool:
     """
     machines = sweep.machines
     on_gpu = machines.gpus_per_worker > 0 or sweep.options.device.startswith("cuda")
-    return machines.workers_per_trial == 1 and sweep.scheduler != "asha" and not on_gpu
+    return machines.workers_per_trial == 1 and not find_scheduler(sweep.scheduler).prunes and not on_gpu
 
 
 def _run(config: dict[str, Any], *, sweep: Sweep, parent: str) -> None:

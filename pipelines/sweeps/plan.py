@@ -12,7 +12,7 @@ from adafocus import checkpoint
 from adafocus.config.schema import STAGES
 from adafocus.training.trainer import first_epoch
 from pipelines.sweeps.outcomes import BUDGET_ENDED, TrialOutcome, has_passed
-from pipelines.sweeps.scheduler import PruningScheduler, make_scheduler
+from pipelines.sweeps.scheduler import Pruning, make_scheduler
 from pipelines.sweeps.searcher import DistinctSearch, PastTrial, make_searcher
 from pipelines.sweeps.space import Point, spread
 from pipelines.sweeps.sweep import Sweep, show_point
@@ -57,7 +57,7 @@ def make_plan(sweep: Sweep, tracker: Tracker, metric: str, past: dict[str, Trial
     """What is left to try; scheduler and search know of the trials that need not run again."""
     scheduler = make_scheduler(sweep)
     runs = {run.data.tags["adafocus.trial"]: run for run in tracker.find("trial", sweep=sweep.name)}
-    if isinstance(scheduler, PruningScheduler):
+    if isinstance(scheduler, Pruning):
         for key in past.keys() & runs.keys():
             scheduler.add_past_trial(
                 runs[key].info.run_id, _judged_scores(sweep, Run(tracker.client, runs[key], tracker.uri), metric)

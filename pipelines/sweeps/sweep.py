@@ -14,12 +14,12 @@ from typing import Any, Literal
 from adafocus.config.schema import STAGES, Config, flatten, from_flat, override, stage_key, stage_reads
 from adafocus.training.trainer import Options, stage_folder
 from pipelines.paths import Places
+from pipelines.sweeps.scheduler_table import find_scheduler
 from pipelines.sweeps.space import Point, Space
 from preprocessing.addresses import without_secrets
 from preprocessing.files import write_file
 from preprocessing.schema import UserError
 
-Scheduler = Literal["fifo", "asha"]
 Search = Literal["random", "optuna"]
 
 
@@ -53,7 +53,8 @@ class Sweep:
     options: Options = field(default_factory=Options)
     machines: Machines = Machines()
     num_samples: int = 1
-    scheduler: Scheduler = "fifo"
+    scheduler: str = "fifo"
+    """Name in `scheduler_table.SCHEDULERS`."""
     search: Search = "random"
     started_ms: int = field(default_factory=lambda: int(time.time() * 1000))
     """When it began, through all its restarts."""
@@ -79,8 +80,10 @@ class Sweep:
                 f"--num-samples {self.num_samples} without --sample would repeat the same trials: draw something, "
                 "or try several seeds by --grid seed=0,1,2"
             )
-        if self.scheduler == "asha" and not self.space.keys:
-            raise UserError("--scheduler asha compares trials, and there is only one: give --grid, --sample or --space")
+        if find_scheduler(self.scheduler).prunes and not self.space.keys:
+            raise UserError(
+                f"--scheduler {self.scheduler} compares trials, and there is only one: give --grid, --sample or --space"
+            )
 
     @property
     def shared(self) -> tuple[str, ...]:

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from click import Command
+import typer.core
 
 from adafocus.config.schema import Config, flatten
 from pipelines.cli.main import app
+from pipelines.recipes.recipes import find_recipe
+from pipelines.sweeps.scheduler_table import find_scheduler
+from preprocessing.datasets import find_dataset
 
 GROUP = typer.main.get_command(app)
 OPEN = re.compile(r"\.\.\.|<")
@@ -51,7 +54,7 @@ def shell_commands(lines: str, program: str) -> list[list[str]]:
     return commands
 
 
-def command_of(words: list[str]) -> tuple[Command, list[str]]:
+def command_of(words: list[str]) -> tuple[typer.core.TyperCommand, list[str]]:
     """The (nested) command that words name, and the arguments that are left. Fails for a verb that does not exist."""
     command, left = GROUP, words[1:]
     while left and (verbs := getattr(command, "commands", None)) and not left[0].startswith("-"):
@@ -74,11 +77,13 @@ def check_mention(words: list[str]) -> None:
 
 
 def check_command(words: list[str]) -> None:
-    """A whole command: click takes its options and values, and the settings that it changes exist."""
+    """A whole command: click takes its options and values, and the names and settings that it gives exist."""
     if any(OPEN.search(word) for word in words):
         return check_mention(words)
     command, left = command_of(words)
     given: dict[str, Any] = command.make_context(words[1], left).params
+    for name, find in (("recipe", find_recipe), ("dataset", find_dataset), ("scheduler", find_scheduler)):
+        assert given.get(name) is None or find(given[name])
     for name in ("changes", "grid", "sample"):
         assert {change.split("=")[0] for change in given.get(name) or ()} <= flatten(Config()).keys(), words
     return None

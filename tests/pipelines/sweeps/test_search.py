@@ -16,7 +16,7 @@ from adafocus.config.schema import override
 from adafocus.training.trainer import EpochReport
 from pipelines.paths import Places
 from pipelines.recipes.recipes import demo
-from pipelines.sweeps.scheduler import PruningScheduler, make_scheduler
+from pipelines.sweeps.scheduler import Asha, make_scheduler
 from pipelines.sweeps.searcher import DistinctSearch, PastTrial, make_searcher
 from pipelines.sweeps.space import Point, Space, parse
 from pipelines.sweeps.sweep import Sweep
@@ -25,18 +25,18 @@ from pipelines.sweeps.trial import ToTune
 STOP, GO_ON = TrialScheduler.STOP, TrialScheduler.CONTINUE
 
 
-def tell(scheduler: PruningScheduler, name: str, **result: Any) -> str:
+def tell(scheduler: Asha, name: str, **result: Any) -> str:
     return scheduler.on_trial_result(None, SimpleNamespace(trial_id=name), result)
 
 
-def begin(scheduler: PruningScheduler, *names: str) -> None:
+def begin(scheduler: Asha, *names: str) -> None:
     for name in names:
         scheduler.on_trial_add(None, SimpleNamespace(trial_id=name))
 
 
 def test_trials_are_compared_in_one_stage_only() -> None:
     """The third trial is bad outside the judged stage, where it goes on, and then bad inside, where it is stopped."""
-    scheduler = PruningScheduler(max_epochs=9)
+    scheduler = Asha(max_epochs=9)
     begin(scheduler, "a", "b", "c")
     for name, score in (("a", 50.0), ("b", 60.0)):
         assert tell(scheduler, name, clock=5, judged_epoch=1, judged_score=score) == GO_ON
@@ -51,7 +51,7 @@ def test_trials_are_compared_in_one_stage_only() -> None:
 
 
 def test_rungs_are_at_a_ninth_and_a_third_of_the_stage() -> None:
-    scheduler = PruningScheduler(max_epochs=50)
+    scheduler = Asha(max_epochs=50)
     begin(scheduler, "a", "b")
     for epoch in range(1, 51):
         assert tell(scheduler, "a", judged_epoch=epoch, judged_score=90.0) == GO_ON
@@ -60,7 +60,7 @@ def test_rungs_are_at_a_ninth_and_a_third_of_the_stage() -> None:
 
 
 def test_what_earlier_trials_reached_is_known_after_a_restart() -> None:
-    scheduler = PruningScheduler(max_epochs=9)
+    scheduler = Asha(max_epochs=9)
     scheduler.add_past_trial("x", [(1, 80.0), (2, 81.0), (3, 82.0)])
     scheduler.add_past_trial("pruned", [(1, 2.0)])
     begin(scheduler, "new")
@@ -75,9 +75,9 @@ def sweep(tmp_path: Path, space: Space, **changes: Any) -> Sweep:
 def test_the_scheduler_knows_how_long_the_judged_stage_is(tmp_path: Path) -> None:
     assert isinstance(make_scheduler(sweep(tmp_path, Space({"ppo.gamma": [1]}))), FIFOScheduler)
     scheduler = make_scheduler(sweep(tmp_path, Space({"ppo.gamma": [1]}), scheduler="asha"))
-    assert isinstance(scheduler, PruningScheduler) and scheduler._max_t == 18
+    assert isinstance(scheduler, Asha) and scheduler._max_t == 18
     longer = make_scheduler(sweep(tmp_path, Space({"ppo.epochs": ["9", "30"]}), scheduler="asha"))
-    assert isinstance(longer, PruningScheduler) and longer._max_t == 30
+    assert isinstance(longer, Asha) and longer._max_t == 30
 
 
 def test_reports_to_tune_have_one_clock_and_compare_in_the_judged_stage() -> None:
