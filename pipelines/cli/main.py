@@ -1,7 +1,6 @@
-"""The command `adafocus <verb>`: options in, one clear line out when they cannot work.
+"""The command `adafocus <verb>`: runs a verb, and turns errors into one line and an exit status.
 
-Verbs live in `data.py`, `train.py`, `tune.py`, `models.py` and `predict.py`; each imports what it
-needs when it runs, so that `--help` is instant.
+Verbs live in the other files of this folder; each imports what it needs when it runs, so that `--help` is instant.
 Exit status: 0 done, 1 finished with failures that are listed, 2 the user has to change something, 3 a fault of this
 program, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM: Slurm, Kubernetes, `ray job stop`).
 """
@@ -19,7 +18,7 @@ from typing import Annotated
 import typer
 
 from adafocus.divergence import ADVICE, DivergedError
-from pipelines.cli import data, models, predict, train, tune
+from pipelines.cli import data, models, predict, preprocess, results, runs, training, tune
 from pipelines.logs import start_logging
 from preprocessing.addresses import without_secrets
 from preprocessing.schema import UserError
@@ -30,7 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for verbs in (data, train, tune, predict, models):
+for verbs in (preprocess, data, training, tune, results, runs, predict, models):
     verbs.register(app)
 
 
@@ -58,7 +57,7 @@ def _options(
 def main() -> None:
     """Run the command line of this process. Turns UserError into one line and exit status 2, DivergedError into one
     line, advice and exit status 1."""
-    terminated = _stop_on_sigterm()
+    sigterms = _interrupt_on_sigterm()
     start_logging()
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # lines of different trials look alike to Ray
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
@@ -73,35 +72,35 @@ def main() -> None:
         print(f"adafocus: {error}\n{ADVICE}", file=sys.stderr)
         raise SystemExit(1) from None
     except Exception as error:
-        place = _full(error)
-        if place is None:
+        target = _target_without_space(error)
+        if target is None:
             print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
             raise SystemExit(FAULT) from None  # Python's own status is 1, which stands for failures that are listed
-        print(f"adafocus: no space left for {place}; what is finished is kept", file=sys.stderr)
+        print(f"adafocus: no space left for {target}; what is finished is kept", file=sys.stderr)
         raise SystemExit(2) from None
     except SystemExit as stop:
         if stop.code != INTERRUPTED:  # typer turns Ctrl-C into this status and says nothing
             raise
-        word, status = ("terminated", TERMINATED) if terminated else ("interrupted", INTERRUPTED)
+        word, status = ("terminated", TERMINATED) if sigterms else ("interrupted", INTERRUPTED)
         print(f"adafocus: {word}; start the same command again to go on", file=sys.stderr)
         raise SystemExit(status) from None
 
 
-def _stop_on_sigterm() -> list[int]:
-    """Let SIGTERM end the work as Ctrl-C does, with its runs closed in MLflow. The list holds the signal if it came."""
-    came: list[int] = []
+def _interrupt_on_sigterm() -> list[int]:
+    """Let SIGTERM end the work as Ctrl-C does, with its runs closed in MLflow. Returns a list that gets the signal."""
+    received: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what is being closed is to be closed in peace
-        came.append(number)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not disturb the closing
+        received.append(number)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
-    return came
+    return received
 
 
-def _full(error: BaseException | None) -> str | None:
-    """What a full disk had no space for, if that is the reason of an error."""
+def _target_without_space(error: BaseException | None) -> str | None:
+    """What could not be written for want of space, where a full disk is the cause of an error; else None."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return str(error.filename or "its files")

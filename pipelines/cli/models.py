@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.train import Changes, RecipeName, config_of
+from pipelines.cli.options import Changes, RecipeName
+from pipelines.cli.values import exactly_one, read_config
 from preprocessing.schema import UserError
 
 
@@ -43,11 +44,10 @@ def import_checkpoint(
     from adafocus.interop import reference_checkpoints
     from pipelines.training import import_checkpoint
 
-    if (out is None) == (runs is None):
-        raise UserError("give exactly one of --out and --runs")
+    exactly_one(out=out, runs=runs)
     if runs and not shards:
         raise UserError("--runs needs --shards: a stage's result belongs to a data set")
-    config = config_of(recipe, changes, scale_lr=False)
+    config = read_config(recipe, changes, scale_lr=False)
     imported, records = reference_checkpoints.import_files(
         [reference_checkpoints.Source.parse(file) for file in files], config
     )

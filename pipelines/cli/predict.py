@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from pipelines.cli.data import RUNS, RunsDir
-from pipelines.cli.train import Device
+from pipelines.cli.options import DEFAULT_RUNS, CheckpointFolder, Device, RunName, RunsFolder, SweepName
+from pipelines.cli.values import exactly_one
 from preprocessing.schema import UserError
 
 if TYPE_CHECKING:
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from pipelines.serving.predict import Outcome
 
 log = logging.getLogger(__name__)
-
-RunName = Annotated[str | None, typer.Option("--run", help="MLflow run whose model is used, by id or name.")]
-Sweep = Annotated[str | None, typer.Option(help="Use the best trial of this sweep.")]
-Checkpoint = Annotated[Path | None, typer.Option(help="Use the model in this folder.")]
-OldShards = Annotated[
-    str | None, typer.Option(help="Data set of a checkpoint that does not say how its frames were extracted.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,9 +32,9 @@ def register(app: typer.Typer) -> None:
 def predict(
     videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Files, folders and quoted globs.")],
     run: RunName = None,
-    sweep: Sweep = None,
-    checkpoint: Checkpoint = None,
-    runs: RunsDir = RUNS,
+    sweep: SweepName = None,
+    checkpoint: CheckpointFolder = None,
+    runs: RunsFolder = DEFAULT_RUNS,
     top: Annotated[int, typer.Option(help="Classes that are named per video.")] = 5,
     patches: Annotated[str, typer.Option(help="Where to look: policy, random or centre.")] = "policy",
     device: Device = "auto",
@@ -52,7 +45,9 @@ def predict(
         Path | None,
         typer.Option(help="Write OUT.png, OUT.mp4 and OUT.html of a video; of several, into the folder OUT."),
     ] = None,
-    shards: OldShards = None,
+    shards: Annotated[
+        str | None, typer.Option(help="Data set of a checkpoint that does not say how its frames were extracted.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, as they finish.")] = False,
 ) -> None:
     """Say what videos show, where the model looked, and what it cost. Exit status 1 if a file could not be read."""
@@ -66,7 +61,7 @@ def predict(
     from pipelines.visualize.explain import explain as explained
     from preprocessing.media.ffmpeg import Limits
 
-    _one_of(run=run, sweep=sweep, checkpoint=checkpoint)
+    exactly_one(run=run, sweep=sweep, checkpoint=checkpoint)
     if patches not in ("policy", "random", "centre"):
         raise UserError(f"--patches is {patches!r}, but has to be policy, random or centre")
     if precision not in ("float32", "bf16", "fp16"):
@@ -107,9 +102,9 @@ def predict(
 def export(
     out: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
     run: RunName = None,
-    sweep: Sweep = None,
-    checkpoint: Checkpoint = None,
-    runs: RunsDir = RUNS,
+    sweep: SweepName = None,
+    checkpoint: CheckpointFolder = None,
+    runs: RunsFolder = DEFAULT_RUNS,
     shards: Annotated[str | None, typer.Option(help="Data set to compare on [the one that the run logged].")] = None,
     video: Annotated[list[Path] | None, typer.Option(help="Compare on this video instead; may be repeated.")] = None,
 ) -> None:
@@ -123,7 +118,7 @@ def export(
     from pipelines.serving.export import log_model
     from pipelines.tracking.client import Run, Tracker
 
-    _one_of(run=run, sweep=sweep, checkpoint=checkpoint)
+    exactly_one(run=run, sweep=sweep, checkpoint=checkpoint)
     places = Places.of(shards or "", runs)
     chosen = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
     shards = shards or (Tracker.at(places).shards_of(chosen.run_id) if chosen.run_id else None)
@@ -132,12 +127,6 @@ def export(
     typer.echo(f"{out}: {', '.join(told['programs'])} as .pt2 and .onnx, off by {worst:.1e} at most")
     if chosen.run_id:
         typer.echo(f"MLflow model: {log_model(Run.open(Tracker.at(places), chosen.run_id), out)}")
-
-
-def _one_of(**given: object) -> None:
-    if sum(value is not None for value in given.values()) != 1:
-        names = [f"--{name}" for name in given]
-        raise UserError(f"give exactly one of {', '.join(names[:-1])} and {names[-1]}")
 
 
 def _text(outcome: Outcome, top: int) -> str:

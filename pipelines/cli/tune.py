@@ -1,8 +1,7 @@
-"""Verbs of sweeps: tune, and runs list|show|prune."""
+"""The verb tune: runs a sweep, or goes on with one."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -10,18 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.data import RUNS, Json, RunsDir
-from pipelines.cli.train import (
+from pipelines.cli.options import (
+    DEFAULT_RUNS,
+    RECIPE_HELP,
     Changes,
     Device,
     EvalEvery,
+    NumWorkers,
+    RayAddress,
+    RunsFolder,
     SaveEvery,
     ScaleLr,
-    Workers,
-    config_of,
-    options_of,
-    places_of,
 )
+from pipelines.cli.values import read_config, training_options
 from pipelines.sweeps.scheduler_table import SCHEDULERS
 from preprocessing.schema import UserError
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from adafocus.config.schema import Config
     from pipelines.sweeps.driver import Outcome
     from pipelines.sweeps.space import Space
-    from pipelines.sweeps.storage import Stored
     from pipelines.sweeps.sweep import Sweep
 
 
@@ -41,12 +40,8 @@ class Search(StrEnum):
 
 
 def register(app: typer.Typer) -> None:
-    """Add this file's verbs to the command line."""
+    """Add this file's verb to the command line."""
     app.command(rich_help_panel="Training")(tune)
-    stored = typer.Typer(help="Stages on disk: what there is, who uses it, what can go.", no_args_is_help=True)
-    for verb in (list_runs, show_run, prune_runs):
-        stored.command(verb.__name__.split("_")[0])(verb)
-    app.add_typer(stored, name="runs", rich_help_panel="Results")
 
 
 MACHINES = {
@@ -60,9 +55,9 @@ FREE = {*MACHINES, "num_samples", "device", "num_workers", "eval_every", "save_e
 
 def tune(
     context: typer.Context,
-    recipe: Annotated[str | None, typer.Option(help="Name of a recipe; `adafocus recipes` lists them.")] = None,
+    recipe: Annotated[str | None, typer.Option(help=RECIPE_HELP)] = None,
     shards: Annotated[str | None, typer.Option(help="Folder or URL of a preprocessed data set.")] = None,
-    runs: RunsDir = RUNS,
+    runs: RunsFolder = DEFAULT_RUNS,
     name: Annotated[str | None, typer.Option(help="Name of the sweep; else made of recipe and space.")] = None,
     resume: Annotated[str | None, typer.Option(help="Go on with this sweep; all it is comes from its record.")] = None,
     grid: Annotated[list[str] | None, typer.Option(help="Try every value: --grid ppo.gamma=0.5,0.7.")] = None,
@@ -87,15 +82,16 @@ def tune(
     changes: Changes = None,
     scale_lr: ScaleLr = False,
     device: Device = "auto",
-    num_workers: Workers = 0,
+    num_workers: NumWorkers = 0,
     eval_every: EvalEvery = 1,
     save_every: SaveEvery = 300,
-    ray_address: Annotated[str | None, typer.Option(help="Ray cluster to use, e.g. auto [start one here].")] = None,
+    ray_address: RayAddress = None,
 ) -> None:
     """Run a sweep with Ray Tune; stages that all trials share are trained once.
 
     Killed or interrupted it goes on by the same command, or by --resume NAME.
     """
+    from pipelines.paths import Places
     from pipelines.sweeps.driver import run_sweep
     from pipelines.sweeps.sweep import Machines, Sweep, default_name, load_sweep
 
@@ -109,14 +105,14 @@ def tune(
     elif recipe is None or shards is None:
         raise UserError("give --recipe and --shards, or --resume and the name of a sweep")
     else:
-        config = config_of(recipe, changes, scale_lr)
+        config = read_config(recipe, changes, scale_lr)
         sweep = Sweep(
             name=name or "",
             config=config,
             recipe=recipe,
             space=_space_of(grid, sample, space, recipe, config),
-            places=places_of(shards, runs),
-            options=options_of(device, num_workers, eval_every, save_every),
+            places=Places.of(shards, runs),
+            options=training_options(device, num_workers, eval_every, save_every),
             machines=Machines(**machines),
             num_samples=num_samples,
             scheduler=scheduler,
@@ -172,96 +168,3 @@ def _show(sweep: Sweep, outcome: Outcome) -> None:
     if counts["failed"]:
         typer.echo(f"{counts['failed']} of {len(outcome.trials)} trials failed", err=True)
         raise typer.Exit(1)
-
-
-def list_runs(runs: RunsDir = RUNS, as_json: Json = False) -> None:
-    """List the stages on disk, with their size and who uses them, and what Ray Tune has left."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from pipelines.sweeps.storage import list_stored
-
-    found = list_stored(places_of("", runs))
-    if as_json:
-        typer.echo(json.dumps([_facts(each) for each in found]))
-        return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("stage", "MB", "status", "used by"):
-        table.add_column(heading, no_wrap=heading != "used by", justify="right" if heading == "MB" else "left")
-    for each in found:
-        more = f" and {len(each.users) - 3} more" if len(each.users) > 3 else ""
-        table.add_row(each.name, _megabytes(each), each.status, ", ".join(each.users[:3]) + more)
-    Console().print(table)
-    going = [each for each in found if each.can_go]
-    typer.echo(
-        f"{len(found)} folders, {_total(found)}; {len(going)} of them can go, {_total(going)}: `adafocus runs prune`"
-    )
-
-
-def show_run(
-    name: Annotated[str, typer.Argument(help="A stage's folder, or the beginning of its name.")],
-    runs: RunsDir = RUNS,
-    as_json: Json = False,
-) -> None:
-    """Show one stage: who uses it, what made it, what it reached."""
-    from adafocus.checkpoint import read_meta
-    from pipelines.sweeps.storage import find_stored
-
-    stored = find_stored(places_of("", runs), name)
-    facts = _facts(stored)
-    if stored.finished:
-        meta = read_meta(stored.folder)
-        facts |= {"seconds": round(meta.seconds, 1), "metrics": meta.metrics, "config": meta.config}
-    if as_json:
-        typer.echo(json.dumps(facts))
-        return
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            typer.echo(f"{key}:")
-            for inner, text in value.items():
-                typer.echo(f"  {inner}: {text}")
-        else:
-            typer.echo(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
-
-
-def prune_runs(
-    runs: RunsDir = RUNS,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-) -> None:
-    """Remove stages that no trial uses, unfinished ones that nobody trains, and Ray Tune's files of sweeps that ended.
-
-    A sweep uses its stages as long as its record, sweeps/NAME.json below --runs, is there.
-    """
-    from pipelines.sweeps.storage import list_stored, prune
-
-    places = places_of("", runs)
-    going = [each for each in list_stored(places) if each.can_go]
-    for each in going:
-        again = f"; {', '.join(each.users)} would begin it anew" if each.users else ""
-        typer.echo(f"{each.name}  {_megabytes(each)} MB  {each.status}{again}")
-    if not going or dry_run:
-        typer.echo(f"{len(going)} folders would go, {_total(going)}" if going else "nothing can go")
-        return
-    if not yes and not typer.confirm(f"Remove these {len(going)} folders, {_total(going)}?"):
-        raise UserError("nothing was removed")
-    removed = prune(places, going)
-    typer.echo(f"{len(removed)} folders removed, {_total(removed)}")
-
-
-def _facts(stored: Stored) -> dict[str, Any]:
-    return {
-        "stage": stored.name,
-        "bytes": stored.num_bytes,
-        "status": stored.status,
-        "users": list(stored.users),
-        "can_go": stored.can_go,
-    }
-
-
-def _megabytes(stored: Stored) -> str:
-    return f"{stored.num_bytes / 1e6:.1f}"
-
-
-def _total(stored: list[Stored]) -> str:
-    return f"{sum(each.num_bytes for each in stored) / 1e6:.1f} MB"

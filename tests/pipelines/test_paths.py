@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli.train import config_of
+from pipelines.cli.values import read_config
 from pipelines.paths import Places
 from pipelines.sweeps.space import parse
 
@@ -39,8 +39,8 @@ def test_files_of_weights_become_absolute_wherever_they_are_given(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     key, path = "model.glancer_weights", str(tmp_path / "w.pth")
-    assert config_of("demo", [f"{key}=w.pth"], scale_lr=False).model.glancer_weights == path
-    assert config_of("demo", [f"{key}=none"], scale_lr=False).model.glancer_weights == "none"
+    assert read_config("demo", [f"{key}=w.pth"], scale_lr=False).model.glancer_weights == path
+    assert read_config("demo", [f"{key}=none"], scale_lr=False).model.glancer_weights == "none"
     space = parse([f"{key}=none,w.pth"], ["model.focuser_weights=choice:imagenet:w.pth"])
     assert space.grid == {key: ["none", path]}
     assert space.sample == {"model.focuser_weights": ("choice", ["imagenet", path])}

@@ -21,7 +21,7 @@ from adafocus.training.trainer import Options
 from pipelines.benchmarks.benchmark import How, benchmark
 from pipelines.benchmarks.select import Chosen
 from pipelines.cli.main import main
-from pipelines.cli.train import config_of
+from pipelines.cli.values import read_config
 from pipelines.paths import Places
 from pipelines.ray_runtime.session import ray_session
 from pipelines.reporting import pages, report
@@ -92,7 +92,7 @@ def test_every_stage_names_those_that_it_came_from(places: Places) -> None:
 def test_a_weights_file_is_found_from_other_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     changes = ["model.glancer_weights=w/a.pth", "model.focuser_weights=none"]
-    model = config_of("demo", changes, False).model
+    model = read_config("demo", changes, False).model
     assert (model.glancer_weights, model.focuser_weights) == (str(tmp_path / "w" / "a.pth"), "none")
 
 

@@ -1,0 +1,127 @@
+"""Verbs of results: benchmark, report, dashboard. (`runs` has a file of its own.)"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import (
+    DEFAULT_RUNS,
+    CheckpointFolder,
+    Device,
+    Json,
+    NumWorkers,
+    RunName,
+    RunsFolder,
+    Shards,
+    SweepName,
+)
+from pipelines.cli.values import exactly_one, training_options
+from preprocessing.schema import UserError
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's verbs to the command line."""
+    for verb in (benchmark, report, dashboard):
+        app.command(rich_help_panel="Results")(verb)
+
+
+def benchmark(
+    shards: Shards,
+    runs: RunsFolder = DEFAULT_RUNS,
+    run: RunName = None,
+    sweep: SweepName = None,
+    best: Annotated[int, typer.Option(help="With --sweep: measure so many of its best trials.", min=1)] = 1,
+    checkpoint: CheckpointFolder = None,
+    batch_size: Annotated[int, typer.Option(help="Clips per batch.", min=1)] = 32,
+    precision: Annotated[str, typer.Option(help="Of the image networks, a row each: float32,bf16,fp16.")] = "float32",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the image networks, which takes minutes.")
+    ] = False,
+    probe: Annotated[bool, typer.Option(help="Add linear classifiers on features of whole frames.")] = False,
+    explain: Annotated[
+        int, typer.Option(help="Log a page of so many best, worst and most uncertain clips each.", min=0)
+    ] = 0,
+    device: Device = "auto",
+    num_workers: NumWorkers = 0,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Measure on a machine of this Ray cluster, e.g. auto [measure here].")
+    ] = None,
+    cpus_per_worker: Annotated[
+        float, typer.Option(help="There: CPUs; 0: one beside a GPU, else all of a machine.", min=0)
+    ] = 0,
+    gpus_per_worker: Annotated[float, typer.Option(help="There: GPUs.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure accuracy, compute and speed of a finished run, and log them to MLflow."""
+    from rich.console import Console
+
+    from pipelines.benchmarks.benchmark import How, parse_precisions
+    from pipelines.benchmarks.run import Machine, assess_all
+    from pipelines.benchmarks.select import find_checkpoints
+    from pipelines.paths import Places
+    from pipelines.reporting import report as reports
+
+    exactly_one(run=run, sweep=sweep, checkpoint=checkpoint)
+    if best > 1 and sweep is None:
+        raise UserError(f"--best {best} is of a sweep: give --sweep")
+    if (cpus_per_worker or gpus_per_worker) and ray_address is None:
+        raise UserError("--cpus-per-worker and --gpus-per-worker are of a cluster's machine: give --ray-address")
+    how = How(batch_size, parse_precisions(precision), compile, probe)
+    places = Places.of(shards, runs)
+    chosen = find_checkpoints(places, run=run, sweep=sweep, folder=checkpoint, best=best)
+    machine = None if ray_address is None else Machine(ray_address, cpus_per_worker, gpus_per_worker)
+    options = training_options(device, num_workers)
+    found = assess_all(chosen, places, options, how, explain=explain, machine=machine)
+    typer.echo(reports.as_json(found)) if as_json else reports.show(found, Console())
+
+
+def report(
+    runs: RunsFolder = DEFAULT_RUNS,
+    name: Annotated[str | None, typer.Option(help="Only this sweep's trials.")] = None,
+    out: Annotated[Path, typer.Option(help="Markdown file to write; a .html page goes beside it.")] = Path(
+        "results/RESULTS.md"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Write what is in MLflow as RESULTS.md and an HTML page: results, sweeps, failures, what is missing."""
+    from rich.console import Console
+
+    from pipelines.paths import Places
+    from pipelines.reporting import pages
+    from pipelines.reporting import report as reports
+
+    results = reports.collect(Places.of("", runs), name)
+    written = pages.write(results, out)
+    if as_json:
+        typer.echo(reports.as_json(results.measured))
+    else:
+        reports.show_report(results, Console())
+        typer.echo(f"written: {', '.join(map(str, written))}")
+
+
+def dashboard(
+    runs: RunsFolder = DEFAULT_RUNS,
+    host: Annotated[str, typer.Option(help="Address to listen on; anything but 127.0.0.1 opens it to others.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
+) -> None:
+    """Serve the MLflow dashboard."""
+    from pipelines.paths import Places
+    from pipelines.tracking.client import MODEL_VIEW, Tracker
+
+    places = Places.of("", runs)
+    Tracker.at(places)  # so that a fresh store is complete before the server opens it
+    if places.tracking_uri.startswith("http"):
+        raise UserError(f"MLFLOW_TRACKING_URI is {places.store}: that server has the dashboard already")
+    typer.echo(f"MLflow: http://{host}:{port}/#/experiments?{MODEL_VIEW}  (Ctrl-C stops it)")
+    sys.stdout.flush()
+    arguments = ["server", "--host", host, "--port", str(port)]
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = places.tracking_uri  # it may hold a password, and arguments are public
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # nothing here needs it, and it runs code
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments, "--workers", "1"])
