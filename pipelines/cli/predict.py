@@ -18,7 +18,7 @@ from preprocessing.schema import UserError
 if TYPE_CHECKING:
     from adafocus.config.schema import Precision
     from adafocus.models.adafocus import Patches
-    from pipelines.serving.predict import Outcome
+    from pipelines.serving.predict import VideoOutcome
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +56,10 @@ def predict(
     from pipelines.benchmarks.select import find_checkpoint
     from pipelines.paths import Places
     from pipelines.progress import progress
-    from pipelines.serving.predict import AdaFocusPredictor, default_decoders, find_videos, predict_all
+    from pipelines.serving.predict import AdaFocusPredictor, default_decoders, predict_all
+    from pipelines.serving.videos import find_videos
     from pipelines.tracking.client import Tracker
-    from pipelines.visualize.explain import explain as explained
+    from pipelines.visualize.explain import explain as write_pictures
     from preprocessing.media.ffmpeg import Limits
 
     exactly_one(run=run, sweep=sweep, checkpoint=checkpoint)
@@ -83,13 +84,13 @@ def predict(
         torch.set_num_threads(max(torch.get_num_threads() - decoders, 1))
     failed, names, started = 0, list[Path](), time.monotonic()
     with progress(len(paths)) if len(paths) > 1 else nullcontext() as report:
-        for done, outcome in enumerate(predict_all(model, paths, decoders), 1):
-            failed += bool(outcome.error)
-            typer.echo(json.dumps(outcome.row(top)) if as_json else _text(outcome, top))
-            if explain and outcome.prediction and outcome.clip:
-                out = explain if len(paths) == 1 else explain / f"{len(names):04d}-{outcome.path.stem}"
+        for done, video in enumerate(predict_all(model, paths, decoders), 1):
+            failed += bool(video.error)
+            typer.echo(json.dumps(video.row(top)) if as_json else _text(video, top))
+            if explain and video.prediction and video.clip:
+                out = explain if len(paths) == 1 else explain / f"{len(names):04d}-{video.path.stem}"
                 names.append(out)
-                for path in explained(model, outcome.clip, outcome.prediction, out):
+                for path in write_pictures(model, video.clip, video.prediction, out):
                     log.info("wrote %s", path)
             if report:
                 rate = done / (time.monotonic() - started)
@@ -129,20 +130,21 @@ def export(
         typer.echo(f"MLflow model: {log_model(Run.open(Tracker.at(places), chosen.run_id), out)}")
 
 
-def _text(outcome: Outcome, top: int) -> str:
-    found = outcome.prediction
-    if found is None:
-        return f"{outcome.path}\n  {outcome.error}"
-    damage = f", damaged: {found.source.error}" if found.source.error else ""
-    course = "   ".join(f"{count}: {name} {p:.0%}" for count, name, p in found.course())
-    gflops = ", ".join(f"{part} {value:.3g}" for part, value in found.gflops.items() if part != "total")
-    times = ", ".join(f"{part} {value:.0f}" for part, value in found.times_ms.items())
+def _text(video: VideoOutcome, top: int) -> str:
+    """A prediction for readers."""
+    prediction = video.prediction
+    if prediction is None:
+        return f"{video.path}\n  {video.error}"
+    damage = f", damaged: {prediction.source.error}" if prediction.source.error else ""
+    course = "   ".join(f"{count}: {name} {p:.0%}" for count, name, p in prediction.course())
+    gflops = ", ".join(f"{part} {value:.3g}" for part, value in prediction.gflops.items() if part != "total")
+    times = ", ".join(f"{part} {value:.0f}" for part, value in prediction.times_ms.items())
     return "\n".join(
         [
-            f"{outcome.path}  ({found.source.num_frames} frames{damage})",
-            *(f"  {p:6.1%}  {name}" for name, p in found.top(top)),
+            f"{video.path}  ({prediction.source.num_frames} frames{damage})",
+            *(f"  {p:6.1%}  {name}" for name, p in prediction.top(top)),
             f"  after  {course}",
-            f"  cost   {found.gflops['total']:.3g} GFLOPs ({gflops})",
-            f"  time   {sum(found.times_ms.values()):.0f} ms ({times})",
+            f"  cost   {prediction.gflops['total']:.3g} GFLOPs ({gflops})",
+            f"  time   {sum(prediction.times_ms.values()):.0f} ms ({times})",
         ]
     )

@@ -17,7 +17,8 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from adafocus.inference.predictor import AdaFocusPredictor, Prediction
 from preprocessing.schema import UserError
 
-TOP = 5
+NUM_CLASSES = 5
+"""Of the likeliest classes so many are in the table."""
 
 
 class VideoModel(PythonModel):
@@ -30,26 +31,26 @@ class VideoModel(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """A row for each row. A video that cannot be read has its reason in `error`; the others are answered."""
-        return pd.DataFrame([self._row(given) for given in model_input.to_dict("records")])
+        """One row for each row. Of a video that cannot be read `error` says why; the others are predicted."""
+        return pd.DataFrame([self._row(values) for values in model_input.to_dict("records")])
 
-    def _row(self, given: dict[Any, Any]) -> dict[str, Any]:
+    def _row(self, values: dict[Any, Any]) -> dict[str, Any]:
         try:
-            found, error = self._predict(given), ""
+            prediction, error = self._predict(values), ""
         except (UserError, ValueError) as reason:
-            found, error = None, str(reason)
-        top = found.top(TOP) if found else []
+            prediction, error = None, str(reason)
+        top = prediction.top(NUM_CLASSES) if prediction else []
         return {
             "class": top[0][0] if top else "",
             "probability": top[0][1] if top else 0.0,
             "top_classes": [name for name, _ in top],
             "top_probabilities": [p for _, p in top],
-            "num_frames": found.source.num_frames if found else 0,
+            "num_frames": prediction.source.num_frames if prediction else 0,
             "error": error,
         }
 
-    def _predict(self, given: dict[Any, Any]) -> Prediction:
-        frames, path = given.get("frames"), given.get("path")
+    def _predict(self, values: dict[Any, Any]) -> Prediction:
+        frames, path = values.get("frames"), values.get("path")
         if isinstance(frames, list | np.ndarray):
             array = np.array([np.array(frame.tolist() if isinstance(frame, np.ndarray) else frame) for frame in frames])
             return self.predictor.predict(array.astype(np.uint8))

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli.main import main
-from pipelines.serving.predict import AdaFocusPredictor, find_videos, predict_all
+from pipelines.serving.predict import AdaFocusPredictor, predict_all
+from pipelines.serving.videos import find_videos
 from pipelines.tracking.client import Tracker
 from preprocessing.schema import UserError
 
