@@ -133,10 +133,10 @@ def _space_of(
     grid: list[str] | None, sample: list[str] | None, space: str | None, recipe: str, config: Config
 ) -> Space:
     """What the options say."""
-    from pipelines.sweeps.space import RECIPE, parse, recipe_space
+    from pipelines.sweeps.space_text import RECIPE, parse_space, recipe_space
 
     file = recipe_space(recipe, config) if space == RECIPE else Path(space) if space else None
-    return parse(grid or [], sample or [], file)
+    return parse_space(config, grid or [], sample or [], file)
 
 
 def _changed(sweep: Sweep, given: set[str], machines: dict[str, Any], num_samples: int, free: dict[str, Any]) -> Sweep:

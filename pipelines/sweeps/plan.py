@@ -14,7 +14,7 @@ from adafocus.training.trainer import first_epoch
 from pipelines.sweeps.outcomes import BUDGET_ENDED, TrialOutcome, has_passed
 from pipelines.sweeps.scheduler import Pruning, make_scheduler
 from pipelines.sweeps.searcher import DistinctSearch, PastTrial, make_searcher
-from pipelines.sweeps.space import Point, spread
+from pipelines.sweeps.space import Point, order_for_sharing, typed_point
 from pipelines.sweeps.sweep import Sweep, show_point
 from pipelines.sweeps.trial import score_name
 from pipelines.tracking.client import MlflowRun, Run, Tracker
@@ -38,7 +38,7 @@ def finished_trials(sweep: Sweep, tracker: Tracker, metric: str) -> dict[str, Tr
     """Trials that need not run again, by their key: finished with a checkpoint that is still there, or pruned."""
     found = {}
     for run in tracker.find("trial", sweep=sweep.name):
-        tags, point = run.data.tags, _point(run)
+        tags, point = run.data.tags, _point(sweep, run)
         folder = sweep.places.runs / tags.get("adafocus.checkpoint", "")
         score = run.data.metrics.get(score_name(STAGES[-1], metric), 0.0)
         if run.info.status != "FINISHED" or point is None:
@@ -63,11 +63,11 @@ def make_plan(sweep: Sweep, tracker: Tracker, metric: str, past: dict[str, Trial
                 runs[key].info.run_id, _judged_scores(sweep, Run(tracker.client, runs[key], tracker.uri), metric)
             )
     if sweep.search != "optuna":
-        points = spread(sweep.space.points(sweep.config, sweep.num_samples), sweep.config, sweep.digest)
+        points = order_for_sharing(sweep.space.points(sweep.config, sweep.num_samples), sweep.config, sweep.digest)
         left = [point for point in points if sweep.trial_key(point, sweep.digest) not in past]
         return Plan(left, len(left), scheduler)
     count = max(sweep.num_samples - len(past), 0)
-    begun = [point for key, run in runs.items() if key not in past and (point := _point(run))][:count]
+    begun = [point for key, run in runs.items() if key not in past and (point := _point(sweep, run))][:count]
     known = [
         PastTrial(each.point, each.score, int(runs[key].data.tags["adafocus.pruned_epoch"]) if each.pruned else None)
         for key, each in past.items()
@@ -95,7 +95,7 @@ def _judged_scores(sweep: Sweep, run: Run, metric: str) -> list[tuple[int, float
     return [(step - first, value) for step, value in run.curve(name).items()]
 
 
-def _point(run: MlflowRun) -> Point | None:
+def _point(sweep: Sweep, run: MlflowRun) -> Point | None:
     """What a trial changes; None if its worker died before it could say so."""
-    told = run.data.tags.get("adafocus.point")
-    return json.loads(told) if told else None
+    point = run.data.tags.get("adafocus.point")
+    return typed_point(sweep.config, json.loads(point)) if point else None

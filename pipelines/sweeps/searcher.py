@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -106,8 +107,10 @@ def make_searcher(
         key: tune.choice(values) if name == "choice" else getattr(tune, name)(*_whole_numbers(name, values))
         for key, (name, values) in sweep.space.sample.items()
     }
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that a database could not store tuples
+        distributions = OptunaSearch.convert_search_space(domains)
     search = DistinctSearch(
-        OptunaSearch.convert_search_space(domains),
+        distributions,
         metric="score",
         mode="max",
         points_to_evaluate=list(begun),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from adafocus import checkpoint
-from adafocus.config.schema import STAGES, flatten, from_flat, override, stage_reads
+from adafocus.config.schema import STAGES, flatten, from_flat, stage_reads
 from adafocus.training.stage_lock import LEASE_S, StageLock
 from adafocus.training.trainer import stage_folder
 from pipelines.paths import Places
@@ -192,8 +192,7 @@ def _tries(sweep: Sweep, stage: str, flat: dict[str, Any]) -> bool:
     """Is a stage with this configuration one that the sweep tries? What it draws may have any value."""
     own, space = flatten(sweep.config), sweep.space
     for name in stage_reads(stage):
-        grid = [flatten(override(sweep.config, {name: value}))[name] for value in space.grid.get(name, [])]
-        if name not in space.sample and flat[name] not in (grid or [own[name]]):
+        if name not in space.sample and flat[name] not in space.grid.get(name, [own[name]]):
             return False
     return True
 

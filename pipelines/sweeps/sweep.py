@@ -15,7 +15,7 @@ from adafocus.config.schema import STAGES, Config, flatten, from_flat, override,
 from adafocus.training.trainer import Options, stage_folder
 from pipelines.paths import Places
 from pipelines.sweeps.scheduler_table import find_scheduler
-from pipelines.sweeps.space import Point, Space
+from pipelines.sweeps.space import Point, Space, show_value
 from preprocessing.addresses import without_secrets
 from preprocessing.files import write_file
 from preprocessing.schema import UserError
@@ -71,7 +71,7 @@ class Sweep:
             raise UserError("--num-samples and --workers-per-trial have to be 1 or more")
         if self.search == "optuna" and self.space.grid:
             key, values = next(iter(self.space.grid.items()))
-            drawn = f"--sample {key}=choice:{':'.join(map(str, values))}"
+            drawn = f"--sample {key}=choice:{':'.join(map(show_value, values))}"
             raise UserError(f"--search optuna draws every value, and a grid is tried in full: use {drawn}")
         if self.search == "optuna" and not self.space.sample:
             raise UserError("--search optuna has nothing to draw: give --sample KEY=... or --space recipe")
@@ -157,12 +157,13 @@ def load_sweep(runs: Path, name: str) -> Sweep:
         raise UserError(f"there is no sweep {name!r} in {runs}; known: {', '.join(known) or 'none'}")
     try:
         record = json.loads(path.read_text())
-        space = record["space"]
+        config, space = from_flat(record["config"]), record["space"]
+        sample = {key: (name, arguments) for key, (name, arguments) in space["sample"].items()}
         return Sweep(
             name=name,
-            config=from_flat(record["config"]),
+            config=config,
             recipe=record["recipe"],
-            space=Space(space["grid"], {key: (drawn, values) for key, (drawn, values) in space["sample"].items()}),
+            space=Space(space["grid"], sample).typed(config),
             places=Places.of(record["shards"], runs),
             options=Options(**record["options"]),
             machines=Machines(**record["machines"]),
@@ -222,7 +223,7 @@ def default_name(sweep: Sweep) -> str:
 
 def show_point(point: Point) -> str:
     """A point in words: `gamma=0.7 lr=0.0003`, with whole keys where two end alike."""
-    shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in point.items()}
+    shown = {key: f"{value:.4g}" if isinstance(value, float) else show_value(value) for key, value in point.items()}
     ends = Counter(key.split(".")[-1] for key in point)
     names = {key: key if ends[key.split(".")[-1]] > 1 else key.split(".")[-1] for key in point}
     return " ".join(f"{names[key]}={value}" for key, value in shown.items()) or "single"

@@ -8,7 +8,8 @@ import pytest
 
 from pipelines.cli.values import read_config
 from pipelines.paths import Places
-from pipelines.sweeps.space import parse
+from pipelines.recipes.recipes import demo
+from pipelines.sweeps.space_text import parse_space
 
 
 @pytest.mark.parametrize(
@@ -41,9 +42,9 @@ def test_files_of_weights_become_absolute_wherever_they_are_given(
     key, path = "model.glancer_weights", str(tmp_path / "w.pth")
     assert read_config("demo", [f"{key}=w.pth"], scale_lr=False).model.glancer_weights == path
     assert read_config("demo", [f"{key}=none"], scale_lr=False).model.glancer_weights == "none"
-    space = parse([f"{key}=none,w.pth"], ["model.focuser_weights=choice:imagenet:w.pth"])
+    space = parse_space(demo(), [f"{key}=none,w.pth"], ["model.focuser_weights=choice:imagenet:w.pth"])
     assert space.grid == {key: ["none", path]}
     assert space.sample == {"model.focuser_weights": ("choice", ["imagenet", path])}
     file = tmp_path / "space.yaml"
     file.write_text(f"grid:\n  {key}: [none, w.pth]\n  ppo.gamma: [0.5]\n")
-    assert parse([], [], file).grid == {key: ["none", path], "ppo.gamma": [0.5]}
+    assert parse_space(demo(), [], [], file).grid == {key: ["none", path], "ppo.gamma": [0.5]}

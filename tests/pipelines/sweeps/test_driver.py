@@ -15,14 +15,15 @@ from pipelines.paths import Places
 from pipelines.recipes.recipes import demo
 from pipelines.sweeps.driver import _Driver, reuses_workers
 from pipelines.sweeps.outcomes import TrialOutcome
-from pipelines.sweeps.plan import make_plan, unreported_trials
-from pipelines.sweeps.space import Space, parse
+from pipelines.sweeps.plan import finished_trials, make_plan, unreported_trials
+from pipelines.sweeps.space import Space
+from pipelines.sweeps.space_text import parse_space
 from pipelines.sweeps.sweep import Machines, Sweep
 from pipelines.tracking.client import Run, Tracker
 from preprocessing.schema import DatasetInfo, UserError
 
 INFO = DatasetInfo("folder", ("a", "b"))
-DRAWN = parse([], ["ppo.lr=loguniform:1e-4:1e-2"])
+DRAWN = parse_space(demo(), [], ["ppo.lr=loguniform:1e-4:1e-2"])
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +85,26 @@ def test_trials_that_the_time_budget_left_are_all_named(tracker: Tracker) -> Non
     assert {(each.status, each.begun) for each in left} == {("stopped", False)}
 
 
+def test_points_that_were_logged_as_texts_are_found_again(tracker: Tracker) -> None:
+    """As they were logged before values had the types of their settings."""
+    drawn = parse_space(demo(), [], ["ppo.gamma=choice:0.5:0.7", "data.crop_scales=choice:1:1,0.8"])
+    sweep = make(tracker, "texts", drawn, num_samples=3, search="optuna")
+    point = {"ppo.gamma": 0.7, "data.crop_scales": (1.0, 0.8)}
+    key = sweep.trial_key(point, "d")
+    run = tracker.run("d", "trial", "gamma=0.7 crop_scales=1,0.8", sweep="texts", trial=key)
+    run.tags({"point": '{"ppo.gamma": "0.7", "data.crop_scales": "1,0.8"}'})
+    assert make_plan(sweep, tracker, INFO.metric, {}).points == [point]
+    run.tags({"pruned": "early", "pruned_epoch": "3"})
+    run.finish()
+    past = finished_trials(sweep, tracker, INFO.metric)
+    assert [(each.point, each.status) for each in past.values()] == [(point, "pruned")]
+    plan = make_plan(sweep, tracker, INFO.metric, past)
+    assert plan.searcher and plan.searcher.suggest("t0") != point and plan.count == 2
+
+
 def test_trials_of_a_grid_that_the_time_budget_left_are_named(tracker: Tracker) -> None:
-    sweep = make(tracker, "grid", Space({"ppo.gamma": ["0.5", "0.7", "0.9"]}))
-    past = {sweep.trial_key({"ppo.gamma": "0.7"}, "d"): TrialOutcome("x", {"ppo.gamma": "0.7"}, 1.0)}
+    sweep = make(tracker, "grid", Space({"ppo.gamma": [0.5, 0.7, 0.9]}))
+    past = {sweep.trial_key({"ppo.gamma": 0.7}, "d"): TrialOutcome("x", {"ppo.gamma": 0.7}, 1.0)}
     left = stopped(sweep, tracker, past)
     assert sorted(each.name for each in left) == ["gamma=0.5", "gamma=0.9"]
 

@@ -18,7 +18,8 @@ from pipelines.paths import Places
 from pipelines.recipes.recipes import demo
 from pipelines.sweeps.scheduler import Asha, make_scheduler
 from pipelines.sweeps.searcher import DistinctSearch, PastTrial, make_searcher
-from pipelines.sweeps.space import Point, Space, parse
+from pipelines.sweeps.space import Point, Space
+from pipelines.sweeps.space_text import parse_space
 from pipelines.sweeps.sweep import Sweep
 from pipelines.sweeps.trial import ToTune
 
@@ -76,7 +77,7 @@ def test_the_scheduler_knows_how_long_the_judged_stage_is(tmp_path: Path) -> Non
     assert isinstance(make_scheduler(sweep(tmp_path, Space({"ppo.gamma": [1]}))), FIFOScheduler)
     scheduler = make_scheduler(sweep(tmp_path, Space({"ppo.gamma": [1]}), scheduler="asha"))
     assert isinstance(scheduler, Asha) and scheduler._max_t == 18
-    longer = make_scheduler(sweep(tmp_path, Space({"ppo.epochs": ["9", "30"]}), scheduler="asha"))
+    longer = make_scheduler(sweep(tmp_path, Space({"ppo.epochs": [9, 30]}), scheduler="asha"))
     assert isinstance(longer, Asha) and longer._max_t == 30
 
 
@@ -98,7 +99,7 @@ def test_reports_to_tune_have_one_clock_and_compare_in_the_judged_stage() -> Non
     assert judged == [(1, 20.0)]
 
 
-DRAWN = Space({}, {"ppo.lr": ("loguniform", [1e-5, 1e-3]), "ppo.gamma": ("choice", ["0.5", "0.7", "0.9"])})
+DRAWN = Space({}, {"ppo.lr": ("loguniform", [1e-5, 1e-3]), "ppo.gamma": ("choice", [0.5, 0.7, 0.9])})
 
 
 def searcher(
@@ -119,12 +120,12 @@ def test_optuna_is_seeded(tmp_path: Path) -> None:
     first, second = (suggest(searcher(tmp_path), 4) for _ in range(2))
     assert first == second
     assert all(point.keys() == {"ppo.lr", "ppo.gamma"} and 1e-5 <= point["ppo.lr"] <= 1e-3 for point in first)
-    assert all(point["ppo.gamma"] in ("0.5", "0.7", "0.9") for point in first)
+    assert all(point["ppo.gamma"] in (0.5, 0.7, 0.9) for point in first)
 
 
 def test_optuna_draws_where_earlier_trials_were_good(tmp_path: Path) -> None:
     """Known from before a restart: small rates were good. Without that knowledge draws are all over the range."""
-    known = [PastTrial({"ppo.lr": 10 ** (-5 + 2 * n / 29), "ppo.gamma": "0.5"}, 100.0 - 3 * n) for n in range(30)]
+    known = [PastTrial({"ppo.lr": 10 ** (-5 + 2 * n / 29), "ppo.gamma": 0.5}, 100.0 - 3 * n) for n in range(30)]
     drawn = suggest(searcher(tmp_path, known), 12, lambda point: -point["ppo.lr"])
     blind = suggest(searcher(tmp_path), 9)
     assert sum(point["ppo.lr"] < 5e-5 for point in drawn) >= 9
@@ -132,12 +133,12 @@ def test_optuna_draws_where_earlier_trials_were_good(tmp_path: Path) -> None:
 
 
 def test_trials_that_were_begun_come_first_after_a_restart(tmp_path: Path) -> None:
-    begun = [{"ppo.lr": 2e-4, "ppo.gamma": "0.9"}, {"ppo.lr": 3e-4, "ppo.gamma": "0.5"}]
-    points = suggest(searcher(tmp_path, [PastTrial({"ppo.lr": 1e-4, "ppo.gamma": "0.7"}, 5.0)], begun), 3)
+    begun = [{"ppo.lr": 2e-4, "ppo.gamma": 0.9}, {"ppo.lr": 3e-4, "ppo.gamma": 0.5}]
+    points = suggest(searcher(tmp_path, [PastTrial({"ppo.lr": 1e-4, "ppo.gamma": 0.7}, 5.0)], begun), 3)
     assert points[:2] == [pytest.approx(point) for point in begun] and points[2] not in begun
 
 
-FEW = parse([], ["ppo.reward=choice:random:previous", "ppo.epochs=randint:2:5"])
+FEW = parse_space(demo(), [], ["ppo.reward=choice:random:previous", "ppo.epochs=randint:2:5"])
 """Six points."""
 
 
@@ -163,7 +164,7 @@ def test_a_trial_that_runs_is_not_drawn_again(tmp_path: Path) -> None:
 def test_pruned_trials_are_told_as_such_with_how_far_they_came(tmp_path: Path) -> None:
     """The score of another stage is no final score: this one would be the best."""
     pruned: dict[str, int] = {}
-    past = PastTrial({"ppo.lr": 1e-4, "ppo.gamma": "0.7"}, 99.0, pruned_epoch=6)
+    past = PastTrial({"ppo.lr": 1e-4, "ppo.gamma": 0.7}, 99.0, pruned_epoch=6)
     search = make_searcher(sweep(tmp_path, DRAWN), [past], [], pruned)
     for name, clock, score in (("t0", 5, 98.0), ("t1", 9, 40.0)):
         search.suggest(name)
@@ -181,7 +182,7 @@ def test_pruned_trials_repel_the_search(tmp_path: Path) -> None:
     """Large rates were pruned with high scores of another stage; small ones finished with lower scores of the last."""
     rates = [10 ** (-5 + 2 * n / 29) for n in range(30)]
     known = [
-        PastTrial({"ppo.lr": rate, "ppo.gamma": "0.5"}, 90.0 if rate > 1e-4 else 50.0, 6 if rate > 1e-4 else None)
+        PastTrial({"ppo.lr": rate, "ppo.gamma": 0.5}, 90.0 if rate > 1e-4 else 50.0, 6 if rate > 1e-4 else None)
         for rate in rates
     ]
     drawn = suggest(searcher(tmp_path, known), 12, lambda point: 50.0)

@@ -10,7 +10,9 @@ import pytest
 
 from adafocus.config.schema import override, stage_key
 from pipelines.recipes.recipes import RECIPES, demo
-from pipelines.sweeps.space import SAMPLERS, Space, parse, recipe_space, spread
+from pipelines.sweeps.distributions import DISTRIBUTIONS, draw
+from pipelines.sweeps.space import Space, order_for_sharing
+from pipelines.sweeps.space_text import parse_space, recipe_space
 from preprocessing.schema import UserError
 
 
@@ -18,11 +20,11 @@ from preprocessing.schema import UserError
 def test_the_space_of_every_recipe_fits_it(recipe: str) -> None:
     """Every value is a legal one, the recipe's patch size among them, and all trials share one pretrain."""
     config = RECIPES[recipe]()
-    space = parse([], [], recipe_space(recipe, config))
+    space = parse_space(config, [], [], recipe_space(recipe, config))
     space.check(config)
     wanted = {"model.patch_size", "model.grid_size", "ppo.gamma", "ppo.lr", "ppo.reward", "warmup.head_lr"}
     assert wanted | {"model.finetune_dropout"} <= space.keys
-    assert str(config.model.patch_size) in space.sample["model.patch_size"][1]
+    assert config.model.patch_size in space.sample["model.patch_size"][1]
     points = space.points(config, 40)
     assert len(points) == 40
     keys = set()
@@ -37,14 +39,14 @@ def test_the_space_of_every_recipe_fits_it(recipe: str) -> None:
 def test_ranges_hold_the_recipe_own_values() -> None:
     for recipe, make in RECIPES.items():
         config = make()
-        space = parse([], [], recipe_space(recipe, config))
+        space = parse_space(config, [], [], recipe_space(recipe, config))
         for key, own in (("ppo.lr", config.ppo.lr), ("ppo.gamma", config.ppo.gamma)):
             low, high = space.sample[key][1]
             assert low <= own <= high, (recipe, key)
 
 
 def test_draws_are_seeded_and_more_samples_only_add() -> None:
-    space = Space({"ppo.gamma": ["0.5", "0.7"]}, {"ppo.lr": ("loguniform", [1e-5, 1e-3])})
+    space = Space({"ppo.gamma": [0.5, 0.7]}, {"ppo.lr": ("loguniform", [1e-5, 1e-3])})
     config = demo()
     three, five = space.points(config, 3), space.points(config, 5)
     assert len(three) == 6 and five[:6] == three and len(five) == 10
@@ -61,9 +63,9 @@ def test_every_distribution_stays_in_its_range() -> None:
         "randint": [3.0, 6.0],
         "choice": ["a", "b"],
     }
-    assert arguments.keys() == SAMPLERS.keys()
+    assert arguments.keys() == DISTRIBUTIONS.keys()
     rng = np.random.default_rng(0)
-    drawn = {name: {SAMPLERS[name][1](rng, values) for _ in range(300)} for name, values in arguments.items()}
+    drawn = {name: {draw(name, values, rng) for _ in range(300)} for name, values in arguments.items()}
     assert drawn["randint"] == {3, 4, 5} and drawn["choice"] == {"a", "b"}
     assert {round(value, 6) for value in drawn["quniform"]} == {0.1, 0.2, 0.3, 0.4, 0.5}
     assert 0.2 <= min(drawn["uniform"]) < 0.21 and 0.39 < max(drawn["uniform"]) <= 0.4
@@ -78,21 +80,21 @@ def test_the_same_point_is_tried_once() -> None:
 
 def test_trials_that_share_a_stage_do_not_start_side_by_side() -> None:
     """Four values of gamma, two learning rates of the last stage: the first four trials need four different ppo's."""
-    space = parse(["finetune.head_lr=1e-3,2e-3", "ppo.gamma=0.1,0.2,0.3,0.4"], [])
+    space = parse_space(demo(), ["finetune.head_lr=1e-3,2e-3", "ppo.gamma=0.1,0.2,0.3,0.4"], [])
     config = demo()
-    ordered = spread(space.points(config, 1), config, "d")
+    ordered = order_for_sharing(space.points(config, 1), config, "d")
     assert len(ordered) == 8
-    assert {point["ppo.gamma"] for point in ordered[:4]} == {"0.1", "0.2", "0.3", "0.4"}
-    both = parse(["warmup.head_lr=1e-3,2e-3", "ppo.gamma=0.1,0.2"], [])
-    firsts = spread(both.points(config, 1), config, "d")[:2]
-    assert {point["warmup.head_lr"] for point in firsts} == {"1e-3", "2e-3"}
+    assert {point["ppo.gamma"] for point in ordered[:4]} == {0.1, 0.2, 0.3, 0.4}
+    both = parse_space(demo(), ["warmup.head_lr=1e-3,2e-3", "ppo.gamma=0.1,0.2"], [])
+    firsts = order_for_sharing(both.points(config, 1), config, "d")[:2]
+    assert {point["warmup.head_lr"] for point in firsts} == {1e-3, 2e-3}
 
 
 def test_a_file_and_the_command_line_join(tmp_path: Path) -> None:
     file = tmp_path / "space.yaml"
     file.write_text("grid:\n  ppo.gamma: [0.5, 0.7]\n  seed: [0, 1]\nsample:\n  ppo.lr: loguniform:1e-5:1e-3\n")
-    space = parse(["ppo.gamma=0.9"], ["seed=randint:0:9"], file)
-    assert space.grid == {"ppo.gamma": ["0.9"]}
+    space = parse_space(demo(), ["ppo.gamma=0.9"], ["seed=randint:0:9"], file)
+    assert space.grid == {"ppo.gamma": [0.9]}
     assert space.sample == {"ppo.lr": ("loguniform", [1e-5, 1e-3]), "seed": ("randint", [0.0, 9.0])}
 
 
@@ -117,13 +119,28 @@ def test_a_file_and_the_command_line_join(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_said(grid: list[str], sample: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        parse(grid, sample).check(demo())
+        parse_space(demo(), grid, sample).check(demo())
 
 
 @pytest.mark.parametrize("sample", ["ppo.lr=uniform:-1:0", "ppo.lr=quniform:-1:0:0.1", "seed=randint:-3:0"])
 def test_a_range_below_zero_is_a_range_and_the_setting_says_what_it_takes(sample: str) -> None:
     with pytest.raises(UserError, match=r"(ppo.lr|seed) is -\d, but has to be (above|at least) 0"):
-        parse([], [sample]).check(demo())
+        parse_space(demo(), [], [sample]).check(demo())
+
+
+def test_values_have_the_types_of_their_settings() -> None:
+    grid = ["ppo.epochs=3,4.0", "model.reuse_glance=true,0", "data.crop_scales=1", "model.finetune_dropout=none,0.5"]
+    space = parse_space(demo(), grid, ["ppo.batch_size=choice:4:8", "warmup.batch_size=quniform:4:12:4"])
+    assert space.grid == {
+        "ppo.epochs": [3, 4],
+        "model.reuse_glance": [True, False],
+        "data.crop_scales": [(1.0,)],
+        "model.finetune_dropout": [None, 0.5],
+    }
+    assert space.sample["ppo.batch_size"] == ("choice", [4, 8])
+    (point, *_) = space.points(demo(), 1)
+    assert {type(value) for key, value in point.items() if key.endswith(("epochs", "batch_size"))} == {int}
+    assert space.shown()["model.finetune_dropout"] == "none, 0.5"
 
 
 @pytest.mark.parametrize("text", ["grid: 3", "- a", "sample: [", "grids: {}", "grid: {ppo.gamma: 3}"])
@@ -131,7 +148,7 @@ def test_a_file_that_is_no_space_is_named(text: str, tmp_path: Path) -> None:
     file = tmp_path / "space.yaml"
     file.write_text(text)
     with pytest.raises(UserError, match=r"the space file .*space.yaml cannot be read") as raised:
-        parse([], [], file)
+        parse_space(demo(), [], [], file)
     assert "\n" not in str(raised.value)
 
 
@@ -151,11 +168,11 @@ def test_values_outside_their_bounds_are_refused_before_anything_starts(
     grid: list[str], sample: list[str], words: str
 ) -> None:
     with pytest.raises(UserError) as error:
-        parse(grid, sample).check(demo())
+        parse_space(demo(), grid, sample).check(demo())
     assert words in str(error.value)
 
 
 def test_values_inside_their_bounds_are_not() -> None:
     ranges = ["model.dropout=uniform:0:1", "model.grid_size=randint:2:8", "ppo.clip=quniform:0.1:0.32:0.1"]
-    parse([], ranges).check(demo())
-    parse(["ppo.batch_size=6,9", "ppo.accumulate=3"], []).check(demo())  # they fit each other
+    parse_space(demo(), [], ranges).check(demo())
+    parse_space(demo(), ["ppo.batch_size=6,9", "ppo.accumulate=3"], []).check(demo())  # they fit each other

@@ -67,7 +67,7 @@ def test_trials_that_fail_are_listed_with_their_reason_and_stop_no_other(tiny: l
     assert len(reasons) == 3
     assert "NonFiniteLossError: the loss is nan" in reasons["16", "1e+30"]
     assert "can't allocate memory" in reasons["400000", "0.001"] or "not enough memory" in reasons["400000", "0.001"]
-    for line in ("policy_hidden=16 head_lr=1e-3: score", "policy_hidden=16 head_lr=1e30: FAILED: NonFiniteLossError"):
+    for line in ("policy_hidden=16 head_lr=0.001: score", "policy_hidden=16 head_lr=1e+30: FAILED: NonFiniteLossError"):
         assert line in sweep.text, sweep.text
     assert "3 of 4 trials failed" in sweep.text and "Traceback" not in sweep.text
     (parent,) = Tracker(runs).find("sweep")

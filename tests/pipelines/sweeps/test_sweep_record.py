@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pipelines.sweeps.sweep import Machines, Sweep, continued, default_name, loa
 from preprocessing.schema import UserError
 
 GRID = Space({"ppo.gamma": [0.5, 0.7]})
-DRAWN = Space({}, {"ppo.lr": ("loguniform", [1e-5, 1e-3]), "model.patch_size": ("choice", ["32", "44"])})
+DRAWN = Space({}, {"ppo.lr": ("loguniform", [1e-5, 1e-3]), "model.patch_size": ("choice", [32, 44])})
 
 
 def make(runs: Path, space: Space = GRID, **changes: Any) -> Sweep:
@@ -39,6 +40,18 @@ def test_a_record_is_read_back_as_it_was(space: Space, tmp_path: Path) -> None:
     )
     sweep.save()
     assert load_sweep(tmp_path, "s") == sweep
+
+
+def test_a_record_whose_values_are_texts_is_the_same_sweep(tmp_path: Path) -> None:
+    """As records were before values had the types of their settings."""
+    space = Space({"ppo.gamma": [0.5, 0.7], "model.reuse_glance": [True, False]}, DRAWN.sample)
+    sweep = continued(make(tmp_path, space), "d1")
+    sweep.save()
+    record = json.loads(sweep.path.read_text())
+    record["space"]["grid"] = {"ppo.gamma": ["0.5", "0.7"], "model.reuse_glance": ["true", "false"]}
+    record["space"]["sample"]["model.patch_size"] = ["choice", ["32", "44"]]
+    sweep.path.write_text(json.dumps(record))
+    assert load_sweep(tmp_path, "s") == sweep == continued(make(tmp_path, space, started_ms=sweep.started_ms), "d1")
 
 
 SERVER = "postgresql://user:secret@host:5432/db?password=secret"
@@ -96,8 +109,11 @@ def test_another_store_is_refused_and_runs_that_moved_are_not(tmp_path: Path, mo
 
 def test_a_point_is_shown_by_whole_keys_where_two_end_alike() -> None:
     assert show_point({"ppo.gamma": 0.7, "finetune.head_lr": 3e-4}) == "gamma=0.7 head_lr=0.0003"
-    both = {"warmup.head_lr": 1e-3, "finetune.head_lr": "2e-3", "ppo.gamma": 0.7}
-    assert show_point(both) == "warmup.head_lr=0.001 finetune.head_lr=2e-3 gamma=0.7"
+    both = {"warmup.head_lr": 1e-3, "finetune.head_lr": 2e-3, "ppo.gamma": 0.7}
+    assert show_point(both) == "warmup.head_lr=0.001 finetune.head_lr=0.002 gamma=0.7"
+    assert show_point({"data.crop_scales": (1.0, 0.9), "model.reuse_glance": True, "model.finetune_dropout": None}) == (
+        "crop_scales=1.0,0.9 reuse_glance=true finetune_dropout=none"
+    )
     assert show_point({}) == "single"
 
 

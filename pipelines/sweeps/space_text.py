@@ -1,0 +1,80 @@
+"""Search spaces as users write them: options of the command line, and YAML files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from adafocus.config.schema import Config
+from pipelines.paths import absolute_setting
+from pipelines.sweeps.space import Space
+from preprocessing.schema import UserError
+
+RECIPE = "recipe"
+"""Instead of a file: the space that comes with the recipe."""
+
+
+def parse_space(config: Config, grid: list[str], sample: list[str], file: Path | None = None) -> Space:
+    """Read `--grid key=v1,v2`, `--sample key=loguniform:1e-5:1e-3`, and a YAML file with maps `grid` and `sample`.
+
+    A key on the command line replaces the file's. Values get the types of the settings of `config`. Raises UserError
+    for anything else.
+    """
+    grids: dict[str, list[Any]] = {}
+    samples: dict[str, tuple[str, list[Any]]] = {}
+    if file:
+        try:
+            document = yaml.safe_load(file.read_text()) or {}
+            surplus = sorted(document.keys() - {"grid", "sample"})
+            if surplus:
+                raise TypeError(f"{surplus[0]!r} is neither `grid` nor `sample`")
+            grids.update({key: _absolute(key, values) for key, values in (document.get("grid") or {}).items()})
+            samples.update({key: _distribution(key, str(text)) for key, text in (document.get("sample") or {}).items()})
+        except (OSError, yaml.YAMLError, AttributeError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"the space file {file} cannot be read: {reason}") from None
+    for item in grid:
+        key, values = _split(item, "--grid key=v1,v2")
+        samples.pop(key, None)
+        grids[key] = [absolute_setting(key, value) for value in values.split(",")]
+    for item in sample:
+        key, text = _split(item, "--sample key=loguniform:1e-5:1e-3")
+        if key not in {_split(each, "")[0] for each in grid}:
+            grids.pop(key, None)
+        samples[key] = _distribution(key, text)
+    return Space(grids, samples).typed(config)
+
+
+def recipe_space(recipe: str, config: Config) -> Path:
+    """The space file that comes with a recipe: its own, else that of its family."""
+    folder = Path(str(files("pipelines.sweeps") / "spaces"))
+    own = folder / f"{recipe}.yaml"
+    return own if own.is_file() else folder / f"{config.model.family}.yaml"
+
+
+def _absolute(key: str, values: Iterable[Any]) -> list[Any]:
+    """A file's values of a setting; names of weights files as absolute paths."""
+    return [absolute_setting(key, value) if isinstance(value, str) else value for value in values]
+
+
+def _split(item: str, form: str) -> tuple[str, str]:
+    """Key and value of an option `key=value`."""
+    key, equals, value = item.partition("=")
+    if not equals or not key or not value:
+        raise UserError(f"{item!r} is not of the form {form}")
+    return key, value
+
+
+def _distribution(key: str, text: str) -> tuple[str, list[Any]]:
+    """Name and arguments of a distribution `name:argument:argument`."""
+    name, *arguments = text.split(":")
+    try:
+        if name == "choice":
+            return name, [absolute_setting(key, argument) for argument in arguments]
+        return name, [float(argument) for argument in arguments]
+    except ValueError:
+        raise UserError(f"{key}: {text!r} needs numbers after the name of the distribution") from None
