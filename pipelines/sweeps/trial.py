@@ -28,7 +28,7 @@ from adafocus.training.trainer import EpochReport, first_epoch
 from pipelines.logs import in_a_line, start_logging
 from pipelines.sweeps.space import Point
 from pipelines.sweeps.sweep import Sweep, show_point
-from pipelines.sweeps.worker_group import WorkersDiedError, own_group, train_in_group
+from pipelines.sweeps.worker_group import WorkersDiedError, own_group_id, train_in_group
 from pipelines.tracking.client import Ending, Run, Tracker, is_outage
 from pipelines.training.loggers import complete, describe
 from pipelines.training.reporter import Reporter, Sink
@@ -162,7 +162,7 @@ def check_gpu(sweep: Sweep) -> None:
 
 
 def _with_group(tell: Tell, row: dict[str, Any]) -> None:
-    tell({**row, "group": own_group()})
+    tell({**row, "group": own_group_id()})
 
 
 def score_name(stage: str, metric: str) -> str:

@@ -1,11 +1,11 @@
 """Several workers that train one trial together: a Ray Train group that the trial owns, gradients averaged by torch.
 
-Goes in: what every worker does; comes out: nothing, the workers write their results themselves. Backend: nccl where
-workers have GPUs, gloo elsewhere.
+The function that every worker runs comes in, nothing comes out: the workers write their results themselves. They talk
+by nccl where they have GPUs, by gloo elsewhere.
 
 A trial that is stopped leaves its group's resources behind. Ray's cleaner gives them back if the State API answers, so
-Ray's dashboard is needed (`has_dashboard`); where several clusters run on one machine the cleaner dies of not knowing
-which one it belongs to (Ray 2.60). So workers tell which resources they hold, and the driver gives them back itself.
+Ray's dashboard is needed (`has_dashboard`); where several clusters run on one machine the cleaner does not know which
+one it belongs to and dies (Ray 2.60). So workers report which resources they hold, and the driver gives them back.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ class WorkersDiedError(RuntimeError):
     """Workers of a group died without raising anything: their trial is worth another start."""
 
 
-def own_group() -> str | None:
-    """The placement group that holds this worker's resources, to be told to the driver."""
+def own_group_id() -> str | None:
+    """Id of the placement group that holds this worker's resources; None outside of a group."""
     group = ray.util.get_current_placement_group()
     return None if group is None else str(group.id.hex())
 
 
-def release_group(told: str | None) -> None:
-    """Give back the resources of a trial's workers, if they had any of their own and still hold them."""
-    if told is not None:
-        ray.util.remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(told))))
+def release_group(group_id: str | None) -> None:
+    """Give back the resources of a trial's workers, if they are a group and still hold them."""
+    if group_id is not None:
+        ray.util.remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group_id))))
 
 
 def train_in_group(work: Callable[[], None], machines: Machines, folder: Path, *, in_trial: bool) -> None:
@@ -80,7 +80,7 @@ def train_in_group(work: Callable[[], None], machines: Machines, folder: Path, *
     except ray.train.WorkerGroupError as error:
         # Ray wraps what a worker raised, to keep its traceback.
         causes = [getattr(each, "_base_exc", each) for each in error.worker_failures.values()]
-        died = [each for each in causes if _of_a_death(each)]
+        died = [each for each in causes if _means_death(each)]
         if died or not causes:
             reason = str(died[0]).strip().splitlines()[0] if died else str(error)
             raise WorkersDiedError(f"a worker of the group died: {reason}") from None
@@ -89,9 +89,9 @@ def train_in_group(work: Callable[[], None], machines: Machines, folder: Path, *
         raise WorkersDiedError(f"the group's controller died: {str(error).strip().splitlines()[0]}") from None
 
 
-def _of_a_death(error: Exception) -> bool:
-    """Was a worker killed, or does this one only miss another that was? What Ray itself says is of a death; what was
-    raised in a worker has a module of its own."""
+def _means_death(error: Exception) -> bool:
+    """Does an error mean that a worker was killed: this one, or another that it waited for? Such an error is Ray's own,
+    or one of torch's communication; what a worker's code raised is of neither kind."""
     of_ray = type(error).__module__.partition(".")[0] == "ray"
     of_torch = isinstance(error, torch.distributed.DistError)
     return of_ray or of_torch or (isinstance(error, RuntimeError) and "gloo" in str(error))
