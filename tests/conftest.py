@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from adafocus.checkpoint import Meta, save
 from adafocus.config.schema import Config, override
 from adafocus.data.batches import Batch
 from adafocus.data.loader import ClipLoader
+from adafocus.models import fuse
 from adafocus.models.adafocus import build_model
 from helpers.packing import pack_synthetic
 from helpers.tiny import SYNTHETIC, TINY, TRIMMED, noise_batch, numbered_frames, shrink
@@ -131,6 +132,19 @@ def make_batch() -> Callable[..., Batch]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`pytest tests/adafocus/test_golden_losses.py --record` after a change that should move the numbers."""
     parser.addoption("--record", action="store_true", help="write the golden losses anew instead of comparing")
+
+
+@pytest.fixture(params=["_reorder_convolution_weight", "_convolution_pointwise"])
+def no_fused_convolutions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A CPU on which oneDNN refuses one of the two operators, as it does in bf16 where there is no AVX-512."""
+
+    def refuse(*arguments: object) -> None:
+        raise RuntimeError("this path needs the cpu support avx512bw\nException raised from refuse")
+
+    monkeypatch.setattr(torch.ops.mkldnn, request.param, refuse)
+    fuse.available.cache_clear()
+    yield
+    fuse.available.cache_clear()
 
 
 @pytest.fixture

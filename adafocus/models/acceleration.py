@@ -85,9 +85,9 @@ class FastBody(nn.Module):
             return torch.cat([body(portion) for portion in portions]).float()
 
     def _for_this_cpu(self, images_NCHW: Tensor) -> nn.Module:
-        """The body, fused when first used: weights are laid out for the size of the first images."""
+        """The body, fused when first used if this CPU can: weights are laid out for the size of the first images."""
         body = cast(fx.GraphModule, self.body)
-        if self.dtype == torch.float16 or torch.compiler.is_compiling() or not fuse.available():
+        if torch.compiler.is_compiling() or not fuse.available(self.dtype):
             return body
         if not self._fused:
             self._fused.append(fuse.fuse(body, images_NCHW))

@@ -1,18 +1,23 @@
-"""A folded image network in, the same network for this CPU out: fewer passes over memory, the same arithmetic.
+"""Convolutions fused with what follows them, on CPUs that can: fewer passes over memory, the same arithmetic.
 
 On a CPU a network spends a third of its time on moving maps and weights. oneDNN computes a convolution together with
 the addition and the activation behind it, and keeps weights in the order in which it reads them; torch.compile uses
-the same kernels (`torch._inductor.fx_passes.mkldnn_fusion`), after a minute of compiling.
+the same kernels (`torch._inductor.fx_passes.mkldnn_fusion`), after a minute of compiling. The operators are private
+ones, and which CPU runs them in which precision is for oneDNN to say: `available` asks by trying.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 import operator
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
+
+log = logging.getLogger(__name__)
 
 ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
@@ -22,9 +27,36 @@ ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
 NOTHING: tuple[str, list[float]] = ("none", [])
 
 
-def available() -> bool:
-    """Was torch built with oneDNN, and does this CPU run it?"""
-    return bool(torch.backends.mkldnn.is_available())
+@functools.cache
+@torch.no_grad()
+def available(dtype: torch.dtype) -> bool:
+    """Whether this machine runs fused convolutions in `dtype`: tried once a process, on a small network.
+
+    If it does not, the reason is logged.
+    """
+    with torch.random.fork_rng(devices=[]):  # nobody else's random numbers change
+        network = _Trial().to(dtype).to(memory_format=torch.channels_last)
+    images_NCHW = torch.ones(1, 8, 8, 8, dtype=dtype).to(memory_format=torch.channels_last)
+    try:
+        fuse(fx.symbolic_trace(network), images_NCHW)(images_NCHW)
+    except (RuntimeError, AttributeError) as error:  # the second where torch has no such operator
+        log.info("this CPU runs no fused convolutions in %s, plain ones are used: %s", dtype, str(error).split("\n")[0])
+        return False
+    return True
+
+
+class _Trial(nn.Module):
+    """One convolution of each kind that is fused: alone, grouped, with an addition, each with another activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.relu6, self.relu = nn.ReLU6(), nn.ReLU()
+
+    def forward(self, map_NChw: Tensor) -> Tensor:
+        first = self.relu6(self.first(map_NChw))
+        return self.relu(self.last(self.grouped(first)) + first)
 
 
 class FusedConv(nn.Module):

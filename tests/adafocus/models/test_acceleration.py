@@ -1,4 +1,5 @@
 import copy
+import logging
 import pickle
 
 import pytest
@@ -40,10 +41,20 @@ def test_folding_changes_nothing_in_any_kind_of_backbone(name: str, shift: int |
     wanted = body(images)
     torch.testing.assert_close(folded(images), wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
     assert any(isinstance(part, nn.BatchNorm2d) for part in body.modules())  # the original is untouched
+
+
+@pytest.mark.skipif(not fuse.available(torch.float32), reason="this CPU runs no fused convolutions")
+@pytest.mark.parametrize("shift", [None, 2])
+@pytest.mark.parametrize("name", SMALLEST)
+@torch.no_grad()
+def test_fusing_changes_nothing_in_any_kind_of_backbone(name: str, shift: int | None) -> None:
+    folded = fold_batch_norms(settle(build_backbone(name, 2, shift_frames=shift)).get_submodule("body"))
+    images = torch.randn(2, 3, 64, 64)
+    wanted = folded(images)
     fused = fuse.fuse(folded, images)
     for other in (images, torch.randn(3, 3, 32, 32) if shift is None else images):  # of another size too
         torch.testing.assert_close(fused(other), folded(other), rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
-    torch.testing.assert_close(folded(images), wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
+    assert torch.equal(folded(images), wanted)
     if name in ("resnet18", "mobilenet_v2") and shift is None:  # nothing is left between the convolutions
         calls = [type(fused.get_submodule(str(node.target))) for node in fused.graph.nodes if node.op == "call_module"]
         assert set(calls) <= {fuse.FusedConv, nn.MaxPool2d}
@@ -87,6 +98,30 @@ def test_the_whole_model_computes_the_same(family: str) -> None:
         slack = 0.1 * wanted.logits_BTK.std().item()
         torch.testing.assert_close(half.logits_BTK, wanted.logits_BTK, rtol=0, atol=slack)
         assert not torch.equal(half.logits_BTK, wanted.logits_BTK)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+@torch.no_grad()
+def test_a_cpu_without_fused_convolutions_uses_plain_ones_and_says_so_once(
+    precision: acceleration.Precision, no_fused_convolutions: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    model, frames = make("untrimmed"), torch.randint(256, (2, 2, 3, 48, 48), dtype=torch.uint8)
+    found = accelerate(model, precision=precision)(frames, frames).logits_BTK
+    slack = (1e-4 if precision == "float32" else 0.1) * model(frames, frames).logits_BTK.abs().max().item()
+    torch.testing.assert_close(found, model(frames, frames).logits_BTK, rtol=1e-3, atol=slack)
+    (line,) = [record.getMessage() for record in caplog.records if record.name == fuse.__name__]
+    assert f"in {acceleration.DTYPES[precision]}, plain ones are used: " in line and "\n" not in line
+
+
+def test_asking_for_fused_convolutions_draws_no_random_numbers() -> None:
+    """Else the first step of a process would have other dropout masks than the same step after a restart."""
+    torch.manual_seed(0)
+    wanted = torch.rand(1)
+    torch.manual_seed(0)
+    fuse.available.cache_clear()
+    fuse.available(torch.float32)
+    assert torch.equal(torch.rand(1), wanted)
 
 
 @pytest.mark.parametrize("shift", [None, 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -203,3 +204,22 @@ def test_micro_batches_take_the_memory_of_one(name: str, small: Callable[..., Co
         peaks.append(memory.peak)
     gradients = sum(4 * value.numel() for value in made.stage.parameters() if value.requires_grad)
     assert peaks[1] < peaks[0] + 1.1 * gradients + 4096
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("recipe", FAMILIES)
+def test_steps_in_half_precision_need_no_fused_convolutions(
+    recipe: str,
+    name: str,
+    precision: str,
+    small: Callable[..., Config],
+    make_batch: MakeBatch,
+    no_fused_convolutions: None,
+) -> None:
+    config = small(recipe, {f"{name}.precision": precision})
+    made = updater(name, config)
+    before = start(made)
+    logs = step(made, make_batch(config, CLIPS, CLASSES, seed=1))
+    assert all(math.isfinite(value) for key, value in logs.items() if key != "grad_norm")
+    assert moved(made, before).norm() > 0 or precision == "fp16"  # whose scaler may leave out the first step
