@@ -89,7 +89,7 @@ BOUNDS: dict[str, Bound] = {
 
 TOGETHER = {
     *("model.family", "model.patch_size", "data.crop", "data.resize", "data.num_frames", "data.num_focus_frames"),
-    *(f"{stage}.{name}" for stage in STAGES for name in ("batch_size", "accumulate")),
+    *(f"{stage}.{name}" for stage in STAGES for name in ("batch_size", "accumulate", "epochs", "warmup_epochs")),
 }
 """Settings that have to fit each other."""
 
@@ -105,6 +105,9 @@ def check(config: Config) -> Config:
         size, parts = flat[f"{stage}.batch_size"], flat[f"{stage}.accumulate"]
         if size % parts:
             raise UserError(f"{stage}.batch_size is {size}, but has to be a multiple of {stage}.accumulate = {parts}")
+        rise, epochs = flat.get(f"{stage}.warmup_epochs", 0), flat[f"{stage}.epochs"]
+        if 0 < epochs <= rise:  # a schedule that falls to nothing would have no rate to rise to
+            raise UserError(f"{stage}.warmup_epochs is {rise:g}, but has to be below {stage}.epochs = {epochs}")
     return config
 
 

@@ -6,6 +6,9 @@ import math
 
 from adafocus.config.schema import OptimConfig
 
+SOONEST = 1e-3
+"""Epochs that a warm-up is taken to have lasted at least: its very first step would else be one at rate 0."""
+
 
 def scaling_line(stage: str, settings: OptimConfig) -> str:
     """What linear scaling made of a stage's learning rates, in words."""
@@ -16,10 +19,21 @@ def scaling_line(stage: str, settings: OptimConfig) -> str:
 
 
 def lr_factor(settings: OptimConfig, epoch: int, fraction: float) -> float:
-    """Learning rate relative to its base. `cosine` changes once an epoch, as the reference."""
-    now = epoch + (0.0 if settings.schedule == "cosine" else fraction)
-    if now < settings.warmup_epochs:
-        return max(epoch + fraction, 1e-3) / settings.warmup_epochs
+    """Learning rate relative to its base, `fraction` of an epoch after the start of `epoch`.
+
+    A warm-up rises linearly to what the schedule has at the warm-up's end.
+    """
+    now, end = epoch + fraction, settings.warmup_epochs
+    if now >= end:
+        return _scheduled(settings, now)
+    return _scheduled(settings, end) * min(max(now, SOONEST) / end, 1.0)
+
+
+def _scheduled(settings: OptimConfig, now: float) -> float:
+    """The factor without warm-up. `cosine` changes once an epoch, as the reference."""
+    epoch = math.floor(now)
     if settings.schedule == "step":
         return 0.1 ** sum(epoch >= milestone for milestone in settings.milestones)
-    return 1.0 if settings.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * now / settings.epochs))
+    if settings.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (epoch if settings.schedule == "cosine" else now) / settings.epochs))

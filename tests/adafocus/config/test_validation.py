@@ -60,6 +60,10 @@ def test_values_are_held_to_their_bound(key: str) -> None:
     ("changes", "words"),
     [
         ({"ppo.accumulate": 3}, "ppo.batch_size is 64, but has to be a multiple of ppo.accumulate = 3"),
+        (
+            {"warmup.warmup_epochs": 5, "warmup.epochs": 5},
+            "warmup.warmup_epochs is 5, but has to be below warmup.epochs = 5",
+        ),
         ({"data.resize": 200}, "data.crop is 224, but has to be at most data.resize = 200"),
         ({"model.patch_size": 225}, "model.patch_size is 225, but frames have 224"),
         ({"data.num_focus_frames": 8}, "data.num_focus_frames is 8, but the untrimmed family's"),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from adafocus.config.schema import OptimConfig
 from adafocus.training.schedules import lr_factor
@@ -34,3 +38,33 @@ def test_learning_rate_rises_linearly_at_the_start() -> None:
         0.75,
         1.0,
     ]
+
+
+@st.composite
+def warm_ups(draw: st.DrawFn) -> OptimConfig:
+    epochs = draw(st.integers(1, 50))
+    return OptimConfig(
+        epochs=epochs,
+        warmup_epochs=draw(st.floats(0, epochs, exclude_max=True)),
+        schedule=draw(st.sampled_from(["cosine", "cosine_step", "step", "constant"])),
+        milestones=tuple(draw(st.lists(st.integers(0, epochs), max_size=3))),
+    )
+
+
+@given(warm_ups(), st.integers(1, 7))
+@example(OptimConfig(epochs=15, warmup_epochs=0.5, schedule="cosine"), 4)
+def test_a_warm_up_rises_linearly_to_its_schedule(settings: OptimConfig, steps: int) -> None:
+    plain, end = replace(settings, warmup_epochs=0.0), settings.warmup_epochs
+    peak = lr_factor(plain, int(end), end - int(end))
+    before = 0.0
+    for number in range(settings.epochs * steps):
+        epoch, fraction = number // steps, number % steps / steps
+        now, factor = epoch + fraction, lr_factor(settings, epoch, fraction)
+        assert 0 < factor <= 1
+        if now < end:
+            assert before <= factor <= peak
+            if number:
+                assert factor == pytest.approx(peak * now / end)
+        else:
+            assert factor == lr_factor(plain, epoch, fraction) <= peak, "and does not jump up behind it"
+        before = factor
