@@ -1,7 +1,7 @@
 """Image networks behind one interface: pixels in; a feature map, a pooled vector and the network's own logits out.
 
 The networks are torchvision's, taken apart into body and last layers; `tiny` is a small one for a CPU. A new backbone
-is one builder in `BACKBONES`.
+is one builder in `BACKBONES`; only networks whose parts together compute the same as the whole are taken.
 
 Shapes: N images, C colours, H W pixels, D features, h w map cells, K classes.
 """
@@ -81,6 +81,10 @@ class Tiny(nn.Module):
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(nn.Dropout(0.0), nn.Linear(self.channels[-1], num_classes))
 
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Normalised images -> logits_NK."""
+        return self.classifier(self.features(images_NCHW).amax((-2, -1)))
+
 
 class TinyBlock(nn.Module):
     """Convolution, batch norm, ReLU."""
@@ -118,16 +122,43 @@ BACKBONES: dict[str, Builder] = {
 """The tiny ones, from scratch, make the demo on a CPU: one for patches, one that keeps a map of a small glance."""
 
 
-def _split(net: nn.Module) -> Backbone:
-    """Take a network apart. Residual networks end in `fc`, the others in `classifier`."""
+def _split(name: str, net: nn.Module) -> Backbone:
+    """Take a network apart into its body and its last layers, which residual networks call `fc`, others `classifier`.
+
+    Raises UserError unless body, pooling and last layers give the logits of the whole: a network that does more between
+    them (DenseNet, ConvNeXt, transformers) would be another one in parts, and its weights worthless.
+    """
     parts = OrderedDict(net.named_children())
-    last = parts.pop("classifier", None) or parts.pop("fc")
+    last = parts.pop("classifier", None) or parts.pop("fc", None)
     parts.pop("avgpool", None)
+    linear = [module for module in (last.modules() if last else ()) if isinstance(module, nn.Linear)]
+    if last is None or not linear:
+        raise UserError(f"{name} cannot be a backbone: it has no `classifier` or `fc` with a linear layer")
     if isinstance(last, nn.Linear):
         last = nn.Sequential(nn.Dropout(0.0), last)
     body = cast(nn.Sequential, parts["features"]) if "features" in parts else nn.Sequential(parts)
-    width = next(module.in_features for module in last.modules() if isinstance(module, nn.Linear))
-    return Backbone(body, cast(nn.Sequential, last), width, getattr(net, "max_pool", False))
+    backbone = Backbone(body, cast(nn.Sequential, last), linear[0].in_features, getattr(net, "max_pool", False))
+    if linear[0].weight.device.type != "meta":  # where nothing is computed, but counted
+        _compare(name, net, backbone)
+    return backbone
+
+
+@torch.no_grad()
+def _compare(name: str, net: nn.Module, backbone: Backbone) -> None:
+    """Raise UserError if a network and its parts do not agree on the logits of an image."""
+    device = next(net.parameters()).device
+    image_1CHW = torch.linspace(-2, 2, 3 * 64 * 64, device=device).view(1, 3, 64, 64)
+    was_training = net.training
+    net.eval()  # and so its parts, which are the backbone's
+    try:
+        wanted, found = net(image_1CHW), backbone.head(backbone(image_1CHW))
+        agree = torch.allclose(found, wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
+    except Exception as error:  # of whatever kind a network raises for an input of another shape
+        raise UserError(f"{name} cannot be a backbone, its parts do not fit: {repr(error).splitlines()[0]}") from error
+    finally:
+        net.train(was_training)
+    if not agree:
+        raise UserError(f"{name} cannot be a backbone: its parts do not give the whole network's logits")
 
 
 def build_backbone(
@@ -144,7 +175,8 @@ def build_backbone(
     `weights`: `imagenet` (torchvision's first published weights, those of the paper's time), `none`, or a file with
     torchvision's parameter names (state dict or safetensors). `dropout` replaces that of the last layers,
     `shift_frames` adds temporal shift for clips of so many frames. `setting` is the name of the one that chose the
-    weights, for messages. Raises UserError for an unknown name and for weights that cannot be fetched or do not fit.
+    weights, for messages. Raises UserError for an unknown name, for a network that cannot be taken apart, and for
+    weights that cannot be fetched or do not fit.
     """
     if name not in BACKBONES:
         raise UserError(f"unknown backbone {name!r}; there are {', '.join(BACKBONES)}")
@@ -152,7 +184,7 @@ def build_backbone(
     if weights != "none":
         state = _imagenet(name, setting) if weights == "imagenet" else read_weights(Path(weights))
         _fill(net, state, f"{name} from {weights}")
-    backbone = _split(net)
+    backbone = _split(name, net)
     if dropout is not None:
         backbone.set_dropout(dropout)
     if shift_frames is not None:

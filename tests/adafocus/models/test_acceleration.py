@@ -11,22 +11,10 @@ from adafocus.models import acceleration, fuse
 from adafocus.models.acceleration import FastBody, accelerate, fold_batch_norms
 from adafocus.models.adafocus import AdaFocus, build_model
 from adafocus.models.backbones import build_backbone
+from helpers.networks import settle
 
 SMALLEST = ("tiny", "resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "regnet_x_400mf")
 """One of each kind of block."""
-
-
-def settle(module: nn.Module) -> nn.Module:
-    """Batch norms with statistics and factors that matter."""
-    torch.manual_seed(0)
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            assert part.running_mean is not None and part.running_var is not None
-            nn.init.uniform_(part.running_mean, -0.2, 0.2)
-            nn.init.uniform_(part.running_var, 0.5, 1.5)
-            nn.init.uniform_(part.weight, 0.7, 1.3)
-            nn.init.uniform_(part.bias, -0.2, 0.2)
-    return module.eval()
 
 
 @pytest.mark.parametrize("shift", [None, 2])
