@@ -31,7 +31,9 @@ from pipelines.recipes.recipes import Recipe, activitynet_128, ssv1_144
 
 HERE = Path(__file__).parent / "golden"
 GOLDEN = Path(os.environ.get("ADAFOCUS_GOLDEN_DIR", HERE))
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+RELATIVE, OF_LARGEST = 1e-4, 3e-5
+"""Numbers may differ by so much of themselves and of their tensor's largest magnitude: CPUs sum in different orders,
+and what is near zero is a difference of larger numbers."""
 NO_WEIGHTS = {"model.glancer_weights": "none", "model.focuser_weights": "none"}
 
 
@@ -94,8 +96,11 @@ def untrimmed_config(case: dict) -> Config:
     return override(Config(), {**changes, **grid, **NO_WEIGHTS})
 
 
-def assert_close(found: Tensor, wanted: list) -> None:
-    torch.testing.assert_close(found.double(), torch.tensor(wanted, dtype=torch.float64), **CLOSE)
+def assert_close(found: Tensor, wanted: list, largest: float = 0.0) -> None:
+    """`largest` is the magnitude that counts, where `wanted` are differences of larger numbers."""
+    numbers = torch.tensor(wanted, dtype=torch.float64)
+    largest = largest or numbers.abs().max().item()
+    torch.testing.assert_close(found.double(), numbers, rtol=RELATIVE, atol=OF_LARGEST * largest)
 
 
 @pytest.mark.parametrize("case", golden("actnet_forward*.json"))
@@ -143,7 +148,8 @@ def test_rewards(case: dict, tmp_path: Path) -> None:
     targets = torch.tensor(case["targets"])
     assert_close(reinforcement.confidence(reached, targets).t(), case["confidence"])
     assert_close(reinforcement.confidence(baseline, targets).t(), case["baseline_confidence"])
-    assert_close(reinforcement.rewards("random", reached, targets, baseline).t(), case["reward"])
+    largest = max(map(max, case["confidence"]))
+    assert_close(reinforcement.rewards("random", reached, targets, baseline).t(), case["reward"], largest)
 
 
 @pytest.mark.parametrize("case", [*golden("ppo_discrete*.json"), *golden("ppo_continuous*.json")])
@@ -198,7 +204,8 @@ def test_ppo_updates(case: dict) -> None:
             assert_close(value.detach().t(), after[name])
         for ours, parameter in policy.named_parameters():
             found, wanted = parameter.detach().double().sum(), after["param_sum"][names[ours]]
-            assert found.item() == pytest.approx(wanted, rel=1e-4, abs=1e-5), ours
+            # Adam makes a whole step out of a gradient that is a rounding error: some elements may differ by one.
+            assert found.item() == pytest.approx(wanted, rel=RELATIVE, abs=4 * case["lr"]), ours
 
 
 @pytest.mark.parametrize("case", golden("eval_indices*.json"))
