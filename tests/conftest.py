@@ -21,7 +21,8 @@ from helpers.packing import pack_synthetic
 from helpers.tiny import SYNTHETIC, TINY, TRIMMED, noise_batch, numbered_frames, shrink
 from pipelines.recipes.recipes import demo
 from preprocessing.datasets import synthetic
-from preprocessing.media.ffmpeg import encode_video, find_ffmpeg
+from preprocessing.media.encode import encode_video
+from preprocessing.media.ffmpeg import find_ffmpeg
 from preprocessing.schema import DatasetInfo
 
 

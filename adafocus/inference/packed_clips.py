@@ -5,7 +5,7 @@ from __future__ import annotations
 from adafocus.data.batches import ClipMaker
 from adafocus.data.clip_table import ClipTable
 from adafocus.inference.predictor import AdaFocusPredictor, ClipFrames
-from preprocessing.media.ffmpeg import Extraction
+from preprocessing.media.extraction import Extraction
 
 
 def packed_clip(predictor: AdaFocusPredictor, table: ClipTable, number: int) -> ClipFrames:

@@ -33,7 +33,7 @@ from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import Act, Glance, Patches, Untrimmed
 from adafocus.models.policy import GaussianActions, GridActions, PolicyOutput
 from preprocessing.addresses import without_secrets
-from preprocessing.media.ffmpeg import DEFAULT_LIMITS, Extraction, Limits
+from preprocessing.media.extraction import DEFAULT_LIMITS, Extraction, Limits
 from preprocessing.media.sampled import sample_frames
 from preprocessing.schema import ExtractionSpec, UserError
 from preprocessing.shards.index import read_metadata

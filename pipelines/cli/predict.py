@@ -60,7 +60,7 @@ def predict(
     from pipelines.serving.videos import find_videos
     from pipelines.tracking.client import Tracker
     from pipelines.visualize.explain import explain as write_pictures
-    from preprocessing.media.ffmpeg import Limits
+    from preprocessing.media.extraction import Limits
 
     exactly_one(run=run, sweep=sweep, checkpoint=checkpoint)
     if patches not in ("policy", "random", "centre"):

@@ -44,7 +44,7 @@ def preprocess(
     from pipelines.preprocess.extract import describe, estimate
     from pipelines.preprocess.extract import preprocess as run
     from pipelines.tracking.client import Tracker
-    from preprocessing.media.ffmpeg import Limits
+    from preprocessing.media.extraction import Limits
 
     spec = _spec(height, fps, quality, max_frames, profile)
     too_many = _failure_limit(max_failures)

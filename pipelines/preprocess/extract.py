@@ -18,7 +18,7 @@ from pipelines.progress import progress
 from pipelines.ray_runtime.session import ray_session
 from preprocessing.clips import measure_sources, select_clips
 from preprocessing.datasets import find_dataset
-from preprocessing.media.ffmpeg import DEFAULT_LIMITS, Limits
+from preprocessing.media.extraction import DEFAULT_LIMITS, Limits
 from preprocessing.schema import USABLE, Clip, DatasetInfo, ExtractionSpec, UserError
 from preprocessing.shards.build_index import build_index
 from preprocessing.shards.estimate import estimate_cost

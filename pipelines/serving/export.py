@@ -22,7 +22,7 @@ from adafocus.inference.predictor import AdaFocusPredictor, ClipFrames, VideoErr
 from adafocus.interop.export import export_programs, facts
 from pipelines.tracking.client import Run
 from preprocessing.files import atomic_write
-from preprocessing.media.ffmpeg import extraction_argv
+from preprocessing.media.arguments import extraction_argv
 from preprocessing.schema import UserError
 
 NUM_CLIPS = 2

@@ -7,7 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from preprocessing.clips import FRAME_EXTENSIONS, VIDEO_EXTENSIONS
+from preprocessing.datasets.videos import VIDEO_EXTENSIONS
+from preprocessing.media.frame_folder import FRAME_EXTENSIONS
 from preprocessing.schema import UserError
 
 

@@ -9,7 +9,7 @@ from pipelines.visualize.explain_page import PredictedClip, Section, page
 from pipelines.visualize.explain_video import explained_frames
 from pipelines.visualize.explained_clip import ExplainedClip
 from pipelines.visualize.patch_strips import draw_strip
-from preprocessing.media.ffmpeg import encode_video
+from preprocessing.media.encode import encode_video
 
 
 def explain(model: AdaFocusPredictor, clip: ClipFrames, prediction: Prediction, out: Path) -> list[Path]:

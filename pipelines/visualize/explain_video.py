@@ -12,8 +12,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 from adafocus.data.transforms import evaluation_view
 from adafocus.inference.predictor import AdaFocusPredictor, ClipFrames, Prediction
 from pipelines.visualize.drawing import BACKGROUND, GREEN, GREY, PANEL, WHITE, draw_box, font, shorten
-from preprocessing.media.ffmpeg import extract_frames
-from preprocessing.media.frame_folder import FrameFolder
+from preprocessing.media.frames import open_frames
 
 CURVE_COLOURS = (GREEN, (255, 176, 66), (98, 164, 255))
 """Of the three likeliest classes."""
@@ -25,7 +24,7 @@ def explained_frames(model: AdaFocusPredictor, clip: ClipFrames, prediction: Pre
     """Every frame of the video, uint8 (H, W, 3), H and W even: the latest patch as a box, what lies outside the
     networks' view dark, the confidence of the likeliest classes below. One frame at a time is in memory."""
     path = Path(clip.name)
-    with FrameFolder(path, model.spec) if path.is_dir() else extract_frames(path, model.spec) as stream:
+    with open_frames(path, model.spec) as stream:
         painter: _FramePainter | None = None
         for number, jpeg in enumerate(stream):
             image = Image.open(io.BytesIO(jpeg))

@@ -9,8 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from preprocessing.clips import ClipList, Videos, class_list, first_existing, read_json
-from preprocessing.datasets.lists import class_names, find_lists, listed_clips, not_found
+from preprocessing.clips import ClipList
+from preprocessing.datasets.annotations import class_list, first_existing, read_json
+from preprocessing.datasets.lists import class_names, file_names, find_lists, listed_clips, not_found
+from preprocessing.datasets.videos import Videos
 from preprocessing.schema import Clip, DatasetInfo, UserError
 
 _LISTS = {"train": ("actnet_train_split.txt",), "val": ("actnet_val_split.txt",)}
@@ -25,13 +27,13 @@ def read_clips(root: Path) -> tuple[DatasetInfo, list[Clip]]:
     if lists := find_lists(root, _LISTS):
         names = class_names(root, _NUM_CLASSES)
         clips = listed_clips("activitynet", lists, _NUM_CLASSES, videos, _candidates)
-        told = ", ".join(path.name for path in lists.values())
+        source = file_names(lists.values())
     elif (release := first_existing(root, _RELEASE)) is not None:
         names, clips = _read_release(root, release, videos)
-        told = release.name
+        source = release.name
     else:
         raise not_found(root, "ActivityNet", "actnet_train_split.txt and actnet_val_split.txt, or " + _RELEASE[0])
-    return DatasetInfo("activitynet", names, metric="map", annotations=told), clips
+    return DatasetInfo("activitynet", names, metric="map", annotations=source), clips
 
 
 def _candidates(name: str) -> list[str]:
@@ -39,8 +41,8 @@ def _candidates(name: str) -> list[str]:
 
 
 def _read_release(root: Path, path: Path, videos: Videos) -> tuple[tuple[str, ...], list[Clip]]:
-    told: Any = read_json(path)
-    database = told.get("database") if isinstance(told, dict) else None
+    content: Any = read_json(path)
+    database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict) or not database:
         raise UserError(f"{path}: there is no 'database' in it; it is not the release's JSON")
     listed = first_existing(root, ["classInd.txt"])

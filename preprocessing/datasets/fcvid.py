@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from preprocessing.clips import ClipList, Videos, first_existing, numbered_lines
-from preprocessing.datasets.lists import class_names, find_lists, listed_clips, not_found
+from preprocessing.clips import ClipList
+from preprocessing.datasets.annotations import first_existing, numbered_lines
+from preprocessing.datasets.lists import class_names, file_names, find_lists, listed_clips, not_found
+from preprocessing.datasets.videos import Videos
 from preprocessing.schema import Clip, DatasetInfo, UserError
 
 _LISTS = {"train": ("fcvid_train_split.txt",), "val": ("fcvid_val_split.txt",)}
@@ -27,16 +29,16 @@ def read_clips(root: Path) -> tuple[DatasetInfo, list[Clip]]:
     names_file, labels_file = first_existing(root, _NAMES), first_existing(root, _LABELS)
     if lists := find_lists(root, _LISTS):
         clips = listed_clips("fcvid", lists, _NUM_CLASSES, videos, _candidates)
-        told = ", ".join(path.name for path in lists.values())
+        source = file_names(lists.values())
     elif names_file is not None and labels_file is not None:
         clips = _read_release(names_file, labels_file, videos)
-        told = f"{names_file.name}, {labels_file.name}"
+        source = file_names([names_file, labels_file])
     else:
         raise not_found(
             root, "FCVID", f"fcvid_train_split.txt and fcvid_val_split.txt, or {_NAMES[0]} and {_LABELS[0]}"
         )
     names = class_names(root, _NUM_CLASSES, ("classInd.txt", "fcvid_classInd.txt"))
-    return DatasetInfo("fcvid", names, metric="map", annotations=told), clips
+    return DatasetInfo("fcvid", names, metric="map", annotations=source), clips
 
 
 def _candidates(name: str) -> list[str]:
@@ -57,8 +59,8 @@ def _read_release(names_file: Path, labels_file: Path, videos: Videos) -> list[C
         values = bits.replace(",", " ").split()
         if len(values) != _NUM_CLASSES or not set(values) <= _BITS.keys():
             raise UserError(f"{label_where}: not {_NUM_CLASSES} values of 0 or 1")
-        chosen = tuple(number for number, value in enumerate(values) if _BITS[value])
+        numbers = tuple(number for number, value in enumerate(values) if _BITS[value])
         name = os.path.splitext(name.strip().replace("\\", "/").removeprefix("./"))[0]
         source = videos.find([name])
-        clips.add(Clip("fcvid", _SPLITS[split], name, source or f"{name}.mp4", chosen), where)
+        clips.add(Clip("fcvid", _SPLITS[split], name, source or f"{name}.mp4", numbers), where)
     return clips.clips

@@ -8,15 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from preprocessing.clips import (
-    SPLIT_NAMES,
-    VIDEO_EXTENSIONS,
-    ClipList,
-    class_list,
-    csv_rows,
-    first_existing,
-    to_int,
-)
+from preprocessing.clips import ClipList
+from preprocessing.datasets.annotations import SPLIT_NAMES, class_list, csv_rows, first_existing, to_int
+from preprocessing.datasets.videos import VIDEO_EXTENSIONS
 from preprocessing.schema import Clip, DatasetInfo, UserError
 
 _VAL_SHARE = 5
@@ -90,29 +84,30 @@ def _read_folders(root: Path) -> tuple[DatasetInfo, list[Clip]]:
         (SPLIT_NAMES[path.name.lower()], path) for path in sorted(root.iterdir()) if path.name.lower() in SPLIT_NAMES
     ]
     split_folders = [(split, path) for split, path in split_folders if path.is_dir()]
-    found = [(split, *item) for split, folder in split_folders for item in _classes(folder)]
-    found = found or [("", *item) for item in _classes(root)]
-    if not found:
+    classes = [(split, *item) for split, folder in split_folders for item in _classes(folder)]
+    classes = classes or [("", *item) for item in _classes(root)]
+    if not classes:
         raise UserError(
             f"{root}: no clips. Put a manifest.csv with the columns path,label,split there, or folders "
             "<class>/<video> or <split>/<class>/<video>"
         )
-    names = tuple(sorted({name for _, name, _ in found}))
+    names = tuple(sorted({name for _, name, _ in classes}))
     clips = ClipList(len(names))
-    for split, name, videos in found:
+    for split, name, videos in classes:
         for position, video in enumerate(videos):
             path = video.relative_to(root).as_posix()
-            chosen = split or ("val" if position % _VAL_SHARE == _VAL_SHARE - 1 else "train")
-            clips.add(Clip("folder", chosen, path, path, (names.index(name),)), str(video))
+            clip_split = split or ("val" if position % _VAL_SHARE == _VAL_SHARE - 1 else "train")
+            clips.add(Clip("folder", clip_split, path, path, (names.index(name),)), str(video))
     how = "folders by split and class" if split_folders else "folders by class, every fifth video for validation"
     return DatasetInfo("folder", names, annotations=how), clips.clips
 
 
 def _classes(folder: Path) -> list[tuple[str, list[Path]]]:
-    found = []
+    """Name and videos of every folder in `folder` that holds videos."""
+    classes = []
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             videos = sorted(item for item in path.rglob("*") if item.suffix.lower() in VIDEO_EXTENSIONS)
             if videos:
-                found.append((path.name, videos))
-    return found
+                classes.append((path.name, videos))
+    return classes

@@ -5,11 +5,13 @@ A line is `name,num_frames,label[,label...]`, or the same separated by spaces, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocessing.clips import ClipList, Videos, class_list, first_existing, numbered_lines, to_int
+from preprocessing.clips import ClipList
+from preprocessing.datasets.annotations import class_list, first_existing, numbered_lines, to_int
+from preprocessing.datasets.videos import Videos
 from preprocessing.schema import Clip, UserError
 
 
@@ -41,9 +43,14 @@ def read_list(path: Path, separator: str = ",") -> list[ListedClip]:
 
 
 def find_lists(root: Path, names: Mapping[str, tuple[str, ...]]) -> dict[str, Path]:
-    """Which of the files `names` (by split) are there, in the root or its folder `annotations`."""
-    found = {split: first_existing(root, files) for split, files in names.items()}
-    return {split: path for split, path in found.items() if path is not None}
+    """Split lists in the root or its folder `annotations`, by split: the first of its `names` that exists."""
+    paths = {split: first_existing(root, files) for split, files in names.items()}
+    return {split: path for split, path in paths.items() if path is not None}
+
+
+def file_names(paths: Iterable[Path]) -> str:
+    """Names of the annotation files that were read, for `DatasetInfo.annotations`."""
+    return ", ".join(path.name for path in paths)
 
 
 def class_names(root: Path, num_classes: int, names: tuple[str, ...] = ("classInd.txt",)) -> tuple[str, ...]:
@@ -51,10 +58,10 @@ def class_names(root: Path, num_classes: int, names: tuple[str, ...] = ("classIn
     path = first_existing(root, names)
     if path is None:
         return tuple(str(number) for number in range(num_classes))
-    found = class_list(path)
-    if len(found) != num_classes:
-        raise UserError(f"{path}: {len(found)} classes, the data set has {num_classes}")
-    return found
+    listed = class_list(path)
+    if len(listed) != num_classes:
+        raise UserError(f"{path}: {len(listed)} classes, the data set has {num_classes}")
+    return listed
 
 
 def listed_clips(

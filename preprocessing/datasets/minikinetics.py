@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from preprocessing.clips import ClipList, Videos, csv_rows, first_existing, numbered_lines
-from preprocessing.datasets.lists import class_names, find_lists, listed_clips, not_found
+from preprocessing.clips import ClipList
+from preprocessing.datasets.annotations import csv_rows, first_existing, numbered_lines
+from preprocessing.datasets.lists import class_names, file_names, find_lists, listed_clips, not_found
+from preprocessing.datasets.videos import Videos
 from preprocessing.schema import Clip, DatasetInfo, UserError
 
 _LISTS = {
@@ -34,7 +36,7 @@ def read_clips(root: Path) -> tuple[DatasetInfo, list[Clip]]:
     if lists := find_lists(root, _LISTS):
         names = class_names(root, _NUM_CLASSES, ("minik_classInd.txt", "classInd.txt"))
         clips = listed_clips("minikinetics", lists, _NUM_CLASSES, Videos(root), _listed_names, separator=" ")
-        told = ", ".join(path.name for path in lists.values())
+        source = file_names(lists.values())
     else:
         ids = find_lists(root, _IDS)
         csvs = [path for name in _CSVS if (path := first_existing(root, [name])) is not None]
@@ -42,8 +44,8 @@ def read_clips(root: Path) -> tuple[DatasetInfo, list[Clip]]:
             wanted = "mini_train_videofolder.txt and mini_val_videofolder.txt, or Kinetics-400's CSVs "
             raise not_found(root, "Mini-Kinetics", wanted + "(kinetics-400_train.csv, ...) with train_ytid_list.txt")
         names, clips = _read_release(ids, csvs, Videos(root))
-        told = ", ".join(path.name for path in (*ids.values(), *csvs))
-    return DatasetInfo("minikinetics", names, annotations=told), clips
+        source = file_names([*ids.values(), *csvs])
+    return DatasetInfo("minikinetics", names, annotations=source), clips
 
 
 def _listed_names(name: str) -> list[str]:

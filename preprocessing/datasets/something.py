@@ -10,8 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from preprocessing.clips import ClipList, Videos, class_list, first_existing, numbered_lines, read_json, to_int
-from preprocessing.datasets.lists import class_names, find_lists, listed_clips, not_found
+from preprocessing.clips import ClipList
+from preprocessing.datasets.annotations import class_list, first_existing, numbered_lines, read_json, to_int
+from preprocessing.datasets.lists import class_names, file_names, find_lists, listed_clips, not_found
+from preprocessing.datasets.videos import Videos
 from preprocessing.schema import Clip, DatasetInfo, UserError
 
 _NUM_CLASSES = 174
@@ -55,8 +57,7 @@ def read_ssv2(root: Path) -> tuple[DatasetInfo, list[Clip]]:
 
 
 def _info(name: str, names: tuple[str, ...], files: dict[str, Path]) -> DatasetInfo:
-    told = ", ".join(path.name for path in files.values())
-    return DatasetInfo(name, names, flip=False, pad="first", annotations=told)
+    return DatasetInfo(name, names, flip=False, pad="first", annotations=file_names(files.values()))
 
 
 def _videofolder(
@@ -82,11 +83,11 @@ def _csv_rows(path: Path) -> list[tuple[str, str, str]]:
 
 def _json_rows(path: Path) -> list[tuple[str, str, str]]:
     """(place, id, label) of V2's JSON list, where the label is the template without its brackets."""
-    told: Any = read_json(path)
-    if not isinstance(told, list):
+    entries: Any = read_json(path)
+    if not isinstance(entries, list):
         raise UserError(f"{path}: not a list of clips")
     rows = []
-    for number, entry in enumerate(told):
+    for number, entry in enumerate(entries):
         where = f"{path}: entry {number}"
         if not isinstance(entry, dict) or not {"id", "template"} <= entry.keys():
             raise UserError(f"{where}: no 'id' and 'template' in it")
@@ -96,12 +97,12 @@ def _json_rows(path: Path) -> list[tuple[str, str, str]]:
 
 def _label_indices(path: Path) -> tuple[str, ...]:
     """Class names from V2's labels.json, {"name": "index"}."""
-    told: Any = read_json(path)
-    if not isinstance(told, dict):
+    indices: Any = read_json(path)
+    if not isinstance(indices, dict):
         raise UserError(f"{path}: not an object of names and indices")
-    names = {to_int(str(index), f"the index of {name!r}", str(path)): str(name) for name, index in told.items()}
-    if sorted(names) != list(range(len(told))):
-        raise UserError(f"{path}: indices are not 0 to {len(told) - 1}, each once")
+    names = {to_int(str(index), f"the index of {name!r}", str(path)): str(name) for name, index in indices.items()}
+    if sorted(names) != list(range(len(indices))):
+        raise UserError(f"{path}: indices are not 0 to {len(indices) - 1}, each once")
     return tuple(names[index].replace("[", "").replace("]", "") for index in range(len(names)))
 
 

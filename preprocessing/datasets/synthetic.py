@@ -19,7 +19,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from preprocessing.files import write_file
-from preprocessing.media.ffmpeg import encode_video
+from preprocessing.media.encode import encode_video
 from preprocessing.schema import Clip, DatasetInfo
 
 NAMES = ("synthetic",)
@@ -28,7 +28,7 @@ _MANIFEST = "synthetic.json"
 
 @dataclass(frozen=True, slots=True)
 class SyntheticSpec:
-    """What decides the files."""
+    """Settings of the data set: number, length and size of the videos, and what is in them."""
 
     num_train: int = 1200
     num_val: int = 300
@@ -111,8 +111,8 @@ def _scans(split: str) -> tuple[np.ndarray, np.ndarray]:
     """Scans (N, 8, 8) in [0, 1] and their digits; every fourth scan belongs to validation."""
     digits = load_digits()
     held_out = np.arange(len(digits.target)) % 4 == 0
-    chosen = held_out if split == "val" else ~held_out
-    return digits.images[chosen] / 16.0, digits.target[chosen]
+    mask = held_out if split == "val" else ~held_out
+    return digits.images[mask] / 16.0, digits.target[mask]
 
 
 def _drift(rng: np.random.Generator, spec: SyntheticSpec) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""What ffmpeg says on its standard error: bytes in; duration, rate, progress and complaints out, in bounded memory."""
+"""The log of ffmpeg: what it writes to standard error goes in; duration, rate, progress and errors come out.
+
+Memory is bounded, however long the log is.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,23 @@ _CORRUPT = ("corrupt decoded frame", "corrupt input packet", "Packet corrupt")
 
 @dataclass(slots=True)
 class FFmpegLog:
-    """Feed it what ffmpeg writes with `-loglevel level+info -progress pipe:2`, then read what it said."""
+    """What a log has reported so far. Fed with the output of `ffmpeg -loglevel level+info -progress pipe:2`."""
 
     duration_s: float | None = None
     fps: float | None = None
     out_time_s: float | None = None
     opened: bool = False
     has_video: bool = False
-    num_frames: int = 0  # of the first output
-    reconfigured: bool = False  # frames changed their size or format: the filters, and what they count, began anew
+    num_frames: int = 0
+    """Of the first output."""
+    reconfigured: bool = False
+    """Did frames change their size or format? Then the filters, and what they count, began anew."""
     num_errors: int = 0
     errors: list[str] = field(default_factory=list)
     _rest: bytes = b""
 
     def feed(self, chunk: bytes) -> None:
-        """The next bytes; lines may be cut anywhere."""
+        """Read the next bytes of the log; they may end inside a line."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         self._rest = self._rest[-4096:]
         for line in lines:

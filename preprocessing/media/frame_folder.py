@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from preprocessing.clips import FRAME_EXTENSIONS
-from preprocessing.media.ffmpeg import Extraction
-from preprocessing.media.jpeg import jpeg_size
+from preprocessing.media.extraction import Extraction
+from preprocessing.media.jpeg import EOI, jpeg_size
 from preprocessing.schema import ExtractionSpec, Status
+
+FRAME_EXTENSIONS = (".jpg", ".jpeg")
 
 
 class FrameFolder:
-    """The JPEGs of a folder, byte for byte, in the order of their names: the interface of a FrameStream."""
+    """The JPEGs of a folder, byte for byte, in the order of their names. Used like a FrameStream."""
 
     def __init__(self, path: Path, spec: ExtractionSpec) -> None:
         self._path, self._max_frames = path, spec.max_frames
@@ -29,26 +30,27 @@ class FrameFolder:
     def __iter__(self) -> Iterator[bytes]:
         names = sorted(entry.name for entry in os.scandir(self._path) if entry.is_file())
         names = [name for name in names if name.lower().endswith(FRAME_EXTENSIONS)][: self._max_frames]
-        bad: list[str] = []
-        size: tuple[int, int] | None = None
+        problems: list[str] = []
+        first_size: tuple[int, int] | None = None
         count = 0
         for name in names:
             data = (self._path / name).read_bytes()
             try:
-                found = jpeg_size(data)
-                if found != (size := size or found):
-                    raise ValueError(f"{found[1]}x{found[0]} pixels, the first one has {size[1]}x{size[0]}")
-                if not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+                size = jpeg_size(data)
+                if size != (first_size := first_size or size):
+                    height, width = first_size
+                    raise ValueError(f"{size[1]}x{size[0]} pixels, the first one has {width}x{height}")
+                if not data.rstrip(b"\0").endswith(EOI):
                     raise ValueError("it is cut off")
             except ValueError as error:
-                bad.append(f"{name}: {error}")
+                problems.append(f"{name}: {error}")
                 continue
             count += 1
             yield data
-        height, width = size or (None, None)
-        problem = "; ".join(bad[:3]) + (f" ({len(bad)} frames)" if len(bad) > 3 else "")
+        height_px, width_px = first_size or (None, None)
+        text = "; ".join(problems[:3]) + (f" ({len(problems)} frames)" if len(problems) > 3 else "")
         if not count:
-            self.result = Extraction("decode_failed", problem or "there is no JPEG in the folder")
+            self.result = Extraction("decode_failed", text or "there is no JPEG in the folder")
         else:
-            status: Status = "damaged" if bad else "ok"
-            self.result = Extraction(status, problem, num_frames=count, height=height, width=width)
+            status: Status = "damaged" if problems else "ok"
+            self.result = Extraction(status, text, num_frames=count, height=height_px, width=width_px)

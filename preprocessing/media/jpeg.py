@@ -1,4 +1,4 @@
-"""Cut a stream of concatenated JPEGs into images. Goes in: chunks of bytes; comes out: one JPEG at a time."""
+"""JPEGs as bytes: a stream is split into images, and a header is read. Nothing is decoded."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _SIZE_MARKERS = frozenset({0xC0, 0xC1, _PROGRESSIVE})
 
 
 class JpegSplitter:
-    """Feed it chunks of ffmpeg's `mpjpeg` format, iterate over the images that are complete.
+    """Splits a stream in ffmpeg's `mpjpeg` format, fed in chunks of any size, into its images.
 
-    Each image comes with a few lines before it, which state its length, so that nothing has to be searched in its data.
+    Before each image stand a few lines, which state its length, so that nothing has to be searched in its data.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class JpegSplitter:
 
     @property
     def pending(self) -> int:
-        """Bytes of an unfinished image."""
+        """Number of bytes that wait for the rest of their image."""
         return len(self._buffer)
 
 
@@ -53,10 +53,10 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def height_field(data: bytes) -> int | None:
-    """Where a JPEG states its height, two bytes, if decoding may end early by stating less there.
+    """Position of the two bytes that state a JPEG's height, if a smaller number there lets a decoder stop early.
 
     That holds for sequential ones in which one scan has all components: rows come from top to bottom, and a decoder
-    that is told of fewer rows stops after them. None for the others. Raises ValueError if it is not a JPEG.
+    stops after as many as the header states. None for the others. Raises ValueError if it is not a JPEG.
     """
     at = _frame_header(data)
     components, scan = data[at + 9 : at + 10], data.find(bytes((0xFF, _START_OF_SCAN)), at)

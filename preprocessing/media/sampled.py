@@ -1,9 +1,9 @@
-"""Only some frames of a video: a file and a rule go in, the JPEGs that the rule picks come out, as packing makes them.
+"""Some frames of a clip: a file and a rule go in, the JPEGs that the rule asks for come out, as packing writes them.
 
 The rule needs the number of frames, which nothing but decoding tells for sure. So the number is guessed by counting the
-packets of the file (nothing is decoded), and one ffmpeg then decodes all frames, counts them, and encodes the picked
-ones. Where the guess was wrong (hidden frames) it decodes once more, with the number that it found. A damaged file goes
-through packing's own command, twice: which of its frames that loses is not for a shorter command to foretell.
+packets of the file (nothing is decoded), and one ffmpeg then decodes all frames, counts them, and encodes those that
+are asked for. Where the guess was wrong (hidden frames) it decodes once more, with the number that it counted. A
+damaged file goes through packing's own command, twice: a shorter command could lose other frames of it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
-from preprocessing.media.ffmpeg import (
-    DEFAULT_LIMITS,
-    Extraction,
-    FrameStream,
-    Limits,
-    extract_frames,
-    extraction_argv,
-    packets_argv,
-)
-from preprocessing.media.frame_folder import FrameFolder
+from preprocessing.media.arguments import extraction_argv, packets_argv
+from preprocessing.media.extraction import DEFAULT_LIMITS, Extraction, Limits
+from preprocessing.media.frame_stream import FrameStream
+from preprocessing.media.frames import Frames, open_frames
 from preprocessing.schema import MIN_FRAMES, USABLE, ExtractionSpec
 
 Rule = Callable[[int], Sequence[int]]
@@ -32,7 +26,7 @@ Rule = Callable[[int], Sequence[int]]
 
 @dataclass(frozen=True, slots=True)
 class SampledClip(Sequence[bytes]):
-    """A clip as a sequence of all its JPEGs, of which only the picked ones are there (KeyError for the others)."""
+    """A clip as a sequence of all its JPEGs, of which only the sampled ones are there (KeyError for the others)."""
 
     jpegs: dict[int, bytes]
     result: Extraction
@@ -61,17 +55,23 @@ def sample_frames(
     limits: Limits = DEFAULT_LIMITS,
     stop: threading.Event | None = None,
 ) -> SampledClip:
-    """The frames of a video file, or of a folder of JPEGs, that `rule` picks. Memory is that of these frames.
+    """The frames of a video file, or of a folder of JPEGs, that `rule` asks for. Memory is that of these frames.
 
-    Each is byte for byte the one that `extract_frames` gives. Nothing about the file raises: `.result` says how it
-    ended. Setting `stop` in another thread ends it with the error `stopped`.
+    Each is byte for byte the one that `open_frames` gives. Nothing about the file raises: `.result` says how it ended.
+    Setting `stop` in another thread ends it with the error `stopped`.
     """
-    if Path(path).is_dir():
-        clip = _kept(lambda: FrameFolder(Path(path), spec), rule)
-    elif spec.profile != "clean":  # each frame's quality depends on those before it
-        clip = _kept(lambda: extract_frames(path, spec, limits=limits, stop=stop), rule)
+    path = Path(path)
+
+    def extract_all() -> Frames:
+        return open_frames(path, spec, limits=limits, stop=stop)
+
+    def extract(argv: list[str]) -> FrameStream:
+        return FrameStream(argv, spec, limits=limits, stop=stop)
+
+    if path.is_dir() or spec.profile != "clean":  # in `paper` each frame's quality depends on those before it
+        clip = _sample_all(extract_all, rule)
     else:
-        clip = _picked(path, spec, rule, limits, stop)
+        clip = _sample_selected(path, spec, extract, rule) or _sample_all(extract_all, rule)
     result = clip.result
     if result.status in USABLE and result.num_frames < MIN_FRAMES:
         error = f"{result.num_frames} frames, {MIN_FRAMES} are the least"
@@ -79,37 +79,36 @@ def sample_frames(
     return clip if result.status in USABLE else SampledClip({}, replace(result, num_frames=0))
 
 
-def _picked(
-    path: Path | str, spec: ExtractionSpec, rule: Rule, limits: Limits, stop: threading.Event | None
-) -> SampledClip:
-    def run(argv: list[str]) -> tuple[FrameStream, list[bytes]]:
-        with FrameStream(argv, spec, limits=limits, stop=stop) as stream:
-            return stream, list(stream)
-
+def _sample_selected(
+    path: Path, spec: ExtractionSpec, extract: Callable[[list[str]], FrameStream], rule: Rule
+) -> SampledClip | None:
+    """Encode only the frames that are asked for; None for a file where that might give other frames than packing."""
     guess = 0
     if spec.fps is None:
-        packets, _ = run(packets_argv(str(path)))
+        with extract(packets_argv(str(path))) as packets:
+            list(packets)
         guess = min(packets.count, spec.max_frames or packets.count)
     while True:
         wanted = list(rule(guess)) if guess else []
-        stream, jpegs = run(extraction_argv(str(path), spec, only=wanted))
+        with extract(extraction_argv(str(path), spec, only=wanted)) as stream:
+            jpegs = list(stream)
         result = stream.result
         if result.status not in USABLE:
             return SampledClip({}, result)
         if stream.reconfigured or result.status == "damaged":
-            return _kept(lambda: extract_frames(path, spec, limits=limits, stop=stop), rule)
+            return None
         if stream.count == guess:
             return SampledClip(dict(zip(wanted, jpegs, strict=True)), result)
         guess = stream.count
 
 
-def _kept(start: Callable[[], FrameStream | FrameFolder], rule: Rule) -> SampledClip:
-    """All frames made, twice: to count them, and to keep the picked ones."""
-    with start() as counting:
-        count = sum(1 for _ in counting)
-    if counting.result.status not in USABLE:
-        return SampledClip({}, counting.result)
+def _sample_all(extract: Callable[[], Frames], rule: Rule) -> SampledClip:
+    """Encode all frames, twice: to count them, and to keep those that are asked for."""
+    with extract() as counted:
+        count = sum(1 for _ in counted)
+    if counted.result.status not in USABLE:
+        return SampledClip({}, counted.result)
     wanted = set(rule(count))
-    with start() as stream:
+    with extract() as stream:
         jpegs = {index: jpeg for index, jpeg in enumerate(stream) if index in wanted}
     return SampledClip(jpegs, stream.result)

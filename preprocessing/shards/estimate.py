@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from preprocessing.clips import resolve_source
-from preprocessing.media.ffmpeg import Extraction, Limits
+from preprocessing.media.extraction import Extraction, Limits
+from preprocessing.media.frames import open_frames
 from preprocessing.schema import USABLE, Clip, ExtractionSpec
 from preprocessing.shards.job import Job
 from preprocessing.shards.plan import plan_shards
-from preprocessing.shards.writer import open_frames
 
 SAMPLE = 12
 _SAMPLE_FRAMES = 300
@@ -70,7 +70,7 @@ def _extract_sample(job: Job, clip: Clip, source_bytes: int) -> tuple[_Sample, E
     cap = min(job.spec.max_frames or _SAMPLE_FRAMES, _SAMPLE_FRAMES)
     started_s, num_bytes, count = _cpu_s(), 0, 0
     path, spec = resolve_source(job.root, clip.source), replace(job.spec, max_frames=cap)
-    with open_frames(path, clip, spec, _SAMPLE_LIMITS) as stream:
+    with open_frames(path, spec, start_s=clip.start_s, end_s=clip.end_s, limits=_SAMPLE_LIMITS) as stream:
         for jpeg in stream:
             count, num_bytes = count + 1, num_bytes + 512 + -(-len(jpeg) // 512) * 512
     result = stream.result

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.clips import clips_digest
-from preprocessing.media.ffmpeg import DEFAULT_LIMITS, Limits
+from preprocessing.media.extraction import DEFAULT_LIMITS, Limits
 from preprocessing.schema import Clip, DatasetInfo, ExtractionSpec
 from preprocessing.shards.storage import Store
 

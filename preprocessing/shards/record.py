@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from preprocessing.media.ffmpeg import extraction_argv, ffmpeg_version
+from preprocessing.media.arguments import extraction_argv
+from preprocessing.media.ffmpeg import ffmpeg_version
 from preprocessing.schema import INDEX_SCHEMA, METADATA_KEY
 from preprocessing.shards.job import Job
 from preprocessing.shards.plan import ShardPlan

@@ -47,7 +47,7 @@ class Store:
         return self._fs
 
     def path(self, name: str) -> str:
-        """What `fs` calls the file `name`."""
+        """Path of the file `name` in `fs`."""
         fs = self.fs  # sets the root
         del fs
         return f"{self._root.rstrip('/')}/{name}"
@@ -71,10 +71,10 @@ class Store:
             return {entry.name: entry.stat().st_size for entry in entries if not entry.name.endswith(files.PARTIAL)}
         fs, root = self.fs, self.path("").rstrip("/")
         try:
-            found = fs.get_file_info(pafs.FileSelector(root, allow_not_found=True))
+            infos = fs.get_file_info(pafs.FileSelector(root, allow_not_found=True))
         except OSError as error:
             raise UserError(f"cannot list {self.shown}: {without_secrets(str(error))}") from None
-        return {info.base_name: info.size for info in found if info.is_file}
+        return {info.base_name: info.size for info in infos if info.is_file}
 
     def exists(self, name: str) -> bool:
         return bool(self.fs.get_file_info(self.path(name)).is_file)
@@ -128,12 +128,12 @@ class Store:
             self.fs.delete_file(self.path(name))
 
     def remove_partials(self) -> None:
-        """Clear away what a killed run left half written. Only for the one who holds the folder's lock."""
+        """Delete what killed runs left half written. Only while holding the folder's lock."""
         if self.local is not None:
             files.remove_partials(self.local)
 
     def free_bytes(self) -> int | None:
-        """Free space where results go, None where nobody knows."""
+        """Free space in bytes where the folder lies, None where it cannot be known."""
         if self.local is None:
             return None
         existing = next(path for path in (self.local, *self.local.parents) if path.exists())

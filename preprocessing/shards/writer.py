@@ -9,13 +9,12 @@ from __future__ import annotations
 import errno
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 from preprocessing.clips import resolve_source
-from preprocessing.media.ffmpeg import Extraction, FrameStream, Limits, extract_frames
-from preprocessing.media.frame_folder import FrameFolder
-from preprocessing.schema import MIN_FRAMES, USABLE, Clip, ExtractionSpec, UserError
+from preprocessing.media.extraction import Extraction
+from preprocessing.media.frames import open_frames
+from preprocessing.schema import MIN_FRAMES, USABLE, Clip, UserError
 from preprocessing.shards.archive import TarStream
 from preprocessing.shards.job import Job
 from preprocessing.shards.plan import ShardPlan, shard_key
@@ -89,7 +88,7 @@ def _write_frames(job: Job, clip: Clip, key: str, tar: TarStream) -> tuple[Extra
         path = resolve_source(job.root, clip.source)
         if not (path.is_dir() if clip.source_kind == "frames" else path.is_file()):
             return Extraction("missing", f"{clip.source} is not below the data root"), None, sizes
-        with open_frames(path, clip, job.spec, job.limits) as stream:
+        with open_frames(path, job.spec, start_s=clip.start_s, end_s=clip.end_s, limits=job.limits) as stream:
             for jpeg in stream:
                 offset = tar.add(f"{key}.{len(sizes) + 1:06d}.jpg", jpeg)
                 first_offset = offset if first_offset is None else first_offset
@@ -97,10 +96,3 @@ def _write_frames(job: Job, clip: Clip, key: str, tar: TarStream) -> tuple[Extra
         return stream.result, first_offset, sizes
     except ValueError as error:
         return Extraction("missing", str(error)), None, sizes
-
-
-def open_frames(path: Path, clip: Clip, spec: ExtractionSpec, limits: Limits) -> FrameStream | FrameFolder:
-    """The frames of a clip, from a video or from a folder: a context manager to iterate, then `.result`."""
-    if clip.source_kind == "frames":
-        return FrameFolder(path, spec)
-    return extract_frames(path, spec, start_s=clip.start_s, end_s=clip.end_s, limits=limits)

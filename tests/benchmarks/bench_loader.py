@@ -31,7 +31,7 @@ from adafocus.data.loader import ClipLoader
 from adafocus.data.sampling import evaluation_frames, training_frames
 from adafocus.data.transforms import evaluation_view, training_view
 from helpers.packing import pack
-from preprocessing.media.ffmpeg import encode_video
+from preprocessing.media.encode import encode_video
 from preprocessing.schema import INDEX_SCHEMA, METADATA_KEY, Clip, DatasetInfo, ExtractionSpec
 from preprocessing.shards.archive import frame_offsets
 from preprocessing.shards.job import Job

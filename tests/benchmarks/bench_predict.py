@@ -24,7 +24,7 @@ from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.models.adafocus import build_model
 from pipelines.recipes.recipes import find_recipe
 from pipelines.serving.predict import default_decoders, predict_all
-from preprocessing.media.ffmpeg import encode_video
+from preprocessing.media.encode import encode_video
 from preprocessing.schema import DatasetInfo, ExtractionSpec
 
 TARGET = 1.15

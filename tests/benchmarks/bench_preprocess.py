@@ -25,7 +25,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pipelines.preprocess.extract import preprocess
-from preprocessing.media.ffmpeg import encode_video, extraction_argv
+from preprocessing.media.arguments import extraction_argv
+from preprocessing.media.encode import encode_video
 from preprocessing.schema import ExtractionSpec
 
 NUM_CLIPS, NUM_DISTINCT, NUM_FRAMES = 240, 12, 120

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessing.clips import ClipList, Videos, class_list, clips_digest, csv_rows, resolve_source, source_bytes
+from preprocessing.clips import ClipList, clips_digest, resolve_source, source_bytes
+from preprocessing.datasets.annotations import class_list, csv_rows
+from preprocessing.datasets.videos import Videos
 from preprocessing.schema import Clip, UserError
 
 

@@ -18,7 +18,7 @@ from adafocus.data.clip_table import ClipTable
 from adafocus.data.loader import Batch, ClipLoader, evaluation_clip
 from adafocus.data.stream import ClipStream
 from helpers import packing
-from preprocessing.media.ffmpeg import extract_frames
+from preprocessing.media.frame_stream import extract_frames
 from preprocessing.schema import Clip, DatasetInfo, ExtractionSpec, UserError
 from preprocessing.shards.index import read_index
 from preprocessing.shards.job import Job

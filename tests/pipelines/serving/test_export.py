@@ -20,7 +20,7 @@ from helpers.tiny import numbered_frames
 from pipelines.cli.main import main
 from pipelines.serving.export import log_model
 from pipelines.tracking.client import Run, Tracker
-from preprocessing.media.ffmpeg import extract_frames
+from preprocessing.media.frame_stream import extract_frames
 
 FAMILIES = ("untrimmed", "trimmed")
 

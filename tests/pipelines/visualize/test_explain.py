@@ -22,7 +22,7 @@ from pipelines.visualize.explain_page import PredictedClip, Section, page
 from pipelines.visualize.explain_video import WIDTH, explained_frames
 from pipelines.visualize.explained_clip import ExplainedClip
 from pipelines.visualize.patch_strips import CELL, draw_strip
-from preprocessing.media.ffmpeg import extract_frames
+from preprocessing.media.frame_stream import extract_frames
 from preprocessing.schema import ExtractionSpec
 
 HOSTILE = "</script><img src=x onerror=alert(1)>.mp4"

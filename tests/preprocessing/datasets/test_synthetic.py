@@ -12,7 +12,7 @@ from PIL import Image
 
 from preprocessing.datasets import synthetic
 from preprocessing.datasets.synthetic import SyntheticSpec
-from preprocessing.media.ffmpeg import extract_frames
+from preprocessing.media.frame_stream import extract_frames
 from preprocessing.schema import ExtractionSpec
 
 SPEC = SyntheticSpec(num_train=4, num_val=2, num_frames=6, fragments=2)

@@ -14,7 +14,10 @@ import pytest
 from PIL import Image
 
 from helpers.tiny import numbered_frames
-from preprocessing.media.ffmpeg import Extraction, Limits, encode_video, extract_frames, find_ffmpeg
+from preprocessing.media.encode import encode_video
+from preprocessing.media.extraction import Extraction, Limits
+from preprocessing.media.ffmpeg import find_ffmpeg
+from preprocessing.media.frame_stream import extract_frames
 from preprocessing.schema import ExtractionSpec
 
 SPEC = ExtractionSpec(height=48)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from preprocessing.media import sampled
-from preprocessing.media.ffmpeg import extract_frames
+from preprocessing.media.frame_stream import extract_frames
 from preprocessing.media.sampled import sample_frames
 from preprocessing.schema import ExtractionSpec
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from preprocessing.media.ffmpeg import Limits
+from preprocessing.media.extraction import Limits
 from preprocessing.schema import METADATA_KEY, Clip, DatasetInfo, ExtractionSpec
 from preprocessing.shards.archive import TarStream, frame_offsets
 from preprocessing.shards.job import Job

@@ -1,0 +1,92 @@
+"""Command lines of ffmpeg, built with ffmpeg-python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ffmpeg
+
+from preprocessing.media.ffmpeg import find_ffmpeg
+from preprocessing.schema import ExtractionSpec
+
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
+"""Demuxers that may open a stranger's file. Playlists and concat scripts, which name other files, are not here."""
+MAX_PIXELS = 8192 * 8192
+"""A larger picture is refused by the decoder: one frame of it would need hundreds of megabytes."""
+
+_READING = (
+    *("-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info", "-filter_threads", "1"),
+    # A period longer than any run: only the last report, which holds the time of the last frame, is of use.
+    *("-progress", "pipe:2", "-stats_period", "1000000"),
+)
+
+
+def extraction_argv(
+    source: str,
+    spec: ExtractionSpec,
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    only: Sequence[int] | None = None,
+) -> list[str]:
+    """The command that writes the frames of `source` as JPEGs to its standard output.
+
+    `clean` passes every decoded frame through. `paper` is the reference implementation's
+    `ffmpeg -i X -vf scale=-1:360 [-r FPS] image_%05d.jpg`: constant frame rate, default JPEG quality. A time range is
+    cut on decoded time stamps, half-open, without seeking, for seeking is not exact with open groups of pictures.
+    `only` (of `clean`) encodes the frames with these indices alone; a first output then counts all of them.
+    """
+    filters = []
+    if start_s is not None or end_s is not None:
+        start = "" if start_s is None else f"start={start_s:.6f}:"
+        end = "" if end_s is None else f"end={end_s:.6f}:"
+        filters += [f"trim={(start + end).rstrip(':')}", "setpts=PTS-STARTPTS"]
+    output: dict[str, Any] = {"map": "0:V:0", "format": "mpjpeg", "vcodec": "mjpeg", "threads": 1}
+    if spec.profile == "clean":
+        filters += [f"fps={spec.fps}"] if spec.fps else []
+        output |= {"fps_mode": "passthrough", "q:v": spec.quality}
+    elif spec.fps:
+        output["r"] = spec.fps
+    limit = {"frames:v": spec.max_frames} if spec.max_frames else {}
+    select = [] if only is None else [f"select='{'+'.join(f'eq(n,{index})' for index in only)}'"]
+    output["vf"] = ",".join([*filters, *select, f"scale=-1:{spec.height}"])
+    stream = _input(source)
+    outputs = []
+    if only is not None:
+        output["frames:v"] = len(only)  # ends when it has them; the count goes on
+        count = {"map": "0:V:0", "format": "null", "fps_mode": "passthrough", **limit}
+        outputs.append(stream.output("-", vf=",".join([*filters, "null"]), an=None, sn=None, dn=None, **count))
+    else:
+        output |= limit
+    if only is None or len(only):
+        outputs.append(stream.output("pipe:1", an=None, sn=None, dn=None, **output))
+    return [find_ffmpeg(), *_READING, *ffmpeg.merge_outputs(*outputs).get_args()]
+
+
+def packets_argv(source: str) -> list[str]:
+    """The command that counts the packets of the video stream: nearly always as many as frames, and nothing decoded."""
+    stream = _input(source).output("-", map="0:V:0", c="copy", format="null", an=None, sn=None, dn=None)
+    return [find_ffmpeg(), *_READING, *stream.get_args()]
+
+
+def encoding_argv(path: Path, width: int, height: int, fps: float, crf: int, preset: str) -> list[str]:
+    """The command that writes raw RGB frames from its standard input as an H.264 .mp4 file, always the same bytes."""
+    exact = {"fflags": "+bitexact", "flags:v": "+bitexact", "map_metadata": -1, "threads": 1}
+    codec = {"format": "mp4", "vcodec": "libx264", "pix_fmt": "yuv420p", "movflags": "+faststart"}
+    stream = ffmpeg.input("pipe:0", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", r=fps).output(
+        f"file:{path}", crf=crf, preset=preset, **codec, **exact
+    )
+    return [find_ffmpeg(), "-hide_banner", "-loglevel", "error", "-y", *stream.get_args()]
+
+
+def _input(source: str) -> Any:
+    """A stranger's file, opened with care."""
+    return ffmpeg.input(
+        f"file:{source}",
+        threads=1,
+        protocol_whitelist="file",
+        format_whitelist=FORMATS,
+        max_pixels=MAX_PIXELS,
+    )
