@@ -92,11 +92,11 @@ def report(
     from rich.console import Console
 
     from pipelines.paths import Places
-    from pipelines.reporting import pages
     from pipelines.reporting import report as reports
+    from pipelines.reporting.pages import write_pages
 
     results = reports.collect(Places.of("", runs), name)
-    written = pages.write(results, out)
+    written = write_pages(results, out)
     if as_json:
         typer.echo(reports.as_json(results.measured))
     else:

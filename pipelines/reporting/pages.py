@@ -1,4 +1,4 @@
-"""The report as files: RESULTS.md, and one HTML page that needs no network and reads well on light and dark."""
+"""Writes a report as files: RESULTS.md, and one HTML page that needs no network and reads well on light and dark."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pipelines.visualize.result_charts import ResultPoint, compute_chart, online
 from preprocessing.files import write_file
 
 
-def write(report: Report, path: Path) -> list[Path]:
-    """Write `path` (Markdown) and the page of the same name (.html) beside it; both paths."""
+def write_pages(report: Report, path: Path) -> list[Path]:
+    """Write `path` (Markdown) and a page of the same name (.html) beside it; returns both paths."""
     path.parent.mkdir(parents=True, exist_ok=True)
     page = path.with_suffix(".html")
     write_file(path, markdown(report).encode())
@@ -26,19 +26,20 @@ def write(report: Report, path: Path) -> list[Path]:
 
 
 def markdown(report: Report) -> str:
-    """RESULTS.md as text."""
+    """The text of RESULTS.md."""
     text = _environment(False).get_template("results.md.j2").render(_context(report))
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def html(report: Report) -> str:
-    """The page as text: styles and charts are in it."""
+    """The text of the HTML page, with its styles and charts."""
     pictures = {section.dataset: _charts(section) for section in report.sections}
     return _environment(True).get_template("results.html.j2").render(_context(report) | {"pictures": pictures})
 
 
 def _environment(escape: bool) -> Environment:
-    """Names in the store are other people's: they are escaped, as HTML or as a cell of a Markdown table."""
+    """The templates. Names in the store come from others, so all text is escaped: as HTML if `escape`, else as a cell
+    of a Markdown table."""
     environment = Environment(
         loader=PackageLoader("pipelines.reporting"),
         autoescape=escape,
@@ -59,54 +60,54 @@ def _context(report: Report) -> dict[str, Any]:
         "legend": LEGEND,
         "marks": MARKS,
         "metric_of": _metric,
-        "rows_beside": _beside,
+        "comparison": _comparison,
     }
 
 
 def _metric(section: Section) -> str:
-    """The data set's metric, in words."""
+    """The name of the data set's metric."""
     if section.measured:
         return IN_WORDS[section.measured[0].facts["metric"]]
     return "top-1" if section.dataset in ("minikinetics", "ssv1", "ssv2") else "mAP"
 
 
-def _beside(section: Section, rows_published: tuple[Published, ...]) -> list[dict[str, Any]]:
-    """Measured and published results in one list, ours first (all rows of the best benchmark, of others the policy's),
-    then the paper's, then the rest by compute."""
+def _comparison(section: Section, published: tuple[Published, ...]) -> list[dict[str, Any]]:
+    """Measured and published results in one list: first what was measured here (all rows of the best benchmark, the
+    first row of the others), then the paper's, then the rest by compute."""
     rows: list[dict[str, Any]] = []
     for number, each in enumerate(section.measured):
         for row in each.rows[: None if number == 0 else 1]:
             accuracy = f"{row[each.facts['metric']]:.1f}"
-            what = f"{each.shown}: {row['method']}"
-            rows.append({"method": what, "accuracy": accuracy, "gflops": f"{row['gflops']:.3g}", "source": "here"})
+            method = f"{each.shown}: {row['method']}"
+            rows.append({"method": method, "accuracy": accuracy, "gflops": f"{row['gflops']:.3g}", "source": "here"})
     order = ["AdaFocus", "AdaFocus+", "AdaFocusV2", "Uni-AdaFocus", "baseline"]
-    for published in sorted(rows_published, key=lambda row: (order.index(row.family), row.gflops)):
+    for result in sorted(published, key=lambda row: (order.index(row.family), row.gflops)):
         rows.append(
             {
-                "method": published.method,
-                "accuracy": f"{published.accuracy:g} [{published.accuracy_mark}]",
-                "gflops": f"{published.gflops:g} [{published.gflops_mark}]",
-                "source": published.source,
+                "method": result.method,
+                "accuracy": f"{result.accuracy:g} [{result.accuracy_mark}]",
+                "gflops": f"{result.gflops:g} [{result.gflops_mark}]",
+                "source": result.source,
             }
         )
     return rows
 
 
 def _charts(section: Section) -> list[tuple[str, str]]:
-    """(caption, <svg>) of a section: accuracy over compute, and while a clip is watched."""
+    """(caption, <svg>) of each chart of a section: accuracy over compute, and accuracy after each frame."""
     metric = _metric(section)
     published = [ResultPoint(row.method, row.gflops, row.accuracy, row.family) for row in section.published]
     best = max(section.measured, key=lambda each: each.score, default=None)
-    ours = _points(best) if best else []
+    measured = _points(best) if best else []
     drawn = []
-    if ours or published:
+    if measured or published:
         curves = [
             [ResultPoint("", point["gflops"], point[best.facts["metric"]]) for point in points]
             for points in (best.online if best else {}).values()
             if best
         ]
         caption = "Accuracy over compute: " + (f"{best.name} (filled)" if best else "published results only")
-        chart = compute_chart(ours, published, metric, curves)
+        chart = compute_chart(measured, published, metric, curves)
         drawn.append((caption, to_svg(chart, f"{section.dataset}-compute")))
     if best and best.online:
         lines = {key: [point[best.facts["metric"]] for point in points] for key, points in best.online.items()}
@@ -121,11 +122,12 @@ def _points(measured: Measured) -> list[ResultPoint]:
 
 
 def _hours(hours: float) -> str:
+    """A time in the unit that fits it."""
     if hours >= 1:
         return f"{hours:.1f} h"
     return f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.1f} s"
 
 
 def _cell(text: str) -> str:
-    """As text inside a Markdown table, whatever it holds."""
+    """A text as a cell of a Markdown table: special characters escaped, in one line."""
     return re.sub(r"\s+", " ", re.sub(r"([\\|`*_<>\[\]])", r"\\\1", text)).strip()

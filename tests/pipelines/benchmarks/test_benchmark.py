@@ -161,7 +161,7 @@ def test_the_best_of_a_sweep_are_measured_into_one_table(
     text, page = pages.markdown(results), pages.html(results)
     assert text.count("| trial | patches |") == 1 == page.count("<th>trial</th><th>patches</th>")
     assert len([line for line in text.splitlines() if line.startswith(("| s b |", "| s c |"))]) == 10
-    assert len(pages._beside(section, ())) == 6  # all rows of the best, of the other the policy's
+    assert len(pages._comparison(section, ())) == 6  # all rows of the best, of the other the policy's
     status, _, err = cli("--checkpoint", made(swept, "finetune"), "--best", 2)
     assert status == 2 and "--best 2 is of a sweep: give --sweep" in err
 

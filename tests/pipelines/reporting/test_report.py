@@ -138,7 +138,7 @@ def test_the_page_needs_no_network_and_runs_nothing(found: Report) -> None:
 def test_files_and_choice_of_a_sweep(places: Places, tmp_path: Path) -> None:
     one = report.collect(places, "s")
     assert [section.dataset for section in one.sections] == ["ssv1"] and one.sections[0].missing == []
-    paths = pages.write(one, tmp_path / "new" / "RESULTS.md")
+    paths = pages.write_pages(one, tmp_path / "new" / "RESULTS.md")
     assert [path.name for path in paths] == ["RESULTS.md", "RESULTS.html"] and all(
         path.stat().st_size for path in paths
     )
