@@ -1,4 +1,4 @@
-"""Annotation files: what is right is read, what is wrong is named with file and line."""
+"""Lists of clips: wrong ones are refused with file and line, sources stay below the root, a digest names the list."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessing.clips import ClipList, clips_digest, resolve_source, source_bytes
-from preprocessing.datasets.annotations import class_list, csv_rows
-from preprocessing.datasets.videos import Videos
+from preprocessing.clips import ClipList, clips_digest, resolve_source, select_clips, source_bytes
+from preprocessing.datasets import find_dataset
 from preprocessing.schema import Clip, UserError
 
 
@@ -45,49 +44,6 @@ def test_any_printable_id_is_kept_as_it_is(clip_id: str) -> None:
     assert clips.clips[0].clip_id == clip_id
 
 
-@pytest.mark.parametrize(
-    "text", ["0,walk\n1,run a bit\n", "walk\nrun a bit\n", "1,run a bit\n0,walk\n", "\n0 walk\n1 run a bit"]
-)
-def test_class_list_forms(tmp_path: Path, text: str) -> None:
-    (tmp_path / "c.txt").write_text(text)
-    assert class_list(tmp_path / "c.txt") == ("walk", "run a bit")
-
-
-@pytest.mark.parametrize("text", ["0,a\n0,b\n", "0,a\n2,b\n", "a\na\n", ""])
-def test_class_list_refuses(tmp_path: Path, text: str) -> None:
-    (tmp_path / "c.txt").write_text(text)
-    with pytest.raises(UserError, match=r"c\.txt"):
-        class_list(tmp_path / "c.txt")
-
-
-def test_csv_refuses(tmp_path: Path) -> None:
-    path = tmp_path / "m.csv"
-    path.write_text("path,label\nx,1\ny\n")
-    with pytest.raises(UserError, match=r"m.csv:1: no column 'split'"):
-        list(csv_rows(path, ("path", "label", "split")))
-    with pytest.raises(UserError, match=r"m.csv:3: the row does not"):
-        list(csv_rows(path, ("path", "label")))
-    path.write_bytes(b"path,label\n\xff\xfe,1\n")
-    with pytest.raises(UserError, match="not a CSV file"):
-        list(csv_rows(path, ("path", "label")))
-
-
-def test_videos_are_found_by_path_by_name_and_by_hint(tmp_path: Path) -> None:
-    for name in ("train/a.b.mp4", "val/a.b.mp4", "deep/er/v_x.webm", "up.MKV", "notes.txt", "jpegs/7/00001.jpg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    videos = Videos(tmp_path)
-    assert videos.find(["a.b"], hint="val") == "val/a.b.mp4"
-    assert videos.find(["a.b"]) == "train/a.b.mp4"
-    assert videos.find(["val/a.b"]) == "val/a.b.mp4"
-    assert videos.find(["x", "v_x"]) == "deep/er/v_x.webm"
-    assert videos.find(["up"]) == "up.MKV"
-    assert videos.find(["notes"]) is None
-    assert videos.find(["7"]) is None
-    frames = Videos(tmp_path, frame_folders=True)
-    assert frames.kind(frames.find(["7"])) == "frames"
-
-
 @pytest.mark.parametrize("source", ["../outside.mp4", "/etc/passwd", "a/../../b", "link/secret.mp4", "link.mp4", ""])
 def test_sources_stay_below_the_root(tmp_path: Path, source: str) -> None:
     root, outside = tmp_path / "root", tmp_path / "outside"
@@ -105,3 +61,13 @@ def test_digest_knows_every_field_and_the_order() -> None:
     clips = [clip("a"), clip("b")]
     others = [[clip("b"), clip("a")], [clip("a"), clip("b", label=1)], [clip("a"), clip("b", end_s=2.0)], clips[:1]]
     assert len({clips_digest(other) for other in (clips, *others)}) == 5
+
+
+def test_select_clips(folder_root: Path) -> None:
+    _, clips = find_dataset("folder").read_clips(folder_root)
+    assert len(select_clips(clips, ["val"], None)) == 4
+    assert [clip.split for clip in select_clips(clips, None, 2)] == ["train", "train", "val", "val"]
+    with pytest.raises(UserError, match="the data set has the splits train, val, chosen were"):
+        select_clips(clips, ["test"], None)
+    with pytest.raises(UserError, match="unknown split 'dev'"):
+        select_clips(clips, ["dev"], None)

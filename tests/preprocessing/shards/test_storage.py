@@ -13,21 +13,14 @@ import pytest
 from moto.server import ThreadedMotoServer
 from PIL import Image
 
-from preprocessing.clips import measure_sources
-from preprocessing.datasets import find_dataset
+from helpers.packing import finish, start
 from preprocessing.files import partial_path
-from preprocessing.schema import ExtractionSpec, UserError
-from preprocessing.shards.build_index import build_index
+from preprocessing.schema import UserError
 from preprocessing.shards.contact_sheet import contact_sheet
 from preprocessing.shards.index import read_index, read_metadata
-from preprocessing.shards.job import Job
 from preprocessing.shards.mapped_index import map_index
 from preprocessing.shards.storage import Store
 from preprocessing.shards.verify import Problem, verify
-from preprocessing.shards.worklist import open_worklist
-from preprocessing.shards.writer import write_shard
-
-SPEC = ExtractionSpec(height=48)
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +38,6 @@ def bucket() -> Iterator[str]:
         os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
 
 
-def pack(root: Path, store: Store) -> str:
-    info, clips = find_dataset("folder").read_clips(root)
-    store.create()
-    job = Job(store, root, info, SPEC, clips_per_shard=4)
-    work = open_worklist(job, clips, measure_sources(root, clips))
-    records = {record.name: record for record in work.finished}
-    records |= {plan.name: write_shard(job, plan) for plan in work.open_plans}
-    return build_index(job, clips, [records[plan.name] for plan in work.plans]).digest
-
-
 def test_s3_holds_the_same_bytes(
     bucket: str, folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,7 +47,7 @@ def test_s3_holds_the_same_bytes(
     assert far.sizes() == {}
     with pytest.raises(UserError, match=r"there is no finished data set|no index.parquet"):
         read_index(far)
-    assert pack(folder_root, far) == pack(folder_root, near)
+    assert finish(*start(folder_root, far.url)).digest == finish(*start(folder_root, near.url)).digest
     tars = sorted(name for name in near.sizes() if name.endswith(".tar"))
     assert all(far.read(name) == near.read(name) for name in tars)
     assert not [item for item in verify(far) if isinstance(item, Problem)]
@@ -77,9 +60,9 @@ def test_s3_holds_the_same_bytes(
 
 def test_s3_goes_on_where_it_stopped(bucket: str, folder_root: Path) -> None:
     store = Store(bucket % 2)
-    digest = pack(folder_root, store)
+    digest = finish(*start(folder_root, store.url)).digest
     store.delete("train-000000.tar")
-    assert pack(folder_root, store) == digest
+    assert finish(*start(folder_root, store.url)).digest == digest
 
 
 def test_bad_urls_are_told(tmp_path: Path) -> None:

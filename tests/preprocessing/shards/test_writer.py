@@ -1,8 +1,7 @@
-"""Plans are complete, balanced and stable; shards are plain tars, the same bytes every time, and lose no clip."""
+"""Shards are plain tars, the same bytes every time, and lose no clip."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import tarfile
@@ -10,23 +9,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import webdataset as wds
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
+from helpers.packing import SPEC
 from preprocessing.media.extraction import Limits
-from preprocessing.schema import METADATA_KEY, Clip, DatasetInfo, ExtractionSpec
-from preprocessing.shards.archive import TarStream, frame_offsets
+from preprocessing.schema import METADATA_KEY, Clip, DatasetInfo
+from preprocessing.shards.archive import frame_offsets
 from preprocessing.shards.job import Job
 from preprocessing.shards.plan import plan_shards
 from preprocessing.shards.record import finished_record
 from preprocessing.shards.storage import Store
 from preprocessing.shards.writer import write_shard
-
-SPEC = ExtractionSpec(height=48)
 
 
 def clip(clip_id: str, split: str = "train", **more: object) -> Clip:
@@ -37,60 +32,6 @@ def job_of(root: Path, out: Path, **options: object) -> Job:
     store = Store(out)
     store.create()
     return Job(store, root, DatasetInfo("folder", ("a",)), SPEC, **options)
-
-
-@given(
-    st.lists(st.tuples(st.sampled_from(["train", "val"]), st.integers(-1, 10**9)), min_size=1, max_size=80),
-    st.integers(1, 10),
-)
-def test_plans_hold_every_clip_once_in_full_shards_of_like_size(sizes: list[tuple[str, int]], per_shard: int) -> None:
-    clips = [clip(str(number), split) for number, (split, _) in enumerate(sizes)]
-    weights = [size for _, size in sizes]
-    plans = plan_shards(clips, weights, per_shard)
-    assert plans == plan_shards(clips, weights, per_shard)
-    assert sorted(item.clip_id for plan in plans for item in plan.clips) == sorted(item.clip_id for item in clips)
-    assert [plan.number for plan in plans] == list(range(len(plans)))
-    for split in ("train", "val"):
-        members = [plan for plan in plans if plan.split == split]
-        count = sum(item.split == split for item in clips)
-        assert len(members) == -(-count // per_shard)
-        assert all(len(plan.clips) <= per_shard for plan in members)
-        assert all({item.split for item in plan.clips} == {split} for plan in members)
-    for plan in plans:
-        order = [int(item.clip_id) for item in plan.clips]
-        assert order == sorted(order)
-        assert plan.num_bytes == sum(max(weights[number], 0) for number in order)
-
-
-def test_plans_balance_bytes() -> None:
-    rng = np.random.default_rng(0)
-    sizes = (rng.lognormal(0, 1.5, 640) * 1e6).astype(int).tolist()
-    loads = [plan.num_bytes for plan in plan_shards([clip(str(i)) for i in range(640)], sizes, 64)]
-    assert len(loads) == 10
-    assert max(loads) / min(loads) < 1.1
-
-
-@given(st.lists(st.tuples(st.binary(max_size=2000), st.booleans()), max_size=12))
-def test_tar_stream_equals_tarfile_and_forgets_what_failed(members: list[tuple[bytes, bool]]) -> None:
-    buffer = io.BytesIO()
-    tar, offsets, kept = TarStream(buffer), [], []
-    for number, (data, fails) in enumerate(members):
-        mark = tar.mark()
-        offset = tar.add(f"{number}.bin", data)
-        if fails:
-            tar.back_to(mark)
-        else:
-            offsets.append(offset)
-            kept.append((f"{number}.bin", data))
-    sha256 = tar.close()
-    with tarfile.open(fileobj=io.BytesIO(buffer.getvalue())) as archive:
-        found = archive.getmembers()
-        assert [(item.name, archive.extractfile(item).read()) for item in found] == kept
-        assert [item.offset_data for item in found] == offsets
-        assert frame_offsets(offsets[0], [item.size for item in found]) == offsets if offsets else True
-        assert {(item.mtime, item.uid, item.uname) for item in found} <= {(0, 0, "")}
-
-    assert hashlib.sha256(buffer.getvalue()).hexdigest() == sha256
 
 
 def test_a_shard_is_a_web_dataset_and_its_rows_say_where_frames_lie(
