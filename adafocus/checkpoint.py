@@ -25,8 +25,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from adafocus.config.schema import Config, flatten, from_flat
-from adafocus.models.adafocus import AdaFocus, build_model
+from adafocus.config.overrides import flatten, from_flat
+from adafocus.config.schema import Config
+from adafocus.methods import Method, build_model, find_method
+from adafocus.models.adafocus import AdaFocus
 from adafocus.models.backbones import describe
 from preprocessing.files import write_file
 from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
@@ -79,6 +81,15 @@ class Meta:
         return tuple(self.info["class_names"])
 
     @property
+    def method(self) -> Method:
+        """The method that its configuration is of."""
+        return find_method(self.config.get("method", Config().method))
+
+    def lacking(self, patches: str) -> list[str]:
+        """Parts that a prediction with these patches needs and that were not trained yet."""
+        return self.method.lacking(self.stage, patches)
+
+    @property
     def metrics(self) -> dict[str, float]:
         """Of the last epoch."""
         return dict(self.history[-1]["metrics"]) if self.history else {}
@@ -101,8 +112,8 @@ class Meta:
         """The record of a model of `config`."""
         flat = {name: list(value) if isinstance(value, tuple) else value for name, value in flatten(config).items()}
         facts = {**info.to_dict(), "class_names": list(info.class_names)}  # lists: as JSON gives them back
-        told = {} if extraction is None else asdict(extraction)
-        return cls(flat, stage, key, digest, facts, told, list(stages), list(history), seconds, imported=list(imported))
+        spec = {} if extraction is None else asdict(extraction)
+        return cls(flat, stage, key, digest, facts, spec, list(stages), list(history), seconds, imported=list(imported))
 
 
 def save(folder: Path, model: AdaFocus, meta: Meta) -> Meta:
@@ -158,22 +169,11 @@ def load_weights(model: AdaFocus, folder: Path) -> Meta:
     """
     meta = read_meta(folder)
     state = _read_tensors(folder / meta.weights)
-    for part in UNTRAINED.get(meta.stage, ()):
+    for part in meta.method.untrained(meta.stage):
         own = {f"{part}.{name}": value for name, value in model.get_submodule(part).state_dict().items()}
         state = {name: value for name, value in state.items() if not name.startswith(f"{part}.")} | own
     load_all(model, state, str(folder))
     return meta
-
-
-UNTRAINED = {"pretrain": ("policy", "classifier"), "warmup": ("policy",)}
-"""Parts that still hold initial weights after a stage."""
-NEEDS = {"policy": ("policy", "classifier"), "random": ("classifier",), "centre": ("classifier",)}
-"""Parts besides the two networks that predict, by where the focuser looks."""
-
-
-def lacking(meta: Meta, patches: str) -> list[str]:
-    """Parts that a prediction with these patches needs and that were not trained yet."""
-    return [part for part in NEEDS.get(patches, ()) if part in UNTRAINED.get(meta.stage, ())]
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

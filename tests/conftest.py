@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from adafocus.checkpoint import Meta, save
-from adafocus.config.schema import Config, override
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
 from adafocus.data.batches import Batch
 from adafocus.data.loader import ClipLoader
+from adafocus.methods import build_model
 from adafocus.models import fuse
-from adafocus.models.adafocus import build_model
 from helpers.packing import pack_synthetic
-from helpers.tiny import SYNTHETIC, TINY, TRIMMED, noise_batch, numbered_frames, shrink
+from helpers.tiny import PER_CLIP, SYNTHETIC, TINY, noise_batch, numbered_frames, shrink
 from pipelines.recipes.recipes import demo
 from preprocessing.datasets import synthetic
 from preprocessing.media.encode import encode_video
@@ -100,12 +101,13 @@ def tiny_config() -> Config:
 def checkpoints(
     synthetic_shards: str, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """By family, a checkpoint of the small synthetic data: random weights, batch norms that have seen its frames."""
+    """By what the policy acts for, a checkpoint of the small synthetic data: random weights, batch norms that have seen
+    its frames."""
     folders = {}
-    for family, changes in {"untrimmed": {"model.reuse_glance": True}, "trimmed": TRIMMED}.items():
+    for regime, changes in {"frame": {"model.reuse_glance": True}, "clip": PER_CLIP}.items():
         config = override(tiny_config, changes)
         torch.manual_seed(1)
-        options = {"batch_size": 8, "train": False, "independent_focus": family == "trimmed"}
+        options = {"batch_size": 8, "train": False}
         loader = ClipLoader(synthetic_shards, "val", config.data, **options)
         model = build_model(config, loader.info.num_classes).train()
         batch = next(iter(loader))
@@ -113,8 +115,8 @@ def checkpoints(
             for _ in range(8):
                 model(batch.glance_BTCHW, batch.focus_BTCHW, greedy=False)
         meta = Meta.describe(config, stage="finetune", info=loader.info, extraction=loader.spec, digest=loader.digest)
-        folders[family] = tmp_path_factory.mktemp("checkpoints") / f"finetune-{family}"
-        save(folders[family], model, meta)
+        folders[regime] = tmp_path_factory.mktemp("checkpoints") / f"finetune-{regime}"
+        save(folders[regime], model, meta)
     return folders
 
 

@@ -16,9 +16,9 @@ import torch
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from adafocus.config.schema import override
+from adafocus.config.overrides import override
 from adafocus.data.batches import Batch
-from adafocus.models.adafocus import build_model
+from adafocus.methods import build_model
 from helpers.commands import blocks
 from helpers.packing import pack
 from helpers.tiny import TINY

@@ -19,11 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adafocus.config.schema import Config, ModelConfig, PPOConfig, override
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config, ModelConfig, PPOConfig
 from adafocus.data.sampling import evaluation_frames
 from adafocus.evaluation import metrics
 from adafocus.interop import reference_checkpoints
-from adafocus.models.adafocus import AdaFocus, build_model
+from adafocus.methods import build_model
+from adafocus.models.adafocus import AdaFocus
 from adafocus.models.crop import scale_corners
 from adafocus.models.policy import Policy
 from adafocus.stages import reinforcement
@@ -78,7 +80,7 @@ def imported(config: Config, num_classes: int, folder: Path) -> AdaFocus:
         state = shapes.get_submodule(part).state_dict()
         names = reference_checkpoints.theirs(shapes, part)
         tables[theirs] = {name: by_rule(f"{theirs}.{name}", tuple(state[ours].shape)) for name, ours in names.items()}
-    if config.model.family == "untrimmed":
+    if not config.model.temporal_shift:
         copies = {
             f"{prefix}{name}": x
             for prefix in reference_checkpoints.POLICY_COPIES
@@ -109,7 +111,7 @@ def test_untrimmed_forward(case: dict, tmp_path: Path) -> None:
     model = imported(untrimmed_config(case), case["num_classes"], tmp_path)
     frames = video(case["video_seed"], 2, case["num_segments"])
     output = model(frames, frames)
-    assert output.act.action.tolist() == case["actions"]
+    assert output.choice.action.tolist() == case["actions"]
     assert_close(output.glance.feature_BTD.mean(-1), case["glance_feature_mean"])
     assert_close(output.glance.map_BTDhw.flatten(2).std(-1), case["glance_map_std"])
     assert_close(output.logits_BTK, case["logits"])
@@ -126,7 +128,7 @@ def test_trimmed_forward(case: dict, tmp_path: Path) -> None:
     output = model(
         video(f"{case['video_seed']}/glancer", 2, frames[0]), video(f"{case['video_seed']}/focuser", 2, frames[1])
     )
-    assert_close(output.act.action, case["actions"])
+    assert_close(output.choice.action, case["actions"])
     assert_close(output.glance.logits_BTK, case["glance_logits"])
     assert_close(output.prediction_BK, case["prediction"])
 
@@ -162,7 +164,7 @@ def test_ppo_updates(case: dict) -> None:
         policy_channels=32 if grid else 64,
     )
     policy = Policy(config, width, (7, 7))
-    names = {ours: reference_checkpoints.LAYOUTS["untrimmed"]["policy"](ours) for ours in policy.state_dict()}
+    names = {ours: reference_checkpoints.LAYOUTS["plain"]["policy"](ours) for ours in policy.state_dict()}
     policy.load_state_dict({o: by_rule(f"policy.{t}", tuple(policy.state_dict()[o].shape)) for o, t in names.items()})
     states = noise(f"{case['seed']}/states", (steps, batch, width, 7, 7)).abs().transpose(0, 1)
     random = np.random.RandomState(zlib.crc32(f"{case['seed']}/actions".encode()))

@@ -67,9 +67,9 @@ class Batch:
 class ClipMaker:
     """Chooses a clip's frames, decodes and crops them, and stacks clips to batches. Picklable."""
 
-    def __init__(self, table: ClipTable, data: DataConfig, seed: int, train: bool, independent_focus: bool) -> None:
+    def __init__(self, table: ClipTable, data: DataConfig, seed: int, train: bool) -> None:
         self.table, self._data, self._seed, self._train = table, data, seed, train
-        self._independent = independent_focus
+        self._independent = data.focus_frames == "own"
         self._max_labels = table.max_labels
         self._threads: ThreadPoolExecutor | None = None
 
@@ -213,11 +213,10 @@ def _draw(
             out_CSS.copy_(seen_CSS)
 
 
-def evaluation_clip(
-    jpegs: Sequence[bytes], data: DataConfig, pad: Pad = "last", *, independent_focus: bool = False
-) -> tuple[Tensor, Tensor]:
+def evaluation_clip(jpegs: Sequence[bytes], data: DataConfig, pad: Pad = "last") -> tuple[Tensor, Tensor]:
     """(glance, focus) frames uint8 (T, C, H, W) of a clip given as all its JPEGs: the pixels that an evaluation loader
     gives for the same clip out of a shard."""
+    independent_focus = data.focus_frames == "own"
     glance = evaluation_frames(len(jpegs), data.num_frames, pad)
     focus = evaluation_frames(len(jpegs), data.num_focus_frames, pad) if independent_focus else glance
     chosen = [torch.frombuffer(bytearray(jpegs[index]), dtype=torch.uint8) for index in np.union1d(glance, focus)]

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from adafocus.config.schema import DataConfig
+from adafocus.config.validation import check_data
 from adafocus.data.batches import Batch, ClipMaker, evaluation_clip
 from adafocus.data.clip_table import ClipTable
 from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
@@ -40,23 +41,15 @@ class ClipLoader:
         world_size: int = 1,
         num_workers: int = 0,
         limit: int | None = None,
-        independent_focus: bool = False,
     ) -> None:
         """`batch_size` is in clips of one rank: a global batch holds batch_size * world_size clips.
 
         In training the global batches are drawn anew each epoch and the incomplete last one is left out, unless it is
         the only one. In evaluation rank r takes the clips range(r, N, world_size), nothing dropped, nothing twice.
-        `num_workers` processes decode ahead; 0 decodes in this process. `independent_focus` draws the focuser's frames
-        apart from the glancer's (Something-Something); otherwise both see the same ones. Raises UserError if there is
-        no finished data set or the split is empty.
+        `num_workers` processes decode ahead; 0 decodes in this process. Raises UserError if there is no finished data
+        set, the split is empty, or settings do not fit together.
         """
-        if not independent_focus and data.num_frames != data.num_focus_frames:
-            raise UserError(
-                f"data.num_focus_frames is {data.num_focus_frames} and data.num_frames {data.num_frames}: they have to "
-                "be equal in the untrimmed family, where both networks see the same frames"
-            )
-        if data.crop > data.resize:
-            raise UserError(f"data.crop is {data.crop}, more than data.resize, {data.resize}")
+        check_data(data)
         table = ClipTable(shards, split, limit)
         if train and len(table) < world_size:
             raise UserError(f"{world_size} workers cannot share the {len(table)} clips of split {split!r}")
@@ -67,7 +60,7 @@ class ClipLoader:
         """Of all ranks, in the order of the index."""
         self._order = _Order(len(table), batch_size, train, seed, rank, world_size)
         self._loader: DataLoader[Batch] = DataLoader(
-            _Batches(ClipMaker(table, data, seed, train, independent_focus)),
+            _Batches(ClipMaker(table, data, seed, train)),
             batch_size=None,
             sampler=self._order,
             num_workers=num_workers,

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from adafocus.config.schema import DataConfig
+from adafocus.config.validation import check_data
 from adafocus.data.batches import Batch, ClipMaker
 from adafocus.data.clip_table import ClipTable
 from preprocessing.schema import DatasetInfo, UserError
@@ -48,12 +49,10 @@ class ClipStream:
         rank: int = 0,
         world_size: int = 1,
         num_workers: int = 0,
-        independent_focus: bool = False,
         buffer: int = 256,
     ) -> None:
         """As ClipLoader; `buffer` is the number of clips among which training shuffles. Raises UserError too."""
-        if not independent_focus and data.num_frames != data.num_focus_frames:
-            raise UserError("data.num_focus_frames and data.num_frames differ, which needs independent_focus")
+        check_data(data)
         table = ClipTable(shards, split)
         if len(table) < world_size * max(num_workers, 1):
             raise UserError(
@@ -63,7 +62,7 @@ class ClipStream:
         self.digest: str = table.digest
         self.clip_ids: list[str] = table.clip_ids
         self.batch_size, self.train, self.world_size = batch_size, train, world_size
-        maker = ClipMaker(table, data, seed, train, independent_focus)
+        maker = ClipMaker(table, data, seed, train)
         self._dataset = _Shards(maker, batch_size, train, seed, rank, world_size, buffer)
         self._loader: DataLoader[Batch] = DataLoader(
             self._dataset, batch_size=None, num_workers=num_workers, pin_memory=torch.cuda.is_available()

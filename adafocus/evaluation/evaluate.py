@@ -18,8 +18,8 @@ from adafocus.models.adafocus import AdaFocus
 from adafocus.models.classifier import prefix_mean
 from adafocus.models.crop import random_corners
 
-Look = Literal["policy", "random", "centre", "glancer", "whole"]
-"""Where the focuser looks. `glancer`: nowhere, its own prediction; `whole`: the focuser's own on whole frames."""
+PatchSource = Literal["policy", "random", "centre", "glancer", "whole"]
+"""What predicts: the method with patches from there, the glancer alone, or the focuser alone on whole frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Predictions:
 
 
 @torch.no_grad()  # not inference mode, which the loader's threads would not share
-def evaluate(model: AdaFocus, loader: ClipLoader, *, patches: Look = "policy", seed: int = 0) -> Predictions:
+def evaluate(model: AdaFocus, loader: ClipLoader, *, patches: PatchSource = "policy", seed: int = 0) -> Predictions:
     """Run `model` over every clip of `loader`, which must be an evaluation loader.
 
     Random patches are drawn from `seed` on the CPU, clip by clip, so they are the same on every device and for every
@@ -78,7 +78,9 @@ def evaluate(model: AdaFocus, loader: ClipLoader, *, patches: Look = "policy", s
     parts: list[tuple[list[str], list[Tensor | None]]] = []
     for batch in loader:
         moved = batch.to(device)
-        logits_BTK, corners, hits = _predict(model, moved, patches, seed)
+        corners = clip_corners(model, batch.clip_ids, seed).to(device) if patches == "random" else None
+        logits_BTK, corners = predict_batch(model, moved, patches, corners)
+        hits = _hits(model, moved, corners)
         tensors = [moved.labels_BL, logits_BTK.float(), corners, hits]
         parts.append((batch.clip_ids, [None if x is None else x.cpu() for x in tensors]))
     model.train(was_training)
@@ -92,21 +94,26 @@ def evaluate(model: AdaFocus, loader: ClipLoader, *, patches: Look = "policy", s
     return Predictions([clip_ids[i] for i in order], labels, logits, corners, hits)
 
 
-def _predict(model: AdaFocus, batch: Batch, patches: Look, seed: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def predict_batch(
+    model: AdaFocus, batch: Batch, patches: PatchSource, corners_BS2: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """logits_BTK of every exit and corners int64 (B, S, 2), or None where no patch was taken.
+
+    `corners_BS2` are used instead of those that the model would choose.
+    """
     if patches == "whole":
-        return prefix_mean(model.focuser.head(model.focus(batch.focus_BTCHW))), None, None
-    glance = model.glance(batch.glance_BTCHW)
+        return prefix_mean(model.focuser.head(model.focus(batch.focus_BTCHW))), None
     if patches == "glancer":
-        return prefix_mean(glance.logits_BTK), None, None
-    if patches == "random":
-        corners_BS2 = clip_corners(model, batch.clip_ids, seed).to(batch.focus_BTCHW.device)
-    else:
-        corners_BS2 = model.act(glance, patches).corners_BS2
-    logits_BTK = model.classify(glance, model.focus(model.crop(batch.focus_BTCHW, corners_BS2)))
-    hits_B = None
-    if batch.boxes_BT4 is not None:
-        hits_B = patch_holds(corners_BS2, model.config.model.patch_size, batch.boxes_BT4).float().mean(1)
-    return logits_BTK, corners_BS2, hits_B
+        return prefix_mean(model.glance(batch.glance_BTCHW).logits_BTK), None
+    output = model(batch.glance_BTCHW, batch.focus_BTCHW, patches if corners_BS2 is None else corners_BS2)
+    return output.logits_BTK, output.choice.corners_BS2
+
+
+def _hits(model: AdaFocus, batch: Batch, corners_BS2: Tensor | None) -> Tensor | None:
+    """Share of a clip's frames whose patch holds the object, float32 (B,); None without patches or boxes."""
+    if batch.boxes_BT4 is None or corners_BS2 is None:
+        return None
+    return patch_holds(corners_BS2, model.config.model.patch_size, batch.boxes_BT4).float().mean(1)
 
 
 def patch_holds(corners_BS2: Tensor, patch_size: int, boxes_BT4: Tensor) -> Tensor:
@@ -119,7 +126,7 @@ def patch_holds(corners_BS2: Tensor, patch_size: int, boxes_BT4: Tensor) -> Tens
 
 def clip_corners(model: AdaFocus, clip_ids: list[str], seed: int) -> Tensor:
     """Random corners int64 (B, S, 2) that depend on the clip and the seed alone."""
-    count = model.config.data.num_frames // model.maps_per_state(model.config)
+    count = model.config.data.num_frames // model.maps_per_state
     generators = [torch.Generator().manual_seed(zlib.crc32(f"{seed}/{clip_id}".encode())) for clip_id in clip_ids]
     sizes = (model.config.data.crop, model.config.model.patch_size)
     return torch.stack([random_corners((count,), *sizes, generator=generator) for generator in generators])

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from adafocus.data.loader import ClipLoader
-from adafocus.evaluation.evaluate import Look, Predictions, evaluate
+from adafocus.evaluation.evaluate import PatchSource, Predictions, evaluate
 from adafocus.models.adafocus import AdaFocus
 from adafocus.models.backbones import Backbone
 
@@ -34,7 +34,7 @@ def linear_probe(
     first one. Logits are log-probabilities after every prefix of the frames; a class without training clips gets the
     lowest finite value.
     """
-    look: Look = "glancer" if network == "glancer" else "whole"
+    look: PatchSource = "glancer" if network == "glancer" else "whole"
     bare = _without_heads(model)
     seen, asked = (evaluate(bare, each, patches=look) for each in (training, loader))
     folds = KFold(min(5, len(seen.clip_ids)), shuffle=True, random_state=0)

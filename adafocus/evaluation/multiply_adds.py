@@ -13,9 +13,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from adafocus.config.schema import Config
-from adafocus.models.adafocus import AdaFocus, Patches, build_model
-
-PARTS = ("glancer", "policy", "focuser", "classifier")
+from adafocus.methods import build_model
+from adafocus.models.adafocus import PARTS, AdaFocus, Patches
 
 
 def count(
@@ -24,47 +23,55 @@ def count(
     """GFLOPs per video: each of `PARTS` and `total`.
 
     Without a policy (`patches` "random" or "centre") its part is 0; `patches` None is the glancer alone, with its own
-    last layer. `num_frames` counts a prefix of an untrimmed clip instead of all of it.
+    last layer. `num_frames` counts a prefix of a clip, where an exit needs no frame behind it.
     """
     with torch.device("meta"):
         model = build_model(config, num_classes, pretrained=False).eval()
-    if num_frames is not None and config.model.family == "trimmed":
-        raise ValueError("a trimmed clip is seen as a whole: num_frames does not apply")
     return count_model(model, patches=patches, num_frames=num_frames)
 
 
 def count_model(
     model: AdaFocus, *, patches: Patches | None = "policy", num_frames: int | None = None
 ) -> dict[str, float]:
-    """As `count`, for a model on any device (it is run once, in evaluation, on zeros)."""
-    data, config = model.config.data, model.config.model
-    glance_frames, focus_frames = num_frames or data.num_frames, num_frames or data.num_focus_frames
-    device = model.mean.device
-    frames = torch.zeros(1, glance_frames, 3, config.glance_size, config.glance_size, device=device)
-    patch = torch.zeros(1, focus_frames, 3, config.patch_size, config.patch_size, device=device)
-    uses_head = patches is None or (config.classifier == "average" and config.reuse_glance)
+    """As `count`, for a model on any device (it is run once, in evaluation, on zeros).
+
+    Raises ValueError for a prefix of a clip that is seen as a whole.
+    """
+    if num_frames is not None and not model.is_causal:
+        raise ValueError("the clip is seen as a whole: num_frames does not apply")
+    data = model.config.data
+    glance_frames, focus_frames = (
+        torch.zeros(1, num_frames or count, 3, data.crop, data.crop, device=model.mean.device)
+        for count in (data.num_frames, data.num_focus_frames)
+    )
     counts = dict.fromkeys(PARTS, 0.0)
-
-    def look() -> torch.Tensor:
-        map_NDhw = model.glancer.features(frames.flatten(0, 1))
-        return model.glancer.head(model.glancer.pool(map_NDhw)) if uses_head else map_NDhw
-
-    counts["glancer"], _ = _measure(look)
-    if patches is not None:
-        with torch.no_grad():
-            glance = model.glance(frames)
-        if patches == "policy":
-            counts["policy"], _ = _measure(lambda: model.policy(model.states(glance)))
-        counts["focuser"], feature_BTD = _measure(lambda: model.focus(patch))
-        counts["classifier"], _ = _measure(lambda: model.classify(glance, feature_BTD))
+    if patches is None:
+        counts["glancer"] = _measure(lambda: model.glance(glance_frames))
+    else:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(glance_frames, focus_frames, patches)
+        by_module, root = counter.get_flop_counts(), type(model).__name__
+        # Nobody reads the glancer's own prediction, unless it is averaged with the focuser's.
+        glancer = ("glancer.body", "glancer.last") if model.averages_glances else ("glancer.body",)
+        for part in PARTS:
+            modules = glancer if part == "glancer" else (part,)
+            counts[part] = sum(sum(by_module.get(f"{root}.{name}", {}).values()) for name in modules) / 2e9
     return {**counts, "total": sum(counts.values())}
+
+
+def exit_costs(model: AdaFocus, *, patches: Patches | None = "policy") -> list[float]:
+    """GFLOPs that have been computed by each exit; the same for all where the clip is seen as a whole."""
+    exits = model.config.data.num_focus_frames
+    if not model.is_causal:
+        return [count_model(model, patches=patches)["total"]] * exits
+    return [count_model(model, patches=patches, num_frames=number + 1)["total"] for number in range(exits)]
 
 
 def count_whole(model: AdaFocus) -> float:
     """GFLOPs per video of the focuser on whole frames, with its own last layer."""
     data = model.config.data
     frames = torch.zeros(1, data.num_focus_frames, 3, data.crop, data.crop, device=model.mean.device)
-    return _measure(lambda: model.focuser.head(model.focus(frames)))[0]
+    return _measure(lambda: model.focuser.head(model.focus(frames)))
 
 
 def parameters(model: AdaFocus) -> dict[str, int]:
@@ -74,7 +81,7 @@ def parameters(model: AdaFocus) -> dict[str, int]:
 
 
 @torch.no_grad()
-def _measure(run: Callable[[], Any]) -> tuple[float, Any]:
+def _measure(run: Callable[[], Any]) -> float:
     with FlopCounterMode(display=False) as counter:
-        result = run()
-    return counter.get_total_flops() / 2e9, result
+        run()
+    return counter.get_total_flops() / 2e9

@@ -1,7 +1,7 @@
-"""A video as it arrives: one frame in, the running prediction and the patch out. For the untrimmed family.
+"""A video as it arrives: one frame in, the running prediction and the patch out. For models that are causal.
 
-Every frame costs one step of each network, and nothing is kept of the frames before but the two recurrent states: step
-by step the answers are those of the whole clip.
+Every frame costs one step of each network, and nothing is kept of the frames before but the model's state: step by step
+the answers are those of the whole clip.
 
 Shapes: C colours, H W pixels, K classes, k cells of the action map per axis.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from adafocus.data.transforms import View, evaluation_view
-from adafocus.models.adafocus import Patches, Untrimmed
+from adafocus.models.adafocus import AdaFocus, Patches, State
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,13 +41,11 @@ class OnlineClip:
     """Give it the frames of one video, in order, with `push`. They should be spaced as in training: a clip of the
     evaluation is `data.num_frames` of them, evenly spread."""
 
-    def __init__(self, model: Untrimmed, patches: Patches = "policy") -> None:
+    def __init__(self, model: AdaFocus, patches: Patches = "policy") -> None:
         self._model, self._patches = model, patches
         self._view: View | None = None
         self._size = (0, 0)
-        self._policy_state: Tensor | None = None
-        self._classifier_state: Tensor | None = None
-        self._glance_sum: Tensor | float = 0.0
+        self._state = State()
         self._count = 0
 
     @torch.no_grad()
@@ -64,19 +62,9 @@ class OnlineClip:
         if size != self._size:
             raise ValueError(f"a frame of {size} pixels in a video of {self._size}")
         frames_B1CHW = self._view.apply(frame_CHW)[None, None].to(model.mean.device)
-        glance = model.glance(frames_B1CHW)
-        if self._patches == "policy":
-            output, self._policy_state = model.policy.step(glance.map_BTDhw[:, 0], self._policy_state)
-            corners_B12 = model.policy.corners(output.actions.mode(), data.crop)
-        else:
-            corners_B12 = model.act(glance, self._patches).corners_BS2
-        focus_B1D = model.focus(model.crop(frames_B1CHW, corners_B12))
-        feature_BD = model.features(glance, focus_B1D)[:, 0]
-        logits_BK, self._classifier_state = model.classifier.step(feature_BD, self._classifier_state)
+        output = model(frames_B1CHW, frames_B1CHW, self._patches, state=self._state)
+        self._state = output.state
         self._count += 1
-        if model.averages_glances:
-            self._glance_sum = self._glance_sum + glance.logits_BTK[:, 0]
-            logits_BK = logits_BK + self._glance_sum / self._count
-        row, column = corners_B12[0, 0].tolist()
+        row, column = output.corners_BT2[0, 0].tolist()
         box = self._view.source_box(row, column, model.config.model.patch_size)
-        return Running(self._count, logits_BK[0].float().cpu(), (row, column), box)
+        return Running(self._count, output.prediction_BK[0].float().cpu(), (row, column), box)

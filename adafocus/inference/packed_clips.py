@@ -10,7 +10,7 @@ from preprocessing.media.extraction import Extraction
 
 def packed_clip(predictor: AdaFocusPredictor, table: ClipTable, number: int) -> ClipFrames:
     """Frames of the clip with this number in the table, sampled and cropped as in the evaluation."""
-    maker = ClipMaker(table, predictor.config.data, 0, False, predictor.config.model.family == "trimmed")
+    maker = ClipMaker(table, predictor.config.data, 0, False)
     batch = maker.make(0, [(number, table.read(number, maker.frames(0, number)))])
     glance_TCHW = batch.glance_BTCHW[0]
     focus_TCHW = glance_TCHW if batch.focus_BTCHW is batch.glance_BTCHW else batch.focus_BTCHW[0]

@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from adafocus.evaluation import multiply_adds
 from adafocus.evaluation.evaluate import clip_corners
 from adafocus.inference.online import OnlineClip
 from adafocus.models.acceleration import accelerate
-from adafocus.models.adafocus import Act, Glance, Patches, Untrimmed
+from adafocus.models.adafocus import Patches
 from adafocus.models.policy import GaussianActions, GridActions, PolicyOutput
 from preprocessing.addresses import without_secrets
 from preprocessing.media.extraction import DEFAULT_LIMITS, Extraction, Limits
@@ -55,7 +56,7 @@ class ClipFrames:
     glance_TCHW: Tensor
     """uint8."""
     focus_TCHW: Tensor
-    """uint8; the same tensor for the untrimmed family."""
+    """uint8; the same tensor where the networks share frames."""
     index_T: np.ndarray
     """Of the focus frames in the video, from 0."""
     source: Extraction
@@ -115,9 +116,9 @@ class AdaFocusPredictor:
         patches need are not trained yet.
         """
         model, self.meta = checkpoint.load_model(folder)
-        if lacking := checkpoint.lacking(self.meta, patches):
-            looks = [look for look in checkpoint.NEEDS if not checkpoint.lacking(self.meta, look)]
-            other = f", or patches {' or '.join(looks)}" if looks else ""
+        if lacking := self.meta.lacking(patches):
+            others = [each for each in get_args(Patches) if not self.meta.lacking(each)]
+            other = f", or patches {' or '.join(others)}" if others else ""
             raise UserError(
                 f"{folder} is of stage {self.meta.stage}, after which its {' and '.join(lacking)} still "
                 f"{'hold' if len(lacking) > 1 else 'holds'} initial weights: take a checkpoint of stage ppo or "
@@ -162,8 +163,7 @@ class AdaFocusPredictor:
         if not len(clip):
             raise VideoError(f"{clip.result.status}: {clip.result.error}")
         try:
-            data, independent = self.config.data, self.config.model.family == "trimmed"
-            glance_TCHW, focus_TCHW = evaluation_clip(clip, data, self.pad, independent_focus=independent)
+            glance_TCHW, focus_TCHW = evaluation_clip(clip, self.config.data, self.pad)
         except ValueError as error:  # a folder's JPEG that only a decoder finds broken
             raise VideoError(f"decode_failed: {error}") from error
         elapsed_ms = 1000 * (time.perf_counter() - started)
@@ -180,7 +180,7 @@ class AdaFocusPredictor:
         glance, focus = evaluation_frames(count, data.num_frames, self.pad), self.focus_index(count)
         frames_NCHW = torch.from_numpy(frames_NHWC).permute(0, 3, 1, 2)
         glance_TCHW = focus_TCHW = torch.stack([view.apply(frames_NCHW[index]) for index in glance.tolist()])
-        if self.config.model.family == "trimmed":
+        if not self.model.shares_frames:
             focus_TCHW = torch.stack([view.apply(frames_NCHW[index]) for index in focus.tolist()])
         source = Extraction("ok", num_frames=count, height=height, width=width)
         return ClipFrames(name, glance_TCHW, focus_TCHW, focus, source, 1000 * (time.perf_counter() - started))
@@ -201,38 +201,30 @@ class AdaFocusPredictor:
         glance_BTCHW = clip.glance_TCHW[None].to(self.device)
         same = clip.focus_TCHW is clip.glance_TCHW
         focus_BTCHW = glance_BTCHW if same else clip.focus_TCHW[None].to(self.device)
-        with self._timed(times_ms, "glance"):
-            glance = self.model.glance(glance_BTCHW)
-        with self._timed(times_ms, "policy"):
-            act = self._act(glance, clip.name)
-        with self._timed(times_ms, "focus"):
-            focus_BTD = self.model.focus(self.model.crop(focus_BTCHW, act.corners_BS2))
-        with self._timed(times_ms, "classify"):
-            logits_BTK = self.model.classify(glance, focus_BTD)
+        patches: Patches | Tensor = self.patches
+        if patches == "random":
+            patches = clip_corners(self.model, [clip.name], self.config.seed).to(self.device)
+        output = self.model(glance_BTCHW, focus_BTCHW, patches, timer=partial(self._timed, times_ms))
+        policy = output.choice.policy
         return Prediction(
             name=clip.name,
             class_names=self.class_names,
-            logits_TK=logits_BTK[0].float().cpu(),
-            corners_T2=act.corners_BS2[0].expand(len(clip.index_T), 2).cpu(),
-            map_Skk=None if act.policy is None else action_map(act.policy),
+            logits_TK=output.logits_BTK[0].float().cpu(),
+            corners_T2=output.corners_BT2[0].cpu(),
+            map_Skk=None if policy is None else action_map(policy),
             gflops=self.gflops,
             times_ms=times_ms,
             source=clip.source,
         )
 
     def stream(self) -> OnlineClip:
-        """For frames that arrive one by one. Raises UserError for the trimmed family, which needs the whole clip."""
-        if not isinstance(self.model, Untrimmed):
+        """For frames that arrive one by one. Raises UserError for a model that needs the whole clip."""
+        if not self.model.is_causal:
             raise UserError(
-                "the trimmed family glances at the whole clip before it looks closely, and its features move back and "
-                "forth in time: collect the clip and call predict()"
+                "this model glances at the whole clip before it looks closely, or its features move back and forth in "
+                "time: collect the clip and call predict()"
             )
         return OnlineClip(self.model, self.patches)
-
-    def _act(self, glance: Glance, name: str) -> Act:
-        if self.patches == "random":
-            return Act(clip_corners(self.model, [name], self.config.seed).to(self.device))
-        return self.model.act(glance, self.patches)
 
     @contextlib.contextmanager
     def _timed(self, times_ms: dict[str, float], part: str) -> Iterator[None]:

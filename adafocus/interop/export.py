@@ -18,7 +18,7 @@ from torch import Tensor
 from adafocus.checkpoint import Meta
 from adafocus.inference.predictor import ClipFrames
 from adafocus.interop.programs import Program, glance_input, start_states, take_apart
-from adafocus.models.adafocus import IMAGENET_MEAN, IMAGENET_STD, AdaFocus, Trimmed
+from adafocus.models.adafocus import IMAGENET_MEAN, IMAGENET_STD, AdaFocus
 from preprocessing.schema import ExtractionSpec
 
 TOLERANCE = 1e-4
@@ -125,7 +125,7 @@ def run_clip(model: AdaFocus, clip: ClipFrames, run: Callable[..., list[Tensor]]
     states, side, used = start_states(model), model.config.model.patch_size, glance_input(model)
     seen = dict(zip(("map", "feature", "logits"), run("glancer", clip.glance_TCHW), strict=True))
     policy_state = states["policy_state"]
-    if isinstance(model, Trimmed):
+    if not model.is_causal:
         corner, _, _ = run("policy", seen["map"], policy_state)
         row, column = corner[0].tolist()
         patches = clip.focus_TCHW[:, :, row : row + side, column : column + side].contiguous()
@@ -146,7 +146,8 @@ def facts(model: AdaFocus, meta: Meta, spec: ExtractionSpec, programs: dict[str,
     """All that a program has to know to use the files: plain values."""
     config = model.config
     return {
-        "family": config.model.family,
+        "method": config.method,
+        "by": "frame" if model.is_causal else "clip",
         "class_names": list(meta.class_names),
         "preprocessing": {
             "extraction": asdict(spec),

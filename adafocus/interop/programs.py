@@ -1,8 +1,8 @@
 """A model taken apart into four programs that run on their own: modules in plain tensors, for `torch.export` and ONNX.
 
-Untrimmed: glancer, policy (one step), focuser, classifier (one step); states of the last step go into the next one, and
-start as zeros. Trimmed: the same four, once a clip. Frames go in as uint8: normalisation and the glancer's resizing are
-part of the programs.
+Of a causal model: glancer, policy (one step), focuser, classifier (one step); states of the last step go into the next
+one, and start as zeros. Of any other: the same four, once a clip. Frames go in as uint8: normalisation and the
+glancer's resizing are part of the programs.
 
 Shapes: N frames of one or more clips, B clips, T glance and F focus frames of a clip, C colours, H W pixels, h w map
 cells, P patch side, D features, K classes.
@@ -16,8 +16,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from adafocus.models.adafocus import AdaFocus, Trimmed, look, normalise
-from adafocus.models.classifier import GRUClassifier
+from adafocus.models.adafocus import AdaFocus, glance_at, normalise
+from adafocus.models.classifier import running_mean
 from adafocus.models.policy import GaussianActions, GridActions
 
 
@@ -58,7 +58,7 @@ class GlancerProgram(Normalised):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As `AdaFocus.glance`."""
-        return look(self.net, self.normalise(frames), self.size)
+        return glance_at(self.net, self.normalise(frames), self.size)
 
 
 class FocuserProgram(Normalised):
@@ -76,27 +76,27 @@ class FocuserProgram(Normalised):
 class PolicyProgram(nn.Module):
     """map, policy_state (B, width) -> corner int64 (B, 2), action, next_policy_state.
 
-    `map` is (B, D, h, w), for the trimmed family (T, D, h, w) of one clip. `action` holds the logarithms of the grid's
-    probabilities (B, k*k), or the Gaussian's mean (B, 2).
+    `map` is (B, D, h, w), or (T, D, h, w) of one clip where the policy acts once for the clip. `action` holds the
+    logarithms of the grid's probabilities (B, k*k), or the Gaussian's mean (B, 2).
     """
 
     def __init__(self, model: AdaFocus) -> None:
         super().__init__()
-        self.policy, self.side, self.joins = model.policy, model.config.data.crop, isinstance(model, Trimmed)
+        self.policy, self.side, self.joins = model.policy, model.config.data.crop, not model.acts_per_frame
 
     def forward(self, map: Tensor, policy_state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The most likely patch."""
         map_BSDhw = (map.flatten(0, 1)[None] if self.joins else map)[:, None]
-        output, hidden_1BD = self.policy.step_all(map_BSDhw, policy_state[None])
+        output = self.policy(map_BSDhw, policy_state[None])
         actions = output.actions
-        told = actions.log_probs_BSA if isinstance(actions, GridActions) else cast(GaussianActions, actions).mean_BS2
-        return self.policy.corners(actions.mode(), self.side)[:, 0], told[:, 0], hidden_1BD[0]
+        shown = actions.log_probs_BSA if isinstance(actions, GridActions) else cast(GaussianActions, actions).mean_BS2
+        return self.policy.corners(actions.mode(), self.side)[:, 0], shown[:, 0], output.hidden_1BD[0]
 
 
 class ClassifierStep(nn.Module):
     """focus (B, D), classifier_state, [glance] -> prediction (B, K), next_classifier_state.
 
-    The state is a GRU's (B, width), or the sum and number of what was said so far (B, K + 1). `glance` is the glancer's
+    The state is a GRU's (B, width), or the sum and number of the logits so far (B, K + 1). `glance` is the glancer's
     feature (B, D) or its logits (B, K), see `glance_input`.
     """
 
@@ -108,18 +108,16 @@ class ClassifierStep(nn.Module):
     def forward(self, focus: Tensor, classifier_state: Tensor, glance: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """After one more frame."""
         feature_BD = torch.cat([glance, focus], -1) if glance is not None and self.concatenates else focus
-        if isinstance(self.classifier, GRUClassifier):
-            logits_BK, hidden_1BD = self.classifier.step(feature_BD, classifier_state[None])
-            return logits_BK, hidden_1BD[0]
-        said_BK = self.classifier.last(self.classifier.dropout(feature_BD))
-        if glance is not None and self.averages:
-            said_BK = said_BK + glance
-        state = classifier_state + torch.cat([said_BK, torch.ones_like(said_BK[:, :1])], 1)
-        return state[:, :-1] / state[:, -1:], state
+        if glance is not None and self.averages:  # a mean of sums is the sum of the means
+            logits_B1K = self.classifier.last(self.classifier.dropout(feature_BD))[:, None] + glance[:, None]
+            logits_B1K, state_1BK = running_mean(logits_B1K, classifier_state[None])
+        else:
+            logits_B1K, state_1BK = self.classifier(feature_BD[:, None], classifier_state[None])
+        return logits_B1K[:, 0], state_1BK[0]
 
 
 class ClipClassifier(nn.Module):
-    """focus (F, D), [glance (T, ...)] of a clip of the trimmed family -> prediction (F, K) after each focus frame."""
+    """focus (F, D), [glance (T, ...)] of a clip that is seen as a whole -> prediction (F, K) after each focus frame."""
 
     def __init__(self, model: AdaFocus) -> None:
         super().__init__()
@@ -127,10 +125,10 @@ class ClipClassifier(nn.Module):
         self.concatenates, self.averages = model.concatenates, model.averages_glances
 
     def forward(self, focus: Tensor, glance: Tensor | None = None) -> Tensor:
-        """As `Trimmed.classify`."""
+        """As `AdaFocus.classify`."""
         if glance is not None and self.concatenates:
             focus = torch.cat([glance.mean(0, keepdim=True).expand(focus.shape[0], -1), focus], -1)
-        logits_FK = self.classifier(focus[None])[0]
+        logits_FK = self.classifier(focus[None])[0][0]
         return logits_FK + glance.mean(0, keepdim=True) if glance is not None and self.averages else logits_FK
 
 
@@ -141,18 +139,16 @@ def glance_input(model: AdaFocus) -> str | None:
 
 def start_states(model: AdaFocus, clips: int = 1) -> dict[str, Tensor]:
     """The zeros that states start with, by their names."""
-    classifier, config = model.classifier, model.config.model
-    width = classifier.gru.hidden_size if isinstance(classifier, GRUClassifier) else model.num_classes + 1
-    states = {"policy_state": torch.zeros(clips, config.policy_hidden)}
-    return states if isinstance(model, Trimmed) else states | {"classifier_state": torch.zeros(clips, width)}
+    states = {"policy_state": torch.zeros(clips, model.config.model.policy_hidden)}
+    return states | {"classifier_state": model.classifier.start(clips)[0]} if model.is_causal else states
 
 
 def take_apart(model: AdaFocus) -> list[Program]:
     """The four programs of a model (on the CPU), in the order in which they run. What they are given to show their
-    shapes is noise; untrimmed programs take any number of frames or clips."""
-    trimmed, data, side = isinstance(model, Trimmed), model.config.data, model.config.model.patch_size
-    count, focused = (data.num_frames, data.num_focus_frames) if trimmed else (2, 2)
-    states = start_states(model, 1 if trimmed else 2)
+    shapes is noise; programs of causal models take any number of frames or clips."""
+    causal, data, side = model.is_causal, model.config.data, model.config.model.patch_size
+    count, focused = (2, 2) if causal else (data.num_frames, data.num_focus_frames)
+    states = start_states(model, 2 if causal else 1)
     frames = torch.randint(256, (count, 3, data.crop, data.crop), dtype=torch.uint8)
     patches = torch.randint(256, (focused, 3, side, side), dtype=torch.uint8)
     glancer, focuser = GlancerProgram(model).eval(), FocuserProgram(model).eval()
@@ -161,17 +157,16 @@ def take_apart(model: AdaFocus) -> list[Program]:
         focus = focuser(patches)
     used = glance_input(model)
     glance = {"glance": seen[used]} if used else {}
-    if trimmed:
-        classifier: nn.Module = ClipClassifier(model).eval()
-        last = Program("classifier", classifier, {"focus": focus, **glance}, ("prediction",), not trimmed)
-    else:
+    if causal:
         given = {"focus": focus, "classifier_state": states["classifier_state"], **glance}
         outputs = ("prediction", "next_classifier_state")
-        last = Program("classifier", ClassifierStep(model).eval(), given, outputs, not trimmed)
+        last = Program("classifier", ClassifierStep(model).eval(), given, outputs, causal)
+    else:
+        last = Program("classifier", ClipClassifier(model).eval(), {"focus": focus, **glance}, ("prediction",), causal)
     given = {"map": seen["map"], "policy_state": states["policy_state"]}
     return [
-        Program("glancer", glancer, {"frames": frames}, ("map", "feature", "logits"), not trimmed),
-        Program("policy", PolicyProgram(model).eval(), given, ("corner", "action", "next_policy_state"), not trimmed),
-        Program("focuser", focuser, {"patches": patches}, ("focus",), not trimmed),
+        Program("glancer", glancer, {"frames": frames}, ("map", "feature", "logits"), causal),
+        Program("policy", PolicyProgram(model).eval(), given, ("corner", "action", "next_policy_state"), causal),
+        Program("focuser", focuser, {"patches": patches}, ("focus",), causal),
         last,
     ]

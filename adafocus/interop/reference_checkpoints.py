@@ -1,9 +1,10 @@
 """Checkpoints of the authors' code: their `.pth.tar` in, our model out, and back, key for key.
 
-Two layouts, one per family. A file of stage 1 to 3 has the tables `glancer`, `focuser`, `fc` and, once there is one,
-`policy`; files of stage 0 for untrimmed videos hold a network each. Networks pretrained for Something-Something come as
-files of the Temporal Shift Module, with one table `state_dict`. Names are translated one by one (`layouts.py`) and
-nothing may be left over; nothing is unpickled but tensors and plain values.
+Two layouts, one for long videos and one for networks with temporal shift. A file of stage 1 to 3 has the tables
+`glancer`, `focuser`, `fc` and, once there is one, `policy`; files of stage 0 for long videos hold a network each.
+Networks pretrained for Something-Something come as files of the Temporal Shift Module, with one table `state_dict`.
+Names are translated one by one (`reference_names.py`) and nothing may be left over; nothing is unpickled but tensors
+and plain values.
 """
 
 from __future__ import annotations
@@ -19,8 +20,17 @@ import torch
 from torch import Tensor
 
 from adafocus.config.schema import Config
-from adafocus.interop.reference_names import LAYOUTS, POLICY_COPIES, PRETRAINED, THEIR_PART, renamed, theirs
-from adafocus.models.adafocus import AdaFocus, build_model
+from adafocus.interop.reference_names import (
+    LAYOUTS,
+    POLICY_COPIES,
+    PRETRAINED,
+    THEIR_PART,
+    layout_of,
+    renamed,
+    theirs,
+)
+from adafocus.methods import build_model, method_of
+from adafocus.models.adafocus import AdaFocus
 from adafocus.models.backbones import describe
 from preprocessing.files import atomic_write
 from preprocessing.schema import UserError
@@ -28,14 +38,6 @@ from preprocessing.schema import UserError
 __all__ = ["LAYOUTS", "POLICY_COPIES", "THEIR_PART", "export_checkpoint", "import_checkpoint", "import_files", "theirs"]
 
 State = dict[str, Tensor]
-
-NEEDS: dict[str, tuple[str, ...]] = {
-    "pretrain": ("glancer", "focuser"),
-    "warmup": ("glancer", "focuser", "classifier"),
-    "ppo": tuple(THEIR_PART),
-    "finetune": tuple(THEIR_PART),
-}
-"""Parts that a stage's result has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +106,19 @@ def import_files(sources: Sequence[Source], config: Config) -> tuple[Imported, l
     return found, records
 
 
+def parts_of(config: Config, stage: str) -> tuple[str, ...]:
+    """Parts that a stage's result has, in the order of their files."""
+    trained = method_of(config).trained(stage)
+    return tuple(part for part in THEIR_PART if part in trained)
+
+
 def check_stage(imported: Imported, stage: str) -> None:
     """Raises UserError unless what was imported is enough for a result of `stage`."""
-    missing = [part for part in NEEDS[stage] if part not in imported.parts]
+    wanted = parts_of(imported.model.config, stage)
+    missing = [part for part in wanted if part not in imported.parts]
     if missing:
         raise UserError(
-            f"a result of {stage} has {', '.join(NEEDS[stage])}, but {', '.join(missing)} came with no file: give that "
+            f"a result of {stage} has {', '.join(wanted)}, but {', '.join(missing)} came with no file: give that "
             "file too (several may follow each other)"
         )
 
@@ -119,7 +128,7 @@ def import_checkpoint(path: Path, config: Config, *, into: AdaFocus | None = Non
 
     `into` fills a model that another file has begun: glancer and focuser are released apart. `only` takes one part of
     the file and leaves the others as they are. Raises UserError if it is no such file, does not belong to the
-    configuration's family, or has missing, surplus or misshapen tensors (which the message lists).
+    configuration, or has missing, surplus or misshapen tensors (which the message lists).
     """
     check_networks(config)
     checkpoint = read_checkpoint(path)
@@ -149,7 +158,7 @@ def import_checkpoint(path: Path, config: Config, *, into: AdaFocus | None = Non
     _raise(path, problems)
     for part, table in wanted.items():
         _load(model.get_submodule(part), names[part], table)
-    if config.model.family == "trimmed" and {"focuser", "classifier"} <= wanted.keys():
+    if layout_of(config) == "shifted" and {"focuser", "classifier"} <= wanted.keys():
         # Their focuser has lost its own last layer; its classifier, which reads the same features, stands in.
         model.focuser.last[1].load_state_dict(model.classifier.last.state_dict())
     return Imported(model, tuple(wanted), _info(checkpoint))
@@ -158,15 +167,19 @@ def import_checkpoint(path: Path, config: Config, *, into: AdaFocus | None = Non
 def _pretrained_part(path: Path, config: Config, table: Mapping[str, Tensor]) -> tuple[str, int]:
     """Which network a Temporal Shift Module's file holds, and of how many classes."""
     last = table.get("module.new_fc.weight")
-    if last is None or config.model.family != "trimmed":
-        raise UserError(f"{path} is no checkpoint of the {config.model.family} family: its state_dict has no new_fc")
+    if last is None or layout_of(config) != "shifted":
+        raise UserError(f"{path} is no checkpoint for {_regime(config)}: its state_dict has no new_fc")
     is_glancer = any(name.startswith("module.base_model.features.") for name in table)
     return "glancer" if is_glancer else "focuser", len(last)
 
 
+def _regime(config: Config) -> str:
+    return "networks with temporal shift" if layout_of(config) == "shifted" else "networks without temporal shift"
+
+
 def check_networks(config: Config) -> None:
     """Raises UserError unless the configuration has the reference's networks, the only ones its files can fill."""
-    wanted = ("mobilenet_v2", "resnet50", "gru" if config.model.family == "untrimmed" else "average")
+    wanted = ("mobilenet_v2", "resnet50", "gru" if layout_of(config) == "plain" else "average")
     found = (config.model.glancer, config.model.focuser, config.model.classifier)
     if found != wanted:
         raise UserError(f"a reference checkpoint holds {', '.join(wanted)}, but the recipe has {', '.join(found)}")
@@ -271,20 +284,21 @@ def export_checkpoint(
 ) -> list[Path]:
     """Write `model` as the reference would after `stage`, with what has been trained until then.
 
-    After warmup there is no policy yet. After pretrain there are only the networks (`parts`: one of them), which the
-    trimmed family has as files of the Temporal Shift Module, one each: two files are then named after `path` and their
+    After warmup there is no policy yet. After pretrain there are only the networks (`parts`: one of them). Those with
+    temporal shift are files of the Temporal Shift Module, one each: two files are then named after `path` and their
     part, and `info_of_parts` is what each tells of its epoch and accuracy. Returns the files. Raises UserError for
     networks that the reference does not have.
     """
     check_networks(model.config)
-    held = tuple(part for part in NEEDS[stage] if part in (parts or NEEDS[stage]))
-    trimmed = model.config.model.family == "trimmed"
+    has = parts_of(model.config, stage)
+    held = tuple(part for part in has if part in (parts or has))
+    shifted = layout_of(model.config) == "shifted"
 
     def record(*names: str, part: str = "") -> dict[str, float]:
         known = {**(info or {}), **(info_of_parts or {}).get(part, {})}
         return {"epoch": int(known.get("epoch", 0)), **{name: known.get(name, 0.0) for name in names}}
 
-    if trimmed and stage == "pretrain":
+    if shifted and stage == "pretrain":
         files = {part: path.with_name(_with_part(path.name, part)) if len(held) > 1 else path for part in held}
         for part, file in files.items():
             names = renamed(model.get_submodule(part), PRETRAINED[part])
@@ -293,7 +307,7 @@ def export_checkpoint(
             _write(file, {**state, **record("best_prec1", part=part)})
         return list(files.values())
     tables = {THEIR_PART[part]: _table(model, part, theirs(model, part)) for part in held}
-    if not trimmed and "policy" in tables:
+    if not shifted and "policy" in tables:
         tables["focuser"] |= {
             f"{copy}{name}": value for copy in POLICY_COPIES for name, value in tables["policy"].items()
         }
@@ -302,8 +316,8 @@ def export_checkpoint(
         for part, prefix in (("glancer", "glancer"), ("focuser", "focuser"), ("fc", "classifier"))
         for name, value in tables.get(part, {}).items()
     }
-    # What we have no counterpart of: the untrimmed program always writes these, the trimmed one does not.
-    empty = {} if trimmed else {"policy": None, "scaler": None, "optimizer": None}
+    # What we have no counterpart of: the program for long videos always writes these, the other does not.
+    empty = {} if shifted else {"policy": None, "scaler": None, "optimizer": None}
     _write(path, {"model_state_dict": whole, **empty, **tables, **record("acc", "best_acc")})
     return [path]
 

@@ -1,6 +1,7 @@
 """Names of tensors in the authors' files: ours in, theirs out, and tables of both for every part of a model.
 
-Two layouts, one per family, and that of the Temporal Shift Module, whose networks start the trimmed family.
+Two layouts, one for long videos and one for networks with temporal shift (Something-Something), and that of the
+Temporal Shift Module, whose networks the latter start from.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from adafocus.config.schema import Config
 from adafocus.models.adafocus import AdaFocus
 
 Rename = Callable[[str], str | None]
@@ -17,14 +19,14 @@ Rename = Callable[[str], str | None]
 
 THEIR_PART = {"glancer": "glancer", "focuser": "focuser", "policy": "policy", "classifier": "fc"}
 POLICY_COPIES = ("policy.policy.", "policy.policy_old.")
-"""In the untrimmed layout the focuser's table holds the policy twice more."""
+"""In the layout for long videos the focuser's table holds the policy twice more."""
 
 
-def _glancer_untrimmed(name: str) -> str:
+def _glancer_plain(name: str) -> str:
     return "net." + name.replace("body.", "features.", 1).replace("last.", "classifier.", 1)
 
 
-def _focuser_untrimmed(name: str) -> str:
+def _focuser_plain(name: str) -> str:
     return "net." + name.replace("body.", "", 1).replace("last.1.", "fc.", 1)
 
 
@@ -32,7 +34,7 @@ _FIRST_BLOCK = {"0.0": "0", "0.1": "1", "1": "3", "2": "4"}
 _BLOCK = {"0.0": "0", "0.1": "1", "1.0": "3", "1.1": "4", "2": "6", "3": "7"}
 
 
-def _glancer_trimmed(name: str) -> str:
+def _glancer_shifted(name: str) -> str:
     """Their MobileNetV2 numbers the layers of a block straight through; ours nests convolution, norm, activation."""
     name = name.replace("last.1.", "classifier.", 1).replace(".layer.", ".net.").replace("body.", "features.", 1)
     match = re.fullmatch(r"(features\.(\d+)\.conv)\.([01]\.[01]|[123])(?=\.[a-z])(.*)", name)
@@ -45,7 +47,7 @@ def _glancer_trimmed(name: str) -> str:
 _RESNET_POSITIONS = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
 
 
-def _focuser_trimmed(name: str) -> str | None:
+def _focuser_shifted(name: str) -> str | None:
     """Their focuser is a list of ResNet's children without the last layer."""
     if name.startswith("last."):
         return None
@@ -57,11 +59,11 @@ def _policy(name: str) -> str:
     return re.sub(r"^(actor|critic)\.", r"\1.0.", name.replace("encoder.", "state_encoder.", 1))
 
 
-def _classifier_untrimmed(name: str) -> str:
+def _classifier_plain(name: str) -> str:
     return name.replace("last.", "fc.", 1)
 
 
-def _classifier_trimmed(name: str) -> str:
+def _classifier_shifted(name: str) -> str:
     return name.removeprefix("last.")
 
 
@@ -73,32 +75,37 @@ def _pretrained(name: str) -> str:
 
 def _pretrained_glancer(name: str) -> str:
     return (
-        _glancer_trimmed(name)
+        _glancer_shifted(name)
         .replace("net.classifier.", "module.new_fc.")
         .replace("net.features.", "module.base_model.features.", 1)
     )
 
 
 LAYOUTS: dict[str, dict[str, Rename]] = {
-    "untrimmed": {
-        "glancer": _glancer_untrimmed,
-        "focuser": _focuser_untrimmed,
+    "plain": {
+        "glancer": _glancer_plain,
+        "focuser": _focuser_plain,
         "policy": _policy,
-        "classifier": _classifier_untrimmed,
+        "classifier": _classifier_plain,
     },
-    "trimmed": {
-        "glancer": _glancer_trimmed,
-        "focuser": _focuser_trimmed,
+    "shifted": {
+        "glancer": _glancer_shifted,
+        "focuser": _focuser_shifted,
         "policy": _policy,
-        "classifier": _classifier_trimmed,
+        "classifier": _classifier_shifted,
     },
 }
 PRETRAINED: dict[str, Rename] = {"glancer": _pretrained_glancer, "focuser": _pretrained}
 
 
+def layout_of(config: Config) -> str:
+    """Which layout a configuration's checkpoints have: theirs differ where features shift in time."""
+    return "shifted" if config.model.temporal_shift else "plain"
+
+
 def theirs(model: AdaFocus, part: str) -> dict[str, str]:
     """Their name -> ours for every tensor of a part that their layout keeps."""
-    rename = LAYOUTS[model.config.model.family][part]
+    rename = LAYOUTS[layout_of(model.config)][part]
     return renamed(model.get_submodule(part), rename)
 
 

@@ -1,12 +1,15 @@
-"""AdaFocus: frames in; logits of every prefix, and where it looked, out. Glance -> policy -> crop -> focus -> classify.
+"""AdaFocus: frames in; logits of every exit, and where it looked, out. Glance -> choose -> crop -> focus -> classify.
 
-Two families share one interface. *Untrimmed*: every frame is glanced at and gets a patch of its own. *Trimmed*: both
-networks shift features in time, glance and focus frames differ in number, and one patch position serves the whole clip.
+The chain is written once, in `AdaFocus.look` and `AdaFocus.recognise`; training, evaluation, timing, single videos and
+frames that arrive one by one all go through it. Three settings say what it is fed: do both networks see the same frames
+(`data.focus_frames`), do they shift features in time (`model.temporal_shift`), and does the policy act for every frame
+or once for the clip (`model.action_per`). The published networks for long videos share frames and act per frame; those
+for Something-Something do neither, and shift.
 
 No method reads anything back from the device, and none loops over clips or frames.
 
-Shapes: B clips, T frames, S actions of a clip (T untrimmed, 1 trimmed), C colours, H W pixels, h w map cells, P patch
-side, D features, K classes.
+Shapes: B clips, T frames, S actions of a clip (T, or 1 for the whole clip), C colours, H W pixels, h w map cells,
+P patch side, D features, K classes. An exit is a prediction that the method can stop at: one after every focus frame.
 """
 
 from __future__ import annotations
@@ -14,23 +17,27 @@ from __future__ import annotations
 import contextlib
 import copy
 import zlib
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adafocus.config.schema import Config
+from adafocus.config.validation import check
 from adafocus.models.backbones import Backbone, build_backbone
-from adafocus.models.classifier import build_classifier, prefix_mean
-from adafocus.models.crop import centre_corners, check_sizes, crop_patches, random_corners
+from adafocus.models.classifier import build_classifier, running_mean
+from adafocus.models.crop import centre_corners, crop_patches, random_corners
 from adafocus.models.policy import Policy, PolicyOutput
-from preprocessing.schema import UserError
 
 Patches = Literal["policy", "random", "centre"]
+"""Where patches come from: the policy, uniformly at random, or the centre."""
+
+PARTS = ("glancer", "policy", "focuser", "classifier")
+"""f_G, pi, f_L and f_C of the paper, in the order in which they run."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -47,8 +54,8 @@ class Glance:
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
-    """Where to look. `action` and `policy` are None unless the policy chose."""
+class PatchChoice:
+    """Where the focuser looks. `action` and `policy` are None unless the policy chose."""
 
     corners_BS2: Tensor
     """int64 (row, column) of the patch's first pixel."""
@@ -57,44 +64,77 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """The first half of the chain: what was glanced at, where the focuser looks, and what it sees there."""
+
+    glance: Glance
+    choice: PatchChoice
+    patches_BTCPP: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a clip's frames so far leave behind for the next ones; empty at the start of a clip."""
+
+    policy: Tensor | None = None
+    """Hidden state of the policy's GRU."""
+    classifier: Tensor | None = None
+    """Of the classifier: a GRU's hidden state, or sum and number of logits."""
+    glances: Tensor | None = None
+    """Sum and number of the glancer's logits, where they are part of the prediction."""
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """Of a whole pass."""
 
     logits_BTK: Tensor
-    """After frame 1, 2, ..., T."""
+    """Of every exit: after focus frame 1, 2, ..., T."""
     prediction_BK: Tensor
-    """The last prefix."""
+    """Of the last exit."""
     corners_BT2: Tensor
     """int64, one patch per focus frame."""
     glance: Glance
-    act: Act
+    choice: PatchChoice
+    state: State = field(default_factory=State)
+    """For the clip's next frames."""
 
 
-class AdaFocus(nn.Module, ABC):
-    """What both families share; each fills in the abstract methods.
+Timer = Callable[[str], AbstractContextManager[None]]
+"""Entered around each part of the chain, by name: glance, policy, focus, classify."""
 
-    Parts: glancer (f_G), focuser (f_L), policy (pi), classifier (f_C).
-    """
+
+def untimed(part: str) -> AbstractContextManager[None]:
+    """The timer that does nothing."""
+    return contextlib.nullcontext()
+
+
+class AdaFocus(nn.Module):
+    """The paper's four parts: glancer (f_G), focuser (f_L), policy (pi), classifier (f_C)."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, config: Config, num_classes: int, *, pretrained: bool = True) -> None:
-        """`pretrained` False ignores the configured initial weights, as when a checkpoint follows."""
+        """`pretrained` False ignores the configured initial weights, as when a checkpoint follows.
+
+        Raises UserError for settings and weights that do not fit together.
+        """
         super().__init__()
-        check_frames(config)
+        data, model = check(config).data, config.model
         self.config = config
         self.num_classes = num_classes
-        shift_g, shift_l, dropout = self.network_options(config)
-        model = config.model
+        self.shares_frames = data.focus_frames == "shared"
+        self.acts_per_frame = model.action_per == "frame"
+        shift = model.temporal_shift
         seed = int(torch.randint(2**62, (), device="cpu"))
         with part_seed(seed, "glancer"):
-            self.glancer = self._network("glancer", dropout, shift_g, pretrained=pretrained)
+            self.glancer = self._network("glancer", data.num_frames if shift else None, pretrained=pretrained)
         with part_seed(seed, "focuser"):
-            self.focuser = self._network("focuser", dropout, shift_l, pretrained=pretrained)
+            self.focuser = self._network("focuser", data.num_focus_frames if shift else None, pretrained=pretrained)
         with part_seed(seed, "policy"):
-            size = map_size(self.glancer, model.glance_size, shift_g or 1)
-            self.policy = Policy(model, self.glancer.num_features * self.maps_per_state(config), size)
+            size = map_size(self.glancer, model.glance_size, data.num_frames if shift else 1)
+            self.policy = Policy(model, self.glancer.num_features * self.maps_per_state, size)
         with part_seed(seed, "classifier"):
             self.concatenates = model.reuse_glance and model.classifier != "average"
             self.averages_glances = model.reuse_glance and model.classifier == "average"
@@ -103,42 +143,83 @@ class AdaFocus(nn.Module, ABC):
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, 255 * torch.tensor(values).view(3, 1, 1), persistent=False)
 
-    def _network(self, part: str, dropout: float | None, shift: int | None, *, pretrained: bool) -> Backbone:
-        setting = f"{part}_weights"
-        name, weights = getattr(self.config.model, part), getattr(self.config.model, setting) if pretrained else "none"
+    def _network(self, part: str, shift_frames: int | None, *, pretrained: bool) -> Backbone:
+        setting, model = f"{part}_weights", self.config.model
+        weights = getattr(model, setting) if pretrained else "none"
         return build_backbone(
-            name, self.num_classes, weights, dropout=dropout, shift_frames=shift, setting=f"model.{setting}"
+            getattr(model, part),
+            self.num_classes,
+            weights,
+            dropout=model.head_dropout,
+            shift_frames=shift_frames,
+            setting=f"model.{setting}",
         )
 
-    # What the families differ in.
-
-    @staticmethod
-    @abstractmethod
-    def network_options(config: Config) -> tuple[int | None, int | None, float | None]:
-        """Frames per clip that glancer and focuser shift over (None: no shift), dropout of their own heads."""
-
-    @staticmethod
-    @abstractmethod
-    def maps_per_state(config: Config) -> int:
+    @property
+    def maps_per_state(self) -> int:
         """How many of the glancer's maps make one state of the policy."""
+        return 1 if self.acts_per_frame else self.config.data.num_frames
 
-    @abstractmethod
-    def states(self, glance: Glance) -> Tensor:
-        """The policy's input, map_BSDhw."""
+    @property
+    def is_causal(self) -> bool:
+        """Does an exit need no frame behind it, so that frames may come one by one and a prefix costs its share?"""
+        return self.shares_frames and self.acts_per_frame and not self.config.model.temporal_shift
 
-    @abstractmethod
-    def classify(self, glance: Glance, focus_BTD: Tensor) -> Tensor:
-        """logits_BTK of every prefix of the focus frames."""
+    # The chain.
 
-    @abstractmethod
-    def decisions(self, logits_BTK: Tensor) -> Tensor:
-        """Of the prefixes' logits, those that follow an action: logits_BSK."""
+    def forward(
+        self,
+        glance_frames: Tensor,
+        focus_frames: Tensor,
+        patches: Patches | Tensor = "policy",
+        *,
+        greedy: bool = True,
+        generator: torch.Generator | None = None,
+        state: State | None = None,
+        timer: Timer = untimed,
+    ) -> Output:
+        """The whole method on uint8 (or prepared) frames BTCHW; where the networks share frames pass them twice.
 
-    @abstractmethod
-    def counterfactual(self, glance: Glance, taken_BTD: Tensor, other_BTD: Tensor) -> Tensor:
-        """logits_BSK after each action, had only that one led to the other focus features."""
+        `patches` may be corners int64 (B, S, 2) too. `state` is that of the clip's earlier frames, where the model is
+        causal. Otherwise as `look`.
+        """
+        state = state or State()
+        seen = self.look(
+            glance_frames, focus_frames, patches, greedy=greedy, generator=generator, state=state, timer=timer
+        )
+        with timer("focus"):
+            focus_BTD = self.focus(seen.patches_BTCPP)
+        with timer("classify"):
+            logits_BTK, after = self.classify_from(seen.glance, focus_BTD, state)
+        if seen.choice.policy is not None:
+            after = State(seen.choice.policy.hidden_1BD, after.classifier, after.glances)
+        corners_BT2 = seen.choice.corners_BS2.expand(*focus_frames.shape[:2], 2)
+        return Output(logits_BTK, logits_BTK[:, -1], corners_BT2, seen.glance, seen.choice, after)
 
-    # What they share.
+    def look(
+        self,
+        glance_frames: Tensor,
+        focus_frames: Tensor,
+        patches: Patches | Tensor = "policy",
+        *,
+        greedy: bool = True,
+        generator: torch.Generator | None = None,
+        state: State | None = None,
+        timer: Timer = untimed,
+    ) -> Look:
+        """Glance, choose and crop. The policy acts by its mode (`greedy`) or by a sample of `generator`."""
+        with timer("glance"):
+            glance = self.glance(glance_frames)
+        with timer("policy"):
+            choice = self.choose(glance, patches, greedy=greedy, generator=generator, state=state)
+            patches_BTCPP = self.crop(focus_frames, choice.corners_BS2)
+        return Look(glance, choice, patches_BTCPP)
+
+    def recognise(self, glance: Glance, patches_BTCPP: Tensor) -> Tensor:
+        """Focus and classify: logits_BTK of every exit."""
+        return self.classify(glance, self.focus(patches_BTCPP))
+
+    # Its links.
 
     def prepare(self, frames: Tensor) -> Tensor:
         """uint8 (B, T, C, H, W) -> float32, ImageNet-normalised, channels last; float frames pass as they are."""
@@ -149,32 +230,43 @@ class AdaFocus(nn.Module, ABC):
 
     def glance(self, frames_BTCHW: Tensor) -> Glance:
         """All frames through the glancer, at `glance_size` (resized with antialiasing if it differs)."""
-        parts = look(self.glancer, self.prepare(frames_BTCHW).flatten(0, 1), self.config.model.glance_size)
+        images_NCHW = self.prepare(frames_BTCHW).flatten(0, 1)
+        parts = glance_at(self.glancer, images_NCHW, self.config.model.glance_size)
         return Glance(*(part.unflatten(0, frames_BTCHW.shape[:2]) for part in parts))
 
-    def act(
+    def states(self, glance: Glance) -> Tensor:
+        """The policy's input, map_BSDhw: frame by frame, or all maps of the clip one behind the other as channels."""
+        map_BTDhw = glance.map_BTDhw
+        return map_BTDhw if self.acts_per_frame else map_BTDhw.flatten(1, 2).unsqueeze(1)
+
+    def choose(
         self,
         glance: Glance,
-        patches: Patches = "policy",
+        patches: Patches | Tensor = "policy",
         *,
         greedy: bool = True,
         generator: torch.Generator | None = None,
-    ) -> Act:
-        """Choose patches: by the policy (its mode, or a sample), uniformly at random, or the centre."""
+        state: State | None = None,
+    ) -> PatchChoice:
+        """Choose patches: by the policy (its mode, or a sample), uniformly at random, the centre, or those given."""
+        if isinstance(patches, Tensor):
+            return PatchChoice(patches)
         sizes = (self.config.data.crop, self.config.model.patch_size)
         if patches == "policy":
-            output = self.policy(self.states(glance))
+            output = self.policy(self.states(glance), state.policy if state else None)
             action = output.actions.mode() if greedy else output.actions.sample(generator)
-            return Act(self.policy.corners(action, sizes[0]), action, output)
+            return PatchChoice(self.policy.corners(action, sizes[0]), action, output)
         shape, device = self.action_shape(glance), glance.feature_BTD.device
         if patches == "random":
-            return Act(random_corners(shape, *sizes, device=device, generator=generator))
-        return Act(centre_corners(shape, *sizes, device=device))
+            return PatchChoice(random_corners(shape, *sizes, device=device, generator=generator))
+        if patches != "centre":
+            raise ValueError(f"patches are {', '.join(get_args(Patches))} or corners, not {patches!r}")
+        return PatchChoice(centre_corners(shape, *sizes, device=device))
 
     def action_shape(self, glance: Glance) -> tuple[int, int]:
         """(B, S)."""
         batch, frames = glance.feature_BTD.shape[:2]
-        return batch, frames // self.maps_per_state(self.config)
+        return batch, frames // self.maps_per_state
 
     def crop(self, frames_BTCHW: Tensor, corners_BS2: Tensor) -> Tensor:
         """One patch per frame, patches_BTCPP of the frames' dtype; S is T, or 1 for all frames of a clip."""
@@ -188,100 +280,51 @@ class AdaFocus(nn.Module, ABC):
         feature_ND = self.focuser(self.prepare(patches_BTCPP).flatten(0, 1))
         return feature_ND.unflatten(0, patches_BTCPP.shape[:2])
 
+    def features(self, glance: Glance, focus_BTD: Tensor) -> Tensor:
+        """The classifier's input: with the glance of the same frame, or with the mean of frames of another number."""
+        if not self.concatenates:
+            return focus_BTD
+        glance_BTD = glance.feature_BTD
+        if not self.shares_frames:
+            glance_BTD = glance_BTD.mean(1, keepdim=True).expand(-1, focus_BTD.shape[1], -1)
+        return torch.cat([glance_BTD, focus_BTD], -1)
+
+    def classify(self, glance: Glance, focus_BTD: Tensor) -> Tensor:
+        """logits_BTK of every exit."""
+        return self.classify_from(glance, focus_BTD, State())[0]
+
+    def classify_from(self, glance: Glance, focus_BTD: Tensor, state: State) -> tuple[Tensor, State]:
+        """As `classify`, behind a clip's earlier frames, and the state after these."""
+        logits_BTK, classifier = self.classifier(self.features(glance, focus_BTD), state.classifier)
+        share_BTK, glances = self._glancer_share(glance, state.glances)
+        return logits_BTK + share_BTK, State(None, classifier, glances)
+
+    def _glancer_share(self, glance: Glance, state: Tensor | None) -> tuple[Tensor | float, Tensor | None]:
+        """What the glancer's own prediction adds where logits are averaged: its mean over the frames so far."""
+        if not self.averages_glances:
+            return 0.0, None
+        if not self.shares_frames:  # then it has seen the whole clip before the focuser sees anything
+            return glance.logits_BTK.mean(1, keepdim=True), None
+        return running_mean(glance.logits_BTK, state)
+
+    # What reinforcement asks.
+
+    def decisions(self, logits_BTK: Tensor) -> Tensor:
+        """Of the exits' logits, those that follow an action: every one, or only the whole clip's. logits_BSK."""
+        return logits_BTK if self.acts_per_frame else logits_BTK[:, -1:]
+
+    def counterfactual(self, glance: Glance, taken_BTD: Tensor, other_BTD: Tensor) -> Tensor:
+        """logits_BSK after each action, had only that one led to the other focus features."""
+        if not self.acts_per_frame:
+            return self.decisions(self.classify(glance, other_BTD))
+        taken, other = self.features(glance, taken_BTD), self.features(glance, other_BTD)
+        return self.classifier.counterfactual(taken, other) + self._glancer_share(glance, None)[0]
+
     def blank(self, glance: Glance) -> Tensor:
         """The focus feature_BTD of a patch of zeros (after normalisation), from one clip's pass only."""
         frames, side = self.config.data.num_focus_frames, self.config.model.patch_size
         feature_1TD = self.focus(glance.feature_BTD.new_zeros(1, frames, 3, side, side))
         return feature_1TD.expand(len(glance.feature_BTD), -1, -1)
-
-    def forward(
-        self,
-        glance_frames: Tensor,
-        focus_frames: Tensor,
-        patches: Patches = "policy",
-        greedy: bool = True,
-        generator: torch.Generator | None = None,
-    ) -> Output:
-        """The whole method on uint8 (or prepared) frames BTCHW; for the untrimmed family pass the same ones twice."""
-        glance = self.glance(glance_frames)
-        act = self.act(glance, patches, greedy=greedy, generator=generator)
-        focus_BTD = self.focus(self.crop(focus_frames, act.corners_BS2))
-        logits_BTK = self.classify(glance, focus_BTD)
-        corners_BT2 = act.corners_BS2.expand(*focus_frames.shape[:2], 2)
-        return Output(logits_BTK, logits_BTK[:, -1], corners_BT2, glance, act)
-
-
-class Untrimmed(AdaFocus):
-    """Long videos (ActivityNet, FCVID, Mini-Kinetics): an action per frame, the same frames for both networks."""
-
-    @staticmethod
-    def network_options(config: Config) -> tuple[int | None, int | None, float | None]:
-        """No shift; torchvision's own dropout in pretraining, as the reference."""
-        return None, None, None
-
-    @staticmethod
-    def maps_per_state(config: Config) -> int:
-        """Each map is a state."""
-        return 1
-
-    def states(self, glance: Glance) -> Tensor:
-        """The maps, frame by frame."""
-        return glance.map_BTDhw
-
-    def features(self, glance: Glance, focus_BTD: Tensor) -> Tensor:
-        """The classifier's input."""
-        return torch.cat([glance.feature_BTD, focus_BTD], -1) if self.concatenates else focus_BTD
-
-    def classify(self, glance: Glance, focus_BTD: Tensor) -> Tensor:
-        """After every frame."""
-        return self.classifier(self.features(glance, focus_BTD)) + self.glancer_share(glance)
-
-    def glancer_share(self, glance: Glance) -> Tensor | float:
-        """What the glancer's own prediction adds: with the averaged classifier, its mean over the prefix."""
-        return prefix_mean(glance.logits_BTK) if self.averages_glances else 0.0
-
-    def decisions(self, logits_BTK: Tensor) -> Tensor:
-        """Every prefix follows an action."""
-        return logits_BTK
-
-    def counterfactual(self, glance: Glance, taken_BTD: Tensor, other_BTD: Tensor) -> Tensor:
-        """One step aside from the taken path, at every frame at once."""
-        taken, other = self.features(glance, taken_BTD), self.features(glance, other_BTD)
-        return self.classifier.counterfactual(taken, other) + self.glancer_share(glance)
-
-
-class Trimmed(AdaFocus):
-    """Short clips (Something-Something): temporal shift, one action per clip, averaged logits."""
-
-    @staticmethod
-    def network_options(config: Config) -> tuple[int | None, int | None, float | None]:
-        """Shift in both networks, the configured dropout before their heads."""
-        return config.data.num_frames, config.data.num_focus_frames, config.model.dropout
-
-    @staticmethod
-    def maps_per_state(config: Config) -> int:
-        """All maps of a clip are one state."""
-        return config.data.num_frames
-
-    def states(self, glance: Glance) -> Tensor:
-        """The maps one behind the other on the channel axis: (B, 1, T*D, h, w)."""
-        return glance.map_BTDhw.flatten(1, 2).unsqueeze(1)
-
-    def classify(self, glance: Glance, focus_BTD: Tensor) -> Tensor:
-        """After every focus frame, the whole glance being known."""
-        if self.concatenates:
-            mean_B1D = glance.feature_BTD.mean(1, keepdim=True)
-            focus_BTD = torch.cat([mean_B1D.expand(-1, focus_BTD.shape[1], -1), focus_BTD], -1)
-        logits_BTK = self.classifier(focus_BTD)
-        return logits_BTK + glance.logits_BTK.mean(1, keepdim=True) if self.averages_glances else logits_BTK
-
-    def decisions(self, logits_BTK: Tensor) -> Tensor:
-        """Only the whole clip follows the one action."""
-        return logits_BTK[:, -1:]
-
-    def counterfactual(self, glance: Glance, taken_BTD: Tensor, other_BTD: Tensor) -> Tensor:
-        """The other patch in all frames."""
-        return self.decisions(self.classify(glance, other_BTD))
 
 
 def normalise(images_NCHW: Tensor, mean_C11: Tensor, std_C11: Tensor) -> Tensor:
@@ -289,35 +332,13 @@ def normalise(images_NCHW: Tensor, mean_C11: Tensor, std_C11: Tensor) -> Tensor:
     return images_NCHW.float().sub_(mean_C11).div_(std_C11)
 
 
-def look(glancer: Backbone, images_NCHW: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+def glance_at(glancer: Backbone, images_NCHW: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Normalised images at `size` pixels through the glancer -> map_NDhw, feature_ND, logits_NK."""
     if images_NCHW.shape[-1] != size:
         images_NCHW = F.interpolate(images_NCHW, (size, size), mode="bilinear", antialias=True)
     map_NDhw = glancer.features(images_NCHW)
     feature_ND = glancer.pool(map_NDhw)
     return map_NDhw, feature_ND, glancer.head(feature_ND)
-
-
-FAMILIES: dict[str, type[AdaFocus]] = {"untrimmed": Untrimmed, "trimmed": Trimmed}
-
-
-def build_model(config: Config, num_classes: int, *, pretrained: bool = True) -> AdaFocus:
-    """The model of a configuration. Raises UserError for settings and weights that do not fit together."""
-    return FAMILIES[config.model.family](config, num_classes, pretrained=pretrained)
-
-
-def check_frames(config: Config) -> None:
-    """Raises UserError unless frames and patch fit together."""
-    data, model = config.data, config.model
-    try:
-        check_sizes(data.crop, model.patch_size)
-    except ValueError as error:
-        raise UserError(f"model.{error} (data.crop)") from None
-    if model.family == "untrimmed" and data.num_frames != data.num_focus_frames:
-        raise UserError(
-            f"data.num_focus_frames is {data.num_focus_frames}, but the untrimmed family's networks see the same "
-            f"data.num_frames = {data.num_frames} frames"
-        )
 
 
 @contextlib.contextmanager

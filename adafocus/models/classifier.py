@@ -1,6 +1,7 @@
 """The classifier f_C: features of the frames in, logits of every prefix of the clip out.
 
-Prefix t is what has been seen after frame t; the last one is the clip's prediction.
+Prefix t is what has been seen after frame t; the last one is the clip's prediction. A state lets a clip arrive in
+portions: frame by frame the logits are those of the whole clip.
 
 Shapes: B clips, T frames, D features, K classes.
 """
@@ -14,7 +15,7 @@ from adafocus.config.schema import ModelConfig
 
 
 class GRUClassifier(nn.Module):
-    """A GRU over frames, dropout, one linear layer (the reference's untrimmed classifier)."""
+    """A GRU over frames, dropout, one linear layer (the reference's classifier for long videos)."""
 
     def __init__(self, num_features: int, num_hidden: int, num_classes: int, dropout: float) -> None:
         super().__init__()
@@ -22,15 +23,10 @@ class GRUClassifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.last = nn.Linear(num_hidden, num_classes)
 
-    def forward(self, feature_BTD: Tensor) -> Tensor:
-        """logits_BTK of every prefix."""
-        hidden_BTD, _ = self.gru(feature_BTD)
-        return self.last(self.dropout(hidden_BTD))
-
-    def step(self, feature_BD: Tensor, hidden_1BD: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Online: logits_BK after one more frame, and the new state (None: the start)."""
-        hidden_B1D, hidden_1BD = self.gru(feature_BD.unsqueeze(1), hidden_1BD)
-        return self.last(self.dropout(hidden_B1D[:, 0])), hidden_1BD
+    def forward(self, feature_BTD: Tensor, hidden_1BD: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """logits_BTK of every prefix, and the hidden state after the last frame (None: a clip's start)."""
+        hidden_BTD, hidden_1BD = self.gru(feature_BTD, hidden_1BD)
+        return self.last(self.dropout(hidden_BTD)), hidden_1BD
 
     def counterfactual(self, taken_BTD: Tensor, other_BTD: Tensor) -> Tensor:
         """logits_BTK: at t, had only frame t's feature been the other one.
@@ -42,6 +38,10 @@ class GRUClassifier(nn.Module):
         step_N1D, _ = self.gru(other_BTD.flatten(0, 1).unsqueeze(1), before_BTD.flatten(0, 1).unsqueeze(0))
         return self.last(self.dropout(step_N1D[:, 0])).unflatten(0, taken_BTD.shape[:2])
 
+    def start(self, clips: int) -> Tensor:
+        """The state of so many clips at their start, in full: zeros (1, B, D)."""
+        return self.last.weight.new_zeros(1, clips, self.gru.hidden_size)
+
 
 class MeanClassifier(nn.Module):
     """Dropout and one linear layer per frame; a prefix's logits are the mean over its frames."""
@@ -51,22 +51,19 @@ class MeanClassifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.last = nn.Linear(num_features, num_classes)
 
-    def forward(self, feature_BTD: Tensor) -> Tensor:
-        """logits_BTK of every prefix."""
-        return prefix_mean(self.last(self.dropout(feature_BTD)))
-
-    def step(self, feature_BD: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Online: logits_BK after one more frame; the state (B, K + 1) holds sum and count (None: the start)."""
-        logits_BK = self.last(self.dropout(feature_BD))
-        seen = torch.cat([logits_BK, torch.ones_like(logits_BK[:, :1])], 1)
-        state = seen if state is None else state + seen
-        return state[:, :-1] / state[:, -1:], state
+    def forward(self, feature_BTD: Tensor, state_1BK: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """logits_BTK of every prefix, and the state after the last frame (None: a clip's start)."""
+        return running_mean(self.last(self.dropout(feature_BTD)), state_1BK)
 
     def counterfactual(self, taken_BTD: Tensor, other_BTD: Tensor) -> Tensor:
         """logits_BTK: at t, had only frame t's feature been the other one."""
         taken_BTK = self.last(self.dropout(taken_BTD))
         other_BTK = self.last(self.dropout(other_BTD))
         return prefix_mean(taken_BTK) + (other_BTK - taken_BTK) / counts(taken_BTK)
+
+    def start(self, clips: int) -> Tensor:
+        """The state of so many clips at their start, in full: zeros (1, B, K + 1)."""
+        return self.last.weight.new_zeros(1, clips, self.last.out_features + 1)
 
 
 Classifier = GRUClassifier | MeanClassifier
@@ -79,7 +76,18 @@ def counts(logits_BTK: Tensor) -> Tensor:
 
 def prefix_mean(logits_BTK: Tensor) -> Tensor:
     """Mean over the first 1, 2, ..., T frames, summed in float32."""
-    return logits_BTK.float().cumsum(1) / counts(logits_BTK)
+    return running_mean(logits_BTK)[0]
+
+
+def running_mean(logits_BTK: Tensor, state_1BK: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The same behind frames that are summed up in a state, and the new state: sum and number, (1, B, K + 1)."""
+    sums_BTK, counts_T1 = logits_BTK.float().cumsum(1), counts(logits_BTK)
+    counts_BT1 = counts_T1.expand(len(logits_BTK), -1, 1)
+    if state_1BK is not None:
+        before_B1K = state_1BK.transpose(0, 1)
+        sums_BTK, counts_BT1 = sums_BTK + before_B1K[..., :-1], counts_BT1 + before_B1K[..., -1:]
+    after_1BK = torch.cat([sums_BTK[:, -1:], counts_BT1[:, -1:]], -1).transpose(0, 1)
+    return sums_BTK / counts_BT1, after_1BK
 
 
 def build_classifier(config: ModelConfig, num_features: int, num_classes: int) -> Classifier:

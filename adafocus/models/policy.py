@@ -2,8 +2,8 @@
 
 Its state depends on the maps alone, never on its own actions: a whole clip is one recurrent pass (as the reference).
 
-Shapes: B clips, S steps (T for the untrimmed family, 1 for the trimmed one), D channels of the map, h w its cells,
-A grid actions.
+Shapes: B clips, S steps (T where it acts for every frame, 1 where once for the clip), D channels of the map, h w its
+cells, A grid actions.
 """
 
 from __future__ import annotations
@@ -116,6 +116,8 @@ class PolicyOutput:
 
     actions: Actions
     value_BS: Tensor
+    hidden_1BD: Tensor
+    """The GRU's state after the last step."""
 
 
 class Policy(nn.Module):
@@ -141,13 +143,8 @@ class Policy(nn.Module):
         self.actor = nn.Linear(width, config.grid_size**2 if config.action == "grid" else 2)
         self.critic = nn.Linear(width, 1)
 
-    def forward(self, map_BSDhw: Tensor) -> PolicyOutput:
-        """One recurrent pass over all steps."""
-        output, _ = self.step_all(map_BSDhw, None)
-        return output
-
-    def step_all(self, map_BSDhw: Tensor, hidden_1BD: Tensor | None) -> tuple[PolicyOutput, Tensor]:
-        """As `forward`, from a hidden state and with the new one (None: the start)."""
+    def forward(self, map_BSDhw: Tensor, hidden_1BD: Tensor | None = None) -> PolicyOutput:
+        """One recurrent pass over all steps, from a hidden state (None: a clip's start)."""
         state = self.encoder(map_BSDhw.flatten(0, 1)).unflatten(0, map_BSDhw.shape[:2])
         hidden_BSD, hidden_1BD = self.gru(state, hidden_1BD)
         value_BS = self.critic(hidden_BSD).squeeze(-1).float()
@@ -157,11 +154,7 @@ class Policy(nn.Module):
             if self.config.action == "grid"
             else GaussianActions(raw.sigmoid(), self.config.action_std)
         )
-        return PolicyOutput(actions, value_BS), hidden_1BD
-
-    def step(self, map_BDhw: Tensor, hidden_1BD: Tensor | None = None) -> tuple[PolicyOutput, Tensor]:
-        """One step, online: distribution and value with S = 1, and the new hidden state."""
-        return self.step_all(map_BDhw.unsqueeze(1), hidden_1BD)
+        return PolicyOutput(actions, value_BS, hidden_1BD)
 
     def corners(self, action: Tensor, frame_size: int) -> Tensor:
         """Actions -> corners int64 (B, S, 2) of patches in a square frame."""

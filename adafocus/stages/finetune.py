@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from adafocus.config.schema import Config
-from adafocus.models.adafocus import AdaFocus, Glance
+from adafocus.models.adafocus import AdaFocus, Patches
+from adafocus.stages.stage import Collected
 from adafocus.stages.warmup import Warmup
 
 
@@ -13,6 +14,7 @@ class Finetune(Warmup):
     """As the warm-up, with the policy's most probable patches. Published recipes freeze the focuser (backbone_lr 0)."""
 
     name = "finetune"
+    reads = ("model.finetune_dropout", "finetune")
     patches = "policy"
 
     def __init__(self, model: AdaFocus, config: Config) -> None:
@@ -20,6 +22,6 @@ class Finetune(Warmup):
         if config.model.finetune_dropout is not None:
             model.classifier.dropout.p = config.model.finetune_dropout
 
-    def corners(self, glance: Glance) -> Tensor:
-        """The policy's."""
-        return self.model.act(glance, "policy").corners_BS2
+    def patch_source(self, collected: Collected) -> Patches | Tensor:
+        """The policy."""
+        return "policy"

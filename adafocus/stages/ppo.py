@@ -26,6 +26,8 @@ class PPO(Stage):
     """One rollout per batch, `ppo.update_epochs` updates on it."""
 
     name = "ppo"
+    trains = ("policy",)
+    reads = (*("model.action", "model.action_std", "model.grid_size", "model.policy"), "ppo")
     patches = "policy"
     whole_batch = True  # returns are normalised over it
     # The policy is small, its ratios are differences of near numbers, and a GRU in bf16 is slower on CPUs.
@@ -41,7 +43,7 @@ class PPO(Stage):
 
     def check_batch(self, clips: int) -> None:
         """Batch norm in the policy takes its statistics from one worker's micro-batch: one state has none."""
-        states = clips * self.config.data.num_frames // self.model.maps_per_state(self.config)
+        states = clips * self.config.data.num_frames // self.model.maps_per_state
         if self.config.model.policy_norm and states < 2:
             raise UserError(
                 "model.policy_norm needs two clips in a micro-batch of one worker, and ppo.batch_size="
@@ -84,7 +86,7 @@ class PPO(Stage):
         other_BTD: Tensor | None = None
         baseline_BSK: Tensor | None = None
         if kind == "random":  # both kinds of patches in one pass
-            others_BTCPP = model.crop(frames, self.random_corners(glance))
+            others_BTCPP = model.crop(frames, self.random_corners(collected["glance"]))
             taken_BTD, other_BTD = model.focus(torch.cat([patches_BTCPP, others_BTCPP])).chunk(2)
         else:
             taken_BTD = model.focus(patches_BTCPP)

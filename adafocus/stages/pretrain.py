@@ -15,6 +15,11 @@ class Pretrain(Stage):
     """A video's logits are the mean of its frames'."""
 
     name = "pretrain"
+    trains = ("glancer", "focuser")
+    reads = (
+        *("seed", "data", "pretrain"),
+        *("model.glancer", "model.focuser", "model.glance_size", "model.temporal_shift", "model.head_dropout"),
+    )
     patches = None
 
     def forward(self, collected: Collected) -> tuple[Tensor, Logs]:

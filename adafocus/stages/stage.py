@@ -13,17 +13,8 @@ from adafocus import distributed
 from adafocus.config.schema import Config, OptimConfig, PPOConfig
 from adafocus.data.loader import Batch
 from adafocus.models.acceleration import accelerate
-from adafocus.models.adafocus import AdaFocus, Glance, Patches
+from adafocus.models.adafocus import AdaFocus, Patches
 from adafocus.models.crop import random_corners
-
-TRAINABLE: dict[str, tuple[str, ...]] = {
-    "pretrain": ("glancer", "focuser"),
-    "warmup": ("focuser", "classifier"),
-    "ppo": ("policy",),
-    "finetune": ("focuser", "classifier"),
-}
-"""Parts that learn and are in training mode; the others are frozen and in evaluation mode. A backbone_lr of 0 freezes
-the networks too, as in the reference's last stage; in pretrain their own last layers still learn (a linear probe)."""
 
 NETWORKS = ("glancer", "focuser")
 Collected = dict[str, Any]
@@ -39,6 +30,13 @@ class Stage(nn.Module):
     """
 
     name: ClassVar[str]
+    trains: ClassVar[tuple[str, ...]]
+    """Parts of the model that learn and are in training mode; the others are frozen and in evaluation mode. A
+    backbone_lr of 0 freezes the networks too, as in the reference's last stage; in pretrain their own last layers still
+    learn (a linear probe)."""
+    reads: ClassVar[tuple[str, ...]]
+    """Settings that decide the stage's result and none before it: names, or beginnings of names that end at a dot or an
+    underscore."""
     patches: ClassVar[Patches | None]
     """Where the stage looks; None: at whole frames."""
     whole_batch: ClassVar[bool] = False
@@ -84,7 +82,7 @@ class Stage(nn.Module):
 
     def learning_parts(self) -> tuple[str, ...]:
         """Names of the model's parts that this stage trains."""
-        parts = TRAINABLE[self.name]
+        parts = self.trains
         if "classifier" in parts and getattr(self.settings, "backbone_lr", 1.0) == 0:
             parts = tuple(part for part in parts if part not in NETWORKS)
         return parts
@@ -135,12 +133,12 @@ class Stage(nn.Module):
         chance_BL = self.own_rows(whole).to(labels_BL.device, non_blocking=True)
         return labels_BL.gather(1, chance_BL.where(labels_BL >= 0, -1.0).argmax(1, keepdim=True))[:, 0]
 
-    def random_corners(self, glance: Glance) -> Tensor:
-        """A random patch for every action, int64 (B, S, 2)."""
-        batch, steps = self.model.action_shape(glance)
+    def random_corners(self, frames_BTCHW: Tensor) -> Tensor:
+        """A random patch for every action in clips of these glance frames, int64 (B, S, 2)."""
+        batch, steps = len(frames_BTCHW), frames_BTCHW.shape[1] // self.model.maps_per_state
         sizes = (self.config.data.crop, self.config.model.patch_size)
         corners = random_corners((batch * self.shares, steps), *sizes, generator=self.draws)
-        return self.own_rows(corners).to(glance.feature_BTD.device, non_blocking=True)
+        return self.own_rows(corners).to(frames_BTCHW.device, non_blocking=True)
 
     @property
     def shares(self) -> int:

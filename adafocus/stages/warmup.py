@@ -9,30 +9,30 @@ from torch import Tensor
 
 from adafocus.config.schema import OptimConfig
 from adafocus.data.loader import Batch
-from adafocus.models.adafocus import Glance, Patches
+from adafocus.models.adafocus import Patches
 from adafocus.stages.stage import Collected, Logs, Stage, prefix_loss
 
 
 class Warmup(Stage):
-    """One random patch per frame (per clip in the trimmed family)."""
+    """One random patch per frame, or one place per clip."""
 
     name = "warmup"
+    trains = ("focuser", "classifier")
+    reads: ClassVar[tuple[str, ...]] = (
+        *("model.patch_size", "model.action_per", "model.classifier", "model.dropout", "model.reuse_glance"),
+        "warmup",
+    )
     patches: ClassVar[Patches | None] = "random"
 
     def collect(self, batch: Batch) -> Collected:
-        """Glancer's outputs and random patches: nothing here needs a gradient."""
+        """Glancer's outputs and patches: nothing here needs a gradient."""
         collected = super().collect(batch)
-        glance = self.fast.glance(collected["glance"])
-        corners_BS2 = self.corners(glance)
-        return {
-            "glance": glance,
-            "patches": self.model.crop(collected["focus"], corners_BS2),
-            "target": collected["target"],
-        }
+        seen = self.fast.look(collected["glance"], collected["focus"], self.patch_source(collected))
+        return {"glance": seen.glance, "patches": seen.patches_BTCPP, "target": collected["target"]}
 
-    def corners(self, glance: Glance) -> Tensor:
-        """Where the focuser looks, int64 (B, S, 2)."""
-        return self.random_corners(glance)
+    def patch_source(self, collected: Collected) -> Patches | Tensor:
+        """Where the focuser looks: a name, or corners int64 (B, S, 2)."""
+        return self.random_corners(collected["glance"])
 
     def features(self, patches_BTCPP: Tensor) -> Tensor:
         """The focuser's features, with or without a graph."""
@@ -40,7 +40,7 @@ class Warmup(Stage):
             return self.fast.focus(patches_BTCPP)
 
     def forward(self, collected: Collected) -> tuple[Tensor, Logs]:
-        """Cross-entropy of every prediction that follows an action: all prefixes, or the whole trimmed clip."""
+        """Cross-entropy of every prediction that follows an action: every exit, or the whole clip's."""
         settings = self.settings
         assert isinstance(settings, OptimConfig)
         logits_BTK = self.model.classify(collected["glance"], self.features(collected["patches"]))

@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 
 from adafocus import checkpoint, distributed
-from adafocus.config.schema import STAGES as STAGE_NAMES
-from adafocus.config.schema import Config, OptimConfig, stage_key
+from adafocus.config.schema import Config, OptimConfig
 from adafocus.data.clip_table import evaluation_split
 from adafocus.data.loader import ClipLoader
 from adafocus.devices import pick_device
 from adafocus.divergence import DivergedError
-from adafocus.evaluation.evaluate import Look, evaluate
-from adafocus.models.adafocus import build_model
-from adafocus.stages import STAGES, Stage
+from adafocus.evaluation.evaluate import PatchSource, evaluate
+from adafocus.methods import build_model, method_of
+from adafocus.methods.identity import stage_folder
+from adafocus.stages.stage import Stage
 from adafocus.training.loss_watch import LossWatch
 from adafocus.training.schedules import lr_factor, scaling_line
 from adafocus.training.seeding import seed_step
@@ -35,7 +35,7 @@ from preprocessing.schema import UserError
 
 log = logging.getLogger(__name__)
 
-WHOLE_FRAMES: dict[str, Look] = {"val_glancer": "glancer", "val_focuser": "whole"}
+WHOLE_FRAMES: dict[str, PatchSource] = {"val_glancer": "glancer", "val_focuser": "whole"}
 """What pretraining evaluates: both networks on their own."""
 
 
@@ -86,17 +86,6 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def stage_folder(name: str, config: Config, runs: Path, digest: str) -> Path:
-    """Where the result of a stage is or will be."""
-    return runs / f"{name}-{stage_key(config, name, digest)}"
-
-
-def first_epoch(name: str, config: Config) -> int:
-    """Epochs of the stages before `name`: the clock that every report carries runs through all stages."""
-    before = STAGE_NAMES[: STAGE_NAMES.index(name)]
-    return sum(getattr(config, stage).epochs for stage in before)
-
-
 class StageTrainer:
     """The state of one stage's training."""
 
@@ -112,9 +101,10 @@ class StageTrainer:
         report: Report,
     ) -> None:
         self.name, self.config, self.options, self.report = name, config, options, report
+        self.method = method_of(config)
         self.folder, self.partial, self.digest = folder, folder.with_suffix(".partial"), digest
         self.device = pick_device(options.device)
-        self.settings = getattr(config, name)
+        self.settings = self.method.settings(config, name)
         workers = distributed.world_size() * self.settings.accumulate
         if self.settings.batch_size % workers:
             raise UserError(
@@ -122,7 +112,6 @@ class StageTrainer:
                 f"{name}.accumulate={self.settings.accumulate} cannot share evenly"
             )
         share = dict(seed=config.seed, rank=distributed.rank(), world_size=distributed.world_size())
-        independent = config.model.family == "trimmed"
         self.loader, self.val_loader = (
             ClipLoader(
                 shards,
@@ -131,22 +120,22 @@ class StageTrainer:
                 batch_size=self.settings.batch_size // workers,
                 train=split == "train",
                 num_workers=options.num_workers,
-                independent_focus=independent,
                 **share,
             )
             for split in ("train", evaluation_split(shards))
         )
         self.info = self.loader.info
         seed_step(config.seed, name, 0, 0)
-        model = build_model(config, self.info.num_classes, pretrained=name == "pretrain")
+        before = self.method.before(name)
+        model = build_model(config, self.info.num_classes, pretrained=before is None)
         self.before: list[str] = []  # folders of the stages that it starts from
-        if name != "pretrain":
-            before = stage_folder(STAGE_NAMES[STAGE_NAMES.index(name) - 1], config, runs, digest)
-            if not (before / checkpoint.META).exists():
-                raise UserError(f"{before} is missing: stage {name} starts from it")
-            self.before = checkpoint.load_weights(model, before).stages or [before.name]
+        if before is not None:
+            start = stage_folder(before, config, runs, digest)
+            if not (start / checkpoint.META).exists():
+                raise UserError(f"{start} is missing: stage {name} starts from it")
+            self.before = checkpoint.load_weights(model, start).stages or [start.name]
         model = model.to(self.device).to(memory_format=torch.channels_last)
-        self.stage: Stage = STAGES[name](model, config)
+        self.stage: Stage = self.method.stage(name)(model, config)
         self.stage.check_batch(self.settings.batch_size // workers)
         self.optimizer = self.stage.optimizer()
         if isinstance(self.settings, OptimConfig) and self.settings.lr_batch_size and distributed.rank() == 0:
@@ -171,7 +160,7 @@ class StageTrainer:
                 metrics |= self._evaluate()
             row = EpochReport(
                 stage=self.name,
-                clock=first_epoch(self.name, self.config) + epoch,
+                clock=self.method.first_epoch(self.config, self.name) + epoch,
                 metrics={f"{self.name}/{key}": value for key, value in metrics.items()},
                 time_ms=int(time.time() * 1000),
             )
@@ -235,9 +224,9 @@ class StageTrainer:
         seed_step(self.config.seed, self.name, self.progress.epoch, -1)
         with self.updater.autocast():
             metrics: dict[str, float] = {}
-            looks: dict[str, Look] = {"val": self.stage.patches} if self.stage.patches else WHOLE_FRAMES
-            for prefix, look in looks.items():
-                result = evaluate(self.stage.model, self.val_loader, patches=look, seed=self.config.seed)
+            sources: dict[str, PatchSource] = {"val": self.stage.patches} if self.stage.patches else WHOLE_FRAMES
+            for prefix, source in sources.items():
+                result = evaluate(self.stage.model, self.val_loader, patches=source, seed=self.config.seed)
                 metrics |= {f"{prefix}_{key}": value for key, value in result.metrics().items()}
                 metric = self.info.metric
                 metrics |= {f"{prefix}_{metric}_t{t:02d}": at[metric] for t, at in enumerate(result.online(), start=1)}

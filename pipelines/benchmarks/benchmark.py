@@ -12,16 +12,18 @@ import torch
 
 from adafocus import checkpoint
 from adafocus.checkpoint import Meta
-from adafocus.config.schema import Precision, from_flat
+from adafocus.config.overrides import from_flat
+from adafocus.config.schema import Precision
 from adafocus.data.clip_table import evaluation_split
 from adafocus.data.loader import ClipLoader
 from adafocus.devices import pick_device
 from adafocus.evaluation import multiply_adds
-from adafocus.evaluation.evaluate import Look, Predictions, evaluate
+from adafocus.evaluation.evaluate import PatchSource, Predictions, evaluate
 from adafocus.evaluation.linear_probe import linear_probe
+from adafocus.methods.identity import stage_folder
 from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import AdaFocus, Patches
-from adafocus.training.trainer import Options, stage_folder
+from adafocus.training.trainer import Options
 from pipelines.benchmarks import profiling
 from pipelines.paths import Places
 from pipelines.training.loggers import device_name
@@ -92,7 +94,7 @@ class Benchmark:
         return [asdict(row) for row in self.rows]
 
 
-METHODS: tuple[tuple[str, str, Look], ...] = (
+METHODS: tuple[tuple[str, str, PatchSource], ...] = (
     ("policy (AdaFocus)", "own", "policy"),
     ("random, same weights", "own", "random"),
     ("centre, same weights", "own", "centre"),
@@ -102,7 +104,7 @@ METHODS: tuple[tuple[str, str, Look], ...] = (
 """Name, whose weights are used (the checkpoint's own, or those of the warm-up that it came from), where the focuser
 looks."""
 
-PROBES: tuple[tuple[Literal["glancer", "focuser"], Look], ...] = (("glancer", "glancer"), ("focuser", "whole"))
+PROBES: tuple[tuple[Literal["glancer", "focuser"], PatchSource], ...] = (("glancer", "glancer"), ("focuser", "whole"))
 """Networks on whose features of whole frames a linear classifier is fitted, and what they look at."""
 
 
@@ -156,7 +158,6 @@ class _Session:
             batch_size=self.how.batch_size,
             train=False,
             num_workers=self.options.num_workers,
-            independent_focus=self.config.model.family == "trimmed",
         )
 
     def methods(self, precision: Precision) -> Iterator[tuple[Row, Predictions]]:
@@ -166,7 +167,7 @@ class _Session:
             name: accelerate(model, precision=precision, compile=how.compile) for name, model in self.models.items()
         }
         for name, whose, look in METHODS:
-            if lacking := checkpoint.lacking(self.meta, look):
+            if lacking := self.meta.lacking(look):
                 log.info("%s: left out, for after %s the %s is not trained", name, self.meta.stage, lacking[0])
             elif whose in fast:
                 predicted = evaluate(fast[whose], self.loader, patches=look, seed=self.config.seed)
@@ -186,7 +187,7 @@ class _Session:
         self,
         method: str,
         patches: str,
-        look: Look,
+        look: PatchSource,
         precision: Precision,
         predicted: Predictions,
         fast: AdaFocus,
@@ -196,7 +197,7 @@ class _Session:
         """Accuracy of what was predicted, beside compute, time and memory of the model that did."""
         scores, online, sample = predicted.metrics(), predicted.online(), self.sample
         gflops, parameters = _cost(self.models["own"], look, self.info.num_classes)
-        shares = self.config.model.family == "untrimmed"
+        shares = self.models["own"].is_causal
         prefixes = [gflops * (t + 1) / len(online) if shares else gflops for t in range(len(online))]
         log.info("%s: top-1 %.1f %%", method, scores["top1"])
         return Row(
@@ -222,7 +223,7 @@ class _Session:
     def facts(self) -> dict[str, Any]:
         """What was measured, on what."""
         model, num_classes = self.models["own"], self.info.num_classes
-        looks: Patches = "random" if checkpoint.lacking(self.meta, "policy") else "policy"
+        looks: Patches = "random" if self.meta.lacking("policy") else "policy"
         return {
             "dataset": self.info.name,
             "digest": self.digest,
@@ -244,7 +245,7 @@ class _Session:
 
 
 def _check(meta: Meta, folder: Path, class_names: list[str], shards: str) -> None:
-    if lacking := checkpoint.lacking(meta, "random"):
+    if lacking := meta.lacking("random"):
         raise UserError(
             f"{folder} is of stage {meta.stage}, after which its {lacking[0]} still holds initial weights, so "
             "that there is nothing to measure: take a checkpoint of stage warmup, ppo or finetune"
@@ -276,7 +277,7 @@ def _form(precision: Precision, *, compiled: bool) -> str:
     return ", ".join([*([precision] if precision != "float32" else []), *(["compiled"] if compiled else [])])
 
 
-def _cost(model: AdaFocus, look: Look, num_classes: int) -> tuple[float, int]:
+def _cost(model: AdaFocus, look: PatchSource, num_classes: int) -> tuple[float, int]:
     """GFLOPs per video and parameters, those of batch norms included, of what a method uses."""
     parts = multiply_adds.parameters(model)
     if look == "whole":

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from adafocus.data.loader import Batch
-from adafocus.evaluation.evaluate import Look
+from adafocus.evaluation.evaluate import PatchSource, predict_batch
 from adafocus.models.adafocus import AdaFocus
 
 
@@ -65,30 +65,22 @@ class TensorMemory(TorchDispatchMode):
 
 
 @torch.no_grad()  # as in evaluation: a compiled network has code of its own for each mode
-def seconds(model: AdaFocus, batch: Batch, patches: Look, repeats: int = 5) -> float:
+def seconds(model: AdaFocus, batch: Batch, patches: PatchSource, repeats: int = 5) -> float:
     """Median time of a batch: frames in, prediction out. A first pass, which may lay out or compile, is not counted."""
     times = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
-        _predict(model, batch, patches).sum().item()  # waits for the device
+        predict_batch(model, batch, patches)[0].sum().item()  # waits for the device
         times.append(time.perf_counter() - started)
     return sorted(times[1:])[repeats // 2]
 
 
 @torch.no_grad()
-def peak_bytes(model: AdaFocus, batch: Batch, patches: Look) -> int:
+def peak_bytes(model: AdaFocus, batch: Batch, patches: PatchSource) -> int:
     """Most bytes that tensors took at one time: the batch, and what a pass makes of it; without the weights.
 
     Counted operation by operation, so that it is the same in every run; a kernel's own scratch memory is left out.
     """
     with TensorMemory(batch.glance_BTCHW, batch.focus_BTCHW) as memory:
-        _predict(model, batch, patches)
+        predict_batch(model, batch, patches)
     return memory.peak
-
-
-def _predict(model: AdaFocus, batch: Batch, patches: Look) -> Tensor:
-    if patches == "glancer":
-        return model.glance(batch.glance_BTCHW).logits_BTK
-    if patches == "whole":
-        return model.focuser.head(model.focus(batch.focus_BTCHW))
-    return model(batch.glance_BTCHW, batch.focus_BTCHW, patches).prediction_BK

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adafocus.config.schema import STAGES
+from adafocus.methods import find_method
 from pipelines.paths import Places
 from pipelines.reporting.report import Trial, trial_of
 from pipelines.tracking.client import MlflowRun, Tracker
@@ -102,7 +102,11 @@ def _full_name(trial: MlflowRun) -> str:
 
 
 def _score(trial: MlflowRun) -> float:
-    return float(trial.data.metrics[f"{STAGES[-1]}/val_{trial.data.tags['adafocus.metric']}"])
+    return float(
+        trial.data.metrics[
+            f"{find_method(trial.data.params.get('method', 'adafocus')).last}/val_{trial.data.tags['adafocus.metric']}"
+        ]
+    )
 
 
 def _chosen(trial: MlflowRun, places: Places) -> Chosen:

@@ -58,7 +58,7 @@ def import_checkpoint(
         if runs
         else import_checkpoint.save(out or Path(), imported, meta)
     )
-    fresh = [part for part in reference_checkpoints.NEEDS[stage] if part not in imported.parts]
+    fresh = [part for part in reference_checkpoints.parts_of(config, stage) if part not in imported.parts]
     typer.echo(
         f"{folder}: {', '.join(imported.parts)} of stage {stage}, {imported.model.num_classes} classes"
         + (f"; no file held the {', '.join(fresh)}: random weights" if fresh else "")

@@ -20,8 +20,8 @@ def exactly_one(**values: object) -> None:
 
 def read_config(recipe: str, changes: list[str] | None, scale_lr: bool) -> Config:
     """The configuration of a recipe with the changes of --set."""
-    from adafocus.config.schema import override
-    from adafocus.config.validation import check
+    from adafocus.config.overrides import override
+    from adafocus.methods import check
     from pipelines.paths import absolute_setting
     from pipelines.recipes.recipes import find_recipe, scale_rates
 

@@ -12,16 +12,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from adafocus.config.schema import (
-    STAGES,
-    Config,
-    DataConfig,
-    ModelConfig,
-    OptimConfig,
-    PPOConfig,
-    PretrainConfig,
-    override,
-)
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config, DataConfig, ModelConfig, OptimConfig, PPOConfig, PretrainConfig
+from adafocus.methods import method_of
 from preprocessing.schema import UserError
 
 log = logging.getLogger(__name__)
@@ -40,7 +33,6 @@ def _untrimmed(patch_size: int) -> Config:
     return Config(
         data=DataConfig(num_frames=16, num_focus_frames=16),
         model=ModelConfig(
-            family="untrimmed",
             glancer="mobilenet_v2",
             focuser="resnet50",
             patch_size=patch_size,
@@ -99,9 +91,11 @@ def _trimmed(patch_size: int) -> Config:
     """
     decay = 5e-4
     return Config(
-        data=DataConfig(num_frames=8, num_focus_frames=12),
+        data=DataConfig(num_frames=8, num_focus_frames=12, focus_frames="own"),
         model=ModelConfig(
-            family="trimmed",
+            temporal_shift=True,
+            head_dropout=0.5,
+            action_per="clip",
             glancer="mobilenet_v2",
             focuser="resnet50",
             patch_size=patch_size,
@@ -249,7 +243,7 @@ def scale_rates(config: Config, recipe: Config) -> Config:
     their stage starts.
     """
     changes = {}
-    for stage in STAGES:
+    for stage in method_of(config).stage_names:
         settings, size = getattr(config, stage), getattr(recipe, stage).batch_size
         if isinstance(settings, OptimConfig) and settings.optimizer == "sgd":
             changes[f"{stage}.lr_batch_size"] = size

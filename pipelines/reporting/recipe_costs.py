@@ -8,7 +8,7 @@ import torch
 from rich.table import Table
 
 from adafocus.evaluation import multiply_adds
-from adafocus.models.adafocus import build_model
+from adafocus.methods import build_model
 from pipelines.recipes.recipes import RECIPES
 
 CLASSES = {"activitynet": 200, "fcvid": 239, "minikinetics": 200, "ssv1": 174, "ssv2": 174, "demo": 10, "folder": 10}

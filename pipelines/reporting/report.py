@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from adafocus.config.schema import STAGES
+from adafocus.methods import find_method, stage_names
 from pipelines.paths import Places
 from pipelines.recipes.recipes import RECIPES
 from pipelines.reporting.published import Published, published, rows_of
@@ -64,8 +64,9 @@ class Measured:
     @property
     def shown(self) -> str:
         """Its name, and the stage if it is not the last one."""
-        stage = self.facts.get("stage", STAGES[-1])
-        return self.name if stage == STAGES[-1] else f"{self.name}, after {stage}"
+        last = find_method(self.facts.get("method", "adafocus")).last
+        stage = self.facts.get("stage", last)
+        return self.name if stage == last else f"{self.name}, after {stage}"
 
     @property
     def conditions(self) -> str:
@@ -243,8 +244,10 @@ def trial_of(run: Any) -> Trial:
     if "adafocus.pruned" in tags:
         ending = "pruned"
     reason = tags.get("adafocus.pruned" if ending == "pruned" else "adafocus.reason", "")
-    reached = [stage for stage in STAGES if any(key.startswith(f"{stage}/") for key in metrics)]
-    score = metrics.get(f"{STAGES[-1]}/val_{tags.get('adafocus.metric', '')}")
+    reached = [stage for stage in stage_names() if any(key.startswith(f"{stage}/") for key in metrics)]
+    score = metrics.get(
+        f"{find_method(run.data.params.get('method', 'adafocus')).last}/val_{tags.get('adafocus.metric', '')}"
+    )
     said = textwrap.shorten(reason, 160, placeholder=" ...") if ending in ("failed", "stopped", "pruned") else ""
     return Trial(str(run.info.run_name), run.info.run_id, ending, said, score, reached[-1] if reached else "")
 
@@ -252,10 +255,10 @@ def trial_of(run: Any) -> Trial:
 def _stage_hours(tracker: Tracker, runs: Iterable[Any]) -> tuple[dict[str, float], float]:
     """Hours by stage, and in total if nothing were shared. A trial that found a stage finished logs its epochs again,
     with the time at which they were trained: those are the same ones."""
-    once: dict[str, dict[tuple[int, int], float]] = {stage: {} for stage in STAGES}
+    once: dict[str, dict[tuple[int, int], float]] = {stage: {} for stage in stage_names()}
     alone = 0.0
     for run in runs:
-        for stage in STAGES:
+        for stage in stage_names():
             if f"{stage}/seconds" in run.data.metrics:
                 entries = Run.open(tracker, run.info.run_id).entries(f"{stage}/seconds")
                 once[stage] |= {(entry.step, entry.timestamp): entry.value for entry in entries}

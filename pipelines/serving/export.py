@@ -28,10 +28,10 @@ from preprocessing.schema import UserError
 NUM_CLIPS = 2
 """Real clips on which the files are compared with the model."""
 STEPS = {
-    "untrimmed": """4. `focuser(patches)` gives `focus`; `classifier(focus, classifier_state$glance)` gives the
+    "frame": """4. `focuser(patches)` gives `focus`; `classifier(focus, classifier_state$glance)` gives the
    prediction after this frame, and the next state. Steps 3 and 4 are repeated for every frame: a video can be followed
    while it arrives.""",
-    "trimmed": """4. `focuser(patches)`, of the same place in $focus frames, gives `focus`; `classifier(focus$glance)`
+    "clip": """4. `focuser(patches)`, of the same place in $focus frames, gives `focus`; `classifier(focus$glance)`
    gives the prediction after 1, 2, ... frames. One look serves the whole clip.""",
 }
 REQUIREMENTS = (
@@ -104,9 +104,7 @@ def _read(predictor: AdaFocusPredictor, videos: Sequence[Path]) -> list[ClipFram
 def _readme(told: dict[str, Any], title: str, num_clips: int, predictor: AdaFocusPredictor) -> str:
     data = told["preprocessing"]
     used = told["glance_input"]
-    steps = Template(STEPS[told["family"]]).substitute(
-        glance=f", {used}" if used else "", focus=data["num_focus_frames"]
-    )
+    steps = Template(STEPS[told["by"]]).substitute(glance=f", {used}" if used else "", focus=data["num_focus_frames"])
     rows = [
         f"| {name} | {part['pt2_error']:.1e} | {part['onnx_error']:.1e} |" for name, part in told["programs"].items()
     ]
@@ -115,7 +113,7 @@ def _readme(told: dict[str, Any], title: str, num_clips: int, predictor: AdaFocu
     words = [f"{flag} {argv[argv.index(flag) + 1]}" for flag in kept if flag in argv]
     return Template(files("pipelines.serving").joinpath("templates", "export.md").read_text()).substitute(
         title=title,
-        family=told["family"],
+        method=told["method"],
         num_classes=len(told["class_names"]),
         num_clips=num_clips,
         ffmpeg=" ".join(words),

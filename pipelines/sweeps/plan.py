@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from ray.tune.schedulers import TrialScheduler
 
 from adafocus import checkpoint
-from adafocus.config.schema import STAGES
-from adafocus.training.trainer import first_epoch
+from adafocus.methods import method_of
 from pipelines.sweeps.outcomes import BUDGET_ENDED, TrialOutcome, has_passed
 from pipelines.sweeps.scheduler import Pruning, make_scheduler
 from pipelines.sweeps.searcher import DistinctSearch, PastTrial, make_searcher
@@ -40,7 +39,7 @@ def finished_trials(sweep: Sweep, tracker: Tracker, metric: str) -> dict[str, Tr
     for run in tracker.find("trial", sweep=sweep.name):
         tags, point = run.data.tags, _point(sweep, run)
         folder = sweep.places.runs / tags.get("adafocus.checkpoint", "")
-        score = run.data.metrics.get(score_name(STAGES[-1], metric), 0.0)
+        score = run.data.metrics.get(score_name(method_of(sweep.config).last, metric), 0.0)
         if run.info.status != "FINISHED" or point is None:
             continue
         if pruned := tags.get("adafocus.pruned"):
@@ -91,7 +90,7 @@ def unreported_trials(
 def _judged_scores(sweep: Sweep, run: Run, metric: str) -> list[tuple[int, float]]:
     """(epoch in the stage where trials are compared, score) of a trial, out of MLflow."""
     judged = sweep.judged
-    name, first = score_name(judged, metric), first_epoch(judged, sweep.config)
+    name, first = score_name(judged, metric), method_of(sweep.config).first_epoch(sweep.config, judged)
     return [(step - first, value) for step, value in run.curve(name).items()]
 
 

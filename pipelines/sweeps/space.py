@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from adafocus.config.schema import STAGES, Config, flatten, override, stage_key
-from adafocus.config.validation import TOGETHER, check, check_bounds
+from adafocus.config.overrides import flatten, override
+from adafocus.config.schema import Config
+from adafocus.config.validation import TOGETHER
+from adafocus.methods import check, method_of
+from adafocus.methods.identity import stage_key
 from pipelines.sweeps.distributions import check_distribution, draw, extreme_values
 from preprocessing.schema import UserError
 
@@ -52,18 +55,24 @@ class Space:
 
     def check(self, config: Config) -> None:
         """Raise UserError for an unknown key or a value that does not fit it, before anything is started."""
-        # Where several settings that have to fit each other differ, a trial says which of its own do not.
-        check_value = check_bounds if len(self.keys & TOGETHER) > 1 else check
+        if "method" in self.keys:
+            raise UserError("a sweep is of one method: start a sweep for each, by --set method=NAME")
         twice = sorted(self.grid.keys() & self.sample.keys())
         if twice:
             raise UserError(f"{twice[0]} is in the grid and drawn too: take one of the two out")
         for key, values in self.grid.items():
             for value in values:
-                check_value(override(config, {key: value}))
+                self._check_value(config, key, value)
         for key, (name, arguments) in self.sample.items():
             check_distribution(key, name, arguments)
             for value in extreme_values(name, arguments):
-                check_value(override(config, {key: value}))
+                self._check_value(config, key, value)
+
+    def _check_value(self, config: Config, key: str, value: Any) -> None:
+        changed = override(config, {key: value})
+        # Where several settings that have to fit each other differ, a trial says which of its own do not.
+        if len(self.keys & TOGETHER) <= 1:
+            check(changed)
 
     def points(self, config: Config, num_samples: int) -> list[Point]:
         """The trials of a grid or random search, each once: the whole grid for each of `num_samples` draws.
@@ -108,7 +117,7 @@ def order_for_sharing(points: list[Point], config: Config, digest: str) -> list[
     def ranks(point: Point) -> tuple[int, ...]:
         """For each stage, the last one first, how many points before this one share it."""
         own, ranks = override(config, point), []
-        for stage in reversed(STAGES):
+        for stage in reversed(method_of(own).stage_names):
             key = stage_key(own, stage, digest)
             ranks.append(counts.get(key, 0))
             counts[key] = ranks[-1] + 1

@@ -50,10 +50,10 @@ def parse_space(config: Config, grid: list[str], sample: list[str], file: Path |
 
 
 def recipe_space(recipe: str, config: Config) -> Path:
-    """The space file that comes with a recipe: its own, else that of its family."""
+    """The space file that comes with a recipe: its own, else that of recipes that act as often."""
     folder = Path(str(files("pipelines.sweeps") / "spaces"))
     own = folder / f"{recipe}.yaml"
-    return own if own.is_file() else folder / f"{config.model.family}.yaml"
+    return own if own.is_file() else folder / f"per_{config.model.action_per}.yaml"
 
 
 def _absolute(key: str, values: Iterable[Any]) -> list[Any]:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from adafocus import checkpoint
-from adafocus.config.schema import STAGES, flatten, from_flat, stage_reads
+from adafocus.config.overrides import flatten, from_flat
+from adafocus.methods import method_of, stage_names
+from adafocus.methods.identity import stage_folders, stage_reads
 from adafocus.training.stage_lock import LEASE_S, StageLock
-from adafocus.training.trainer import stage_folder
 from pipelines.paths import Places
 from pipelines.sweeps.sweep import Sweep, load_sweep
 from pipelines.tracking.client import Kind, MlflowRun, Tracker
@@ -28,7 +29,7 @@ from preprocessing.shards.index import read_metadata
 
 TUNE = "tune"
 """Where Ray Tune and Ray Train keep files of each sweep (pipelines/tune.py, trial.py)."""
-FOLDER = re.compile(rf"({'|'.join(STAGES)})-[0-9a-f]{{12}}(\.partial)?")
+FOLDER = re.compile(rf"({'|'.join(stage_names())})-[0-9a-f]{{12}}(\.partial)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def list_stored(places: Places) -> list[Stored]:
     """Every stage on disk, in the order of the stages, and what Ray Tune has left."""
     tracked, fits = _tracked(places), _Records(places)
     folders = [path for path in places.runs.glob("*-*") if path.is_dir() and FOLDER.fullmatch(path.name)]
-    folders.sort(key=lambda path: (STAGES.index(path.name.split("-")[0]), path.name))
+    folders.sort(key=lambda path: (stage_names().index(path.name.split("-")[0]), path.name))
     found = [Stored(folder, _num_bytes(folder), _users(folder, tracked, fits), "") for folder in folders]
     of_tune = sorted(path for path in (places.runs / TUNE).glob("*") if path.is_dir())
     found += [Stored(folder, _num_bytes(folder), (), "") for folder in of_tune]
@@ -191,7 +192,7 @@ def _digest(shards: str) -> str:
 def _tries(sweep: Sweep, stage: str, flat: dict[str, Any]) -> bool:
     """Is a stage with this configuration one that the sweep tries? What it draws may have any value."""
     own, space = flatten(sweep.config), sweep.space
-    for name in stage_reads(stage):
+    for name in stage_reads(method_of(sweep.config), stage):
         if name not in space.sample and flat[name] not in space.grid.get(name, [own[name]]):
             return False
     return True
@@ -205,6 +206,4 @@ def _needs(run: MlflowRun, places: Places) -> list[str]:
     if not (folder / checkpoint.META).exists():
         return []
     meta = checkpoint.read_meta(folder)
-    return meta.stages or [
-        stage_folder(stage, from_flat(meta.config), places.runs, meta.digest).name for stage in STAGES
-    ]
+    return meta.stages or [each.name for each in stage_folders(from_flat(meta.config), places.runs, meta.digest)]

@@ -11,8 +11,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from adafocus.config.schema import STAGES, Config, flatten, from_flat, override, stage_key, stage_reads
-from adafocus.training.trainer import Options, stage_folder
+from adafocus.config.overrides import flatten, from_flat, override
+from adafocus.config.schema import Config
+from adafocus.methods import Method, method_of
+from adafocus.methods.identity import stage_folders, stage_key, stage_reads
+from adafocus.training.trainer import Options
 from pipelines.paths import Places
 from pipelines.sweeps.scheduler_table import find_scheduler
 from pipelines.sweeps.space import Point, Space, show_value
@@ -86,14 +89,21 @@ class Sweep:
             )
 
     @property
+    def method(self) -> Method:
+        """The one method of all trials."""
+        return method_of(self.config)
+
+    @property
     def shared(self) -> tuple[str, ...]:
         """Stages that are the same for all trials."""
-        return tuple(stage for stage in STAGES if not self.space.keys.intersection(stage_reads(stage)))
+        method, keys = self.method, self.space.keys
+        return tuple(stage for stage in method.stage_names if not keys.intersection(stage_reads(method, stage)))
 
     @property
     def judged(self) -> str:
         """The stage in which trials are compared while they run: the first one that the space changes."""
-        return STAGES[min(len(self.shared), len(STAGES) - 1)]
+        stages = self.method.stage_names
+        return stages[min(len(self.shared), len(stages) - 1)]
 
     @property
     def num_trials(self) -> int:
@@ -107,12 +117,12 @@ class Sweep:
 
     def trial_key(self, point: Point, digest: str) -> str:
         """What names a trial in MLflow: the key of its last stage."""
-        return stage_key(override(self.config, point), STAGES[-1], digest)
+        return stage_key(override(self.config, point), self.method.last, digest)
 
     def folders(self, point: Point, digest: str) -> list[Path]:
         """Where the results of a trial's stages are or will be."""
         config = override(self.config, point)
-        return [stage_folder(stage, config, self.places.runs, digest) for stage in STAGES]
+        return stage_folders(config, self.places.runs, digest)
 
     def save(self) -> None:
         """Keep the record."""

@@ -22,9 +22,10 @@ import torch
 from ray import tune
 
 from adafocus import checkpoint, distributed
-from adafocus.config.schema import STAGES, Config, override
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
 from adafocus.training.stage_lock import StageLockLostError
-from adafocus.training.trainer import EpochReport, first_epoch
+from adafocus.training.trainer import EpochReport
 from pipelines.logs import in_a_line, start_logging
 from pipelines.sweeps.space import Point
 from pipelines.sweeps.sweep import Sweep, show_point
@@ -64,7 +65,7 @@ def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
         with naming_outages():
             run.tags({"point": json.dumps(point)})
             describe(run, config, places, sweep.recipe, sweep.options.device)
-            work = partial(_train, config, sweep, STAGES, run.run_id, shown, dataset.info.metric)
+            work = partial(_train, config, sweep, sweep.method.stage_names, run.run_id, shown, dataset.info.metric)
             if sweep.machines.workers_per_trial > 1:
                 groups = places.runs / "tune" / sweep.name / "groups"
                 train_in_group(partial(work, ray.train.report), sweep.machines, groups, in_trial=True)
@@ -81,7 +82,7 @@ def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
         close(run, "FAILED", reason)
         tune.report({"score": 0.0, "failure": reason})
         return
-    score = checkpoint.read_meta(folder).metrics[score_name(STAGES[-1], dataset.info.metric)]
+    score = checkpoint.read_meta(folder).metrics[score_name(sweep.method.last, dataset.info.metric)]
     tune.report({"score": score, "folder": str(folder)})
 
 
@@ -126,7 +127,7 @@ def _train(
         group = sweep.machines.workers_per_trial > 1
         if tell:
             told = partial(_with_group, tell) if group else tell
-            sinks.append(ToTune(told, sweep.judged, first_epoch(sweep.judged, config), metric))
+            sinks.append(ToTune(told, sweep.judged, sweep.method.first_epoch(config, sweep.judged), metric))
         # Of several workers on a machine one tells what the machine does.
         teller = not group or ray.train.get_context().get_local_rank() == 0
         system = run.system_metrics() if teller else contextlib.nullcontext()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from adafocus.config.schema import STAGES
+from adafocus.methods import stage_names
 
 METRICS: tuple[tuple[str, str], ...] = (
     ("pretrain/glancer_loss", "cross-entropy of the glancer on training clips"),
@@ -53,7 +53,7 @@ IN_WORDS = {"map": "mAP", "top1": "top-1"}
 _SCORES = "top1|top5|map|hit_rate"
 _LOOKS = "policy|random|centre|glancer|warmup_random|probe_glancer|probe_focuser"
 PLACES = {
-    "<stage>": "|".join(STAGES),
+    "<stage>": "|".join(stage_names()),
     "<network>": "glancer|focuser",
     "<patches>": f"(?:{_LOOKS})(?:_bf16|_fp16)?(?:_compiled)?",
     "<score>": "(?:glancer_|focuser_)?(?:top1|map)",

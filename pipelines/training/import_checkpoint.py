@@ -11,8 +11,10 @@ from typing import Any
 
 from adafocus import checkpoint
 from adafocus.checkpoint import Meta
-from adafocus.config.schema import STAGES, Config, stage_key
+from adafocus.config.schema import Config
 from adafocus.interop import reference_checkpoints
+from adafocus.methods import method_of
+from adafocus.methods.identity import stage_key
 from adafocus.training.stage_lock import StageLock
 from preprocessing.addresses import without_secrets
 from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
@@ -28,8 +30,7 @@ def describe(
     files: Sequence[dict[str, Any]],
 ) -> Meta:
     """The record of an imported model. Raises UserError for an unknown stage and for classes other than the shards'."""
-    if stage not in STAGES:
-        raise UserError(f"{stage!r} is none of the stages {', '.join(STAGES)}")
+    method_of(config).stage(stage)
     classes = imported.model.num_classes
     info = DatasetInfo(recipe.rsplit("-", 1)[0], tuple(f"class {number}" for number in range(classes)))
     digest, spec = "", ExtractionSpec()  # the height of the authors' frames
@@ -53,7 +54,7 @@ def save(folder: Path, imported: reference_checkpoints.Imported, meta: Meta) -> 
 def commit(runs: Path, imported: reference_checkpoints.Imported, meta: Meta) -> Path:
     """Make the checkpoint the result of its stage below `runs`. Raises UserError if that is there, or the last."""
     reference_checkpoints.check_stage(imported, meta.stage)
-    if meta.stage == STAGES[-1]:
+    if meta.stage == meta.method.last:
         raise UserError(
             "this is a finished model, behind which no stage follows: give --out, or --stage ppo to finetune it again"
         )

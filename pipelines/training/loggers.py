@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import torch
 
 from adafocus import checkpoint
-from adafocus.config.schema import STAGES, Config, flatten, from_flat
+from adafocus.config.overrides import flatten, from_flat
+from adafocus.config.schema import Config
 from adafocus.devices import pick_device
 from adafocus.evaluation import metrics
-from adafocus.training.trainer import stage_folder
+from adafocus.methods.identity import stage_folders
 from pipelines.reporting.published import rows_of
 from pipelines.tracking import registry
 from pipelines.tracking.client import Run, Tracker
@@ -40,7 +41,7 @@ def describe(run: Run, config: Config, places: Places, recipe: str, device: str 
     """Log what a trial is before it starts: configuration, device and data set."""
     dataset = read_metadata(places.shards)
     run.params({**flatten(config), "recipe": recipe, "device": device_name(device)})
-    run.tags({"stages": " ".join(stage_folder(stage, config, places.runs, dataset.digest).name for stage in STAGES)})
+    run.tags({"stages": " ".join(folder.name for folder in stage_folders(config, places.runs, dataset.digest))})
     run.dataset(dataset.info, dataset.digest, places.shards)
 
 
@@ -102,7 +103,7 @@ def track(result: Benchmark, chosen: Chosen, places: Places) -> Run:
             path = Path(temporary) / f"{key}.parquet"
             pq.write_table(predicted.table(), path)
             run.artifact(path, "predictions")
-        if not checkpoint.lacking(meta, "policy"):
+        if not meta.lacking("policy"):
             save_strips(folder, places.shards, Path(temporary) / "patches.png")
         _charts(result, dataset.info, online, Path(temporary))
         for path in sorted(Path(temporary).glob("*.png")):
@@ -125,7 +126,7 @@ def track(result: Benchmark, chosen: Chosen, places: Places) -> Run:
 def _online(result: Benchmark, config: Config) -> dict[str, list[dict[str, float]]]:
     """The rows' scores after 1..T frames, and their compute; none for clips that are seen as a whole."""
     shown = [row for row in result.rows if row.precision == result.rows[0].precision and len(row.online) > 1]
-    return {row.key(): row.online for row in shown if config.model.family == "untrimmed"}
+    return {row.key(): row.online for row in shown if len({point["gflops"] for point in row.online}) > 1}
 
 
 def _charts(result: Benchmark, info: DatasetInfo, online: dict[str, list[dict[str, float]]], folder: Path) -> None:

@@ -6,7 +6,9 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from adafocus.config.schema import STAGES, Config, stage_key
+from adafocus.config.schema import Config
+from adafocus.methods import method_of
+from adafocus.methods.identity import stage_key
 from adafocus.training.stage_runner import needed_stages, run_stage
 from adafocus.training.trainer import EpochReport, Options
 from pipelines.logs import in_a_line
@@ -24,12 +26,12 @@ def train_stages(
     places: Places,
     options: Options,
     report: Callable[[EpochReport], None],
-    stages: tuple[str, ...] = STAGES,
+    stages: tuple[str, ...] | None = None,
 ) -> Path:
-    """Bring `stages` to their end, in order, leaving out those of which nothing is needed but the finished stages that
-    follow them. Returns the last one's folder."""
+    """Bring `stages` (None: all of the method) to their end, in order, leaving out those of which nothing is needed but
+    the finished stages that follow them. Returns the last one's folder."""
     folder = places.runs
-    for stage in needed_stages(stages, config, shards=places.shards, runs=places.runs):
+    for stage in needed_stages(stages or method_of(config).stage_names, config, shards=places.shards, runs=places.runs):
         folder = run_stage(stage, config, shards=places.shards, runs=places.runs, options=options, report=report)
     return folder
 
@@ -43,7 +45,7 @@ def train(config: Config, recipe: str, places: Places, options: Options, name: s
     """One trial without Tune. Killed and started again under the same name, it goes on in the same MLflow run; another
     configuration of the same name, or another data set, has a run of its own."""
     dataset = read_metadata(places.shards)
-    key = stage_key(config, STAGES[-1], dataset.digest)
+    key = stage_key(config, method_of(config).last, dataset.digest)
     run = Tracker.at(places).run(dataset.info.name, "trial", name, sweep="", trial=name, key=key)
     describe(run, config, places, recipe, options.device)
 

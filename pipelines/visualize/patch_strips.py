@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from adafocus import checkpoint
-from adafocus.config.schema import from_flat
+from adafocus.config.overrides import from_flat
 from adafocus.data.clip_table import evaluation_split
 from adafocus.data.loader import ClipLoader
 from pipelines.visualize.drawing import (
@@ -103,7 +103,6 @@ def save_strips(folder: Path, shards: str, path: Path, clips: int = 6) -> None:
         batch_size=clips,
         train=False,
         limit=clips,
-        independent_focus=config.model.family == "trimmed",
     )
     batch = next(iter(loader))
     output = model(batch.glance_BTCHW, batch.focus_BTCHW)

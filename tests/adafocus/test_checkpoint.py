@@ -8,8 +8,10 @@ import torch
 
 from adafocus import checkpoint
 from adafocus.checkpoint import Meta, load_model, load_state, load_weights, read_meta, save, save_state
-from adafocus.config.schema import Config, override
-from adafocus.models.adafocus import AdaFocus, build_model
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
+from adafocus.methods import build_model
+from adafocus.models.adafocus import AdaFocus
 from preprocessing.schema import DatasetInfo, UserError
 
 INFO = DatasetInfo("toy", ("a", "b", "c"))

@@ -17,11 +17,12 @@ import torch
 from ratios import CLASSES, CLIPS, options_of, race, report, settled_model, video
 from torch import Tensor
 
-from adafocus.config.schema import override
+from adafocus.config.overrides import override
 from adafocus.data.batches import Batch
 from adafocus.models.adafocus import AdaFocus
 from adafocus.models.crop import random_corners
-from adafocus.stages import STAGES, reinforcement
+from adafocus.stages import reinforcement
+from adafocus.stages.ppo import PPO
 from adafocus.training.loss_watch import LossWatch
 from adafocus.training.update import Updater
 
@@ -100,7 +101,7 @@ def plain_step(model: AdaFocus, batch: Batch, losses: list[float]) -> Callable[[
 def stage_step(model: AdaFocus, batch: Batch, precision: str, losses: list[float]) -> Callable[[], None]:
     """A whole step of training."""
     config = override(model.config, {"ppo.batch_size": CLIPS, "ppo.precision": precision})
-    stage = STAGES["ppo"](model, config).train()
+    stage = PPO(model, config).train()
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     updater = Updater(stage, stage.optimizer(), scaler, torch.device("cpu"), wrapped=stage)
 

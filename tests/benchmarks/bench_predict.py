@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from adafocus.checkpoint import Meta, save
-from adafocus.config.schema import override
+from adafocus.config.overrides import override
 from adafocus.inference.predictor import AdaFocusPredictor
-from adafocus.models.adafocus import build_model
+from adafocus.methods import build_model
 from pipelines.recipes.recipes import find_recipe
 from pipelines.serving.predict import default_decoders, predict_all
 from preprocessing.media.encode import encode_video

@@ -17,7 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from adafocus.config.schema import STAGES, Config, override
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
+from adafocus.methods import stage_names
 from adafocus.training.trainer import EpochReport, Options
 from helpers.packing import pack_synthetic
 from helpers.tiny import SYNTHETIC, TINY
@@ -79,7 +81,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=10, help="of each stage")
     epochs = parser.parse_args().epochs
-    config = override(demo(), {**TINY, **{f"{stage}.epochs": epochs for stage in STAGES}})
+    config = override(demo(), {**TINY, **{f"{stage}.epochs": epochs for stage in stage_names()}})
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         shards = make_shards(folder)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adafocus.config.schema import override
+from adafocus.config.overrides import override
 from adafocus.devices import keep_freed_memory
-from adafocus.models.adafocus import AdaFocus, build_model
+from adafocus.methods import build_model
+from adafocus.models.adafocus import AdaFocus
 from pipelines.recipes.recipes import RECIPES
 
 CLIPS = 2
@@ -39,7 +40,7 @@ def settled_model(recipe: str) -> AdaFocus:
     with torch.no_grad():
         frames = video(0, 1, model.config.data.num_frames)
         glance = model.train().glance(frames)
-        model.focus(model.crop(frames, model.act(glance, "centre").corners_BS2))
+        model.focus(model.crop(frames, model.choose(glance, "centre").corners_BS2))
     return model.eval()
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import typer
 import typer.core
 
-from adafocus.config.schema import Config, flatten
+from adafocus.config.overrides import flatten
+from adafocus.config.schema import Config
 from pipelines.cli.main import app
 from pipelines.recipes.recipes import find_recipe
 from pipelines.sweeps.scheduler_table import find_scheduler

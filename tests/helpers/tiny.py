@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from adafocus.config.schema import Config, override
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
 from adafocus.data.batches import Batch
+from adafocus.methods.adafocus import ADAFOCUS
 from preprocessing.datasets.synthetic import SyntheticSpec
 
+STAGES = ADAFOCUS.stage_names
 SYNTHETIC = SyntheticSpec(num_train=24, num_val=10, num_frames=8, size=40, digit=12, fragments=2)
 TINY = {
     "data.num_frames": 4,
@@ -27,15 +30,18 @@ TINY = {
 """Changes of the demo's recipe that make a stage take a second."""
 
 
-TRIMMED = {
-    "model.family": "trimmed",
+PER_CLIP = {
+    "data.focus_frames": "own",
+    "model.temporal_shift": True,
+    "model.head_dropout": 0.2,
+    "model.action_per": "clip",
     "model.action": "gaussian",
     "model.classifier": "average",
     "model.reuse_glance": True,
     "model.policy_norm": True,
     "data.num_focus_frames": 6,
 }
-"""Further changes that make it a model of the other family."""
+"""Further changes that make it a model that sees the clip as a whole, as those of Something-Something."""
 
 
 def numbered_frames(count: int, height: int = 48, width: int = 64, seed: int = 0) -> list[np.ndarray]:
@@ -50,7 +56,7 @@ def numbered_frames(count: int, height: int = 48, width: int = 64, seed: int = 0
 
 def shrink(config: Config) -> Config:
     """The tiny form of a recipe: small networks, few and small frames; all else as it is."""
-    focus_frames = 4 if config.model.family == "untrimmed" else 6
+    focus_frames = 4 if config.data.focus_frames == "shared" else 6
     small = {
         "data.num_frames": 4,
         "data.num_focus_frames": focus_frames,
@@ -78,6 +84,6 @@ def noise_batch(config: Config, clips: int, classes: int, seed: int) -> Batch:
         return torch.from_numpy(cells.repeat(8, 3).repeat(8, 4).astype(np.uint8))
 
     glance = frames(config.data.num_frames)
-    focus = frames(config.data.num_focus_frames) if config.model.family == "trimmed" else glance
+    focus = frames(config.data.num_focus_frames) if config.data.focus_frames == "own" else glance
     labels = torch.from_numpy(rng.randint(0, classes, (clips, 1)))
     return Batch(glance, focus, labels, [f"clip {number}" for number in range(clips)])

@@ -53,7 +53,7 @@ def main(paths: list[str]) -> dict:
     seen = run("glancer", frames=glances)
     used = facts["glance_input"]
 
-    if facts["family"] == "trimmed":  # one look for the whole clip
+    if facts["by"] == "clip":  # one look for the whole clip
         row, column = run("policy", map=seen["map"], policy_state=states["policy_state"])["corner"][0]
         focus = run("focuser", patches=frames[:, :, row : row + side, column : column + side].copy())["focus"]
         logits = run("classifier", focus=focus, **({"glance": seen[used]} if used else {}))["prediction"]

@@ -25,7 +25,7 @@ from preprocessing.shards.job import Job
 from preprocessing.shards.storage import Store
 
 DATA = DataConfig(num_frames=4, num_focus_frames=4, resize=40, crop=32)
-TRIMMED = DataConfig(num_frames=8, num_focus_frames=12, resize=40, crop=32)
+TRIMMED = DataConfig(num_frames=8, num_focus_frames=12, focus_frames="own", resize=40, crop=32)
 NUM_CLIPS = {"train": 26, "val": 11}
 
 
@@ -161,10 +161,10 @@ def test_going_on_inside_an_epoch(shards: Path, num_workers: int) -> None:
 
 def test_trimmed_clips_share_one_crop_between_glance_and_focus(trimmed: Path) -> None:
     for split in ("train", "val"):
-        for batch in load(trimmed, split, data=TRIMMED, independent_focus=True):
+        for batch in load(trimmed, split, data=TRIMMED):
             assert batch.glance_BTCHW.shape[1] == 8 and batch.focus_BTCHW.shape[1] == 12
             assert batch.boxes_BT4 is None
-    loader = ClipLoader(trimmed, "train", TRIMMED, batch_size=26, train=True, independent_focus=True)
+    loader = ClipLoader(trimmed, "train", TRIMMED, batch_size=26, train=True)
     (batch,) = list(loader)
     shared = 0
     for glance, focus in zip(batch.glance_BTCHW, batch.focus_BTCHW, strict=True):
@@ -182,7 +182,7 @@ def test_short_clips_are_padded_as_the_data_set_says(shards: Path, trimmed: Path
         zip(*[(b := load(shards, "train", train=False, batch_size=26)[0]).clip_ids, b.glance_BTCHW], strict=True)
     )
     assert torch.equal(last["clip/0"][3], last["clip/0"][2]) and not torch.equal(last["clip/0"][0], last["clip/0"][2])
-    (batch,) = load(trimmed, "train", data=TRIMMED, train=False, batch_size=26, independent_focus=True)
+    (batch,) = load(trimmed, "train", data=TRIMMED, train=False, batch_size=26)
     first = batch.glance_BTCHW[batch.clip_ids.index("clip/0")]
     assert all(torch.equal(frame, first[0]) for frame in first)
 
@@ -233,9 +233,9 @@ def test_bad_requests_are_told(shards: Path, tmp_path: Path) -> None:
         load(shards, "test", train=False)
     with pytest.raises(UserError, match="there is no index"):
         load(tmp_path, "val")
-    with pytest.raises(UserError, match="have to be equal in the untrimmed family"):
+    with pytest.raises(UserError, match=r"make them equal, or set data\.focus_frames=own"):
         load(shards, data=TRIMMED)
-    with pytest.raises(UserError, match=r"data.crop is 64, more than data.resize, 40"):
+    with pytest.raises(UserError, match=r"data.crop is 64, but has to be at most data.resize = 40"):
         load(shards, data=DataConfig(num_frames=4, num_focus_frames=4, resize=40, crop=64))
     with pytest.raises(UserError, match="27 workers cannot share the 26 clips"):
         load(shards, world_size=27)

@@ -8,7 +8,7 @@ from adafocus.config.schema import Config
 from adafocus.data.loader import ClipLoader
 from adafocus.evaluation.evaluate import evaluate
 from adafocus.evaluation.linear_probe import linear_probe
-from adafocus.models.adafocus import build_model
+from adafocus.methods import build_model
 
 
 def loader(shards: str, split: str, config: Config) -> ClipLoader:

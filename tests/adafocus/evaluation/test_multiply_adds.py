@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from adafocus.config.schema import Config, override
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
 from adafocus.evaluation import multiply_adds
-from adafocus.models.adafocus import build_model
+from adafocus.methods import build_model
 from pipelines.recipes.recipes import RECIPES
 
 

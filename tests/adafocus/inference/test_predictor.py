@@ -13,30 +13,31 @@ import pytest
 import torch
 
 from adafocus.checkpoint import META, load_model, save
-from adafocus.config.schema import override
+from adafocus.config.overrides import override
 from adafocus.data.batches import decode_all, frame_size
 from adafocus.data.clip_table import ClipTable
 from adafocus.data.loader import ClipLoader
 from adafocus.evaluation.evaluate import evaluate
 from adafocus.inference.predictor import TIMED, AdaFocusPredictor, VideoError
+from adafocus.methods import build_model
 from adafocus.models.acceleration import accelerate
-from adafocus.models.adafocus import Patches, build_model
+from adafocus.models.adafocus import Patches
 from preprocessing.schema import UserError
 from preprocessing.shards.index import read_index
 from preprocessing.shards.storage import Store
 
-FAMILIES = ("untrimmed", "trimmed")
+REGIMES = ("frame", "clip")
 
 
 @pytest.mark.parametrize("patches", ["policy", "centre"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("regime", REGIMES)
 def test_a_file_and_its_packed_clip_have_the_same_logits(
-    family: str, patches: Patches, checkpoints: dict[str, Path], synthetic_root: Path, synthetic_shards: str
+    regime: str, patches: Patches, checkpoints: dict[str, Path], synthetic_root: Path, synthetic_shards: str
 ) -> None:
-    predictor = AdaFocusPredictor.from_folder(checkpoints[family], patches=patches)
+    predictor = AdaFocusPredictor.from_folder(checkpoints[regime], patches=patches)
     data = predictor.config.data
-    loader = ClipLoader(synthetic_shards, "val", data, batch_size=1, train=False, independent_focus=family == "trimmed")
-    packed = evaluate(accelerate(load_model(checkpoints[family])[0]), loader, patches=patches)
+    loader = ClipLoader(synthetic_shards, "val", data, batch_size=1, train=False)
+    packed = evaluate(accelerate(load_model(checkpoints[regime])[0]), loader, patches=patches)
     table = read_index(Store(synthetic_shards)).table.to_pylist()
     sources = {row["clip_id"]: row["source"] for row in table if row["split"] == "val"}
     assert len(sources) == len(packed.clip_ids) == 10
@@ -72,9 +73,9 @@ def test_step_by_step_and_whole_clip_agree(
     synthetic_root: Path,
     tmp_path: Path,
 ) -> None:
-    _, meta = load_model(checkpoints["untrimmed"])
+    _, meta = load_model(checkpoints["frame"])
     torch.manual_seed(2)
-    config = override(load_model(checkpoints["untrimmed"])[0].config, changes)
+    config = override(load_model(checkpoints["frame"])[0].config, changes)
     flat = dict(meta.config) | changes
     save(tmp_path, build_model(config, 10).eval(), replace(meta, config=flat))
     predictor = AdaFocusPredictor.from_folder(tmp_path, patches=patches)
@@ -94,15 +95,15 @@ def test_step_by_step_and_whole_clip_agree(
 
 
 def test_the_patch_is_found_again_in_a_larger_frame(checkpoints: dict[str, Path]) -> None:
-    stream = AdaFocusPredictor.from_folder(checkpoints["untrimmed"], patches="centre").stream()
+    stream = AdaFocusPredictor.from_folder(checkpoints["frame"], patches="centre").stream()
     running = stream.push(np.zeros((80, 160, 3), np.uint8))  # halved, then the middle 40 of 80 columns
     assert running.corner == (12, 12) and running.box == (24, 64, 56, 96)
 
 
 def test_streams_refuse_what_they_cannot_take(checkpoints: dict[str, Path]) -> None:
     with pytest.raises(UserError, match="glances at the whole clip"):
-        AdaFocusPredictor.from_folder(checkpoints["trimmed"]).stream()
-    stream = AdaFocusPredictor.from_folder(checkpoints["untrimmed"]).stream()
+        AdaFocusPredictor.from_folder(checkpoints["clip"]).stream()
+    stream = AdaFocusPredictor.from_folder(checkpoints["frame"]).stream()
     with pytest.raises(ValueError, match="uint8"):
         stream.push(np.zeros((48, 64, 3), np.float32))
     stream.push(np.zeros((48, 64, 3), np.uint8))
@@ -110,11 +111,11 @@ def test_streams_refuse_what_they_cannot_take(checkpoints: dict[str, Path]) -> N
         stream.push(np.zeros((48, 62, 3), np.uint8))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("regime", REGIMES)
 def test_the_policys_map_is_a_distribution_with_its_mode_at_the_patch(
-    family: str, checkpoints: dict[str, Path], make_video: Callable[..., Path], tmp_path: Path
+    regime: str, checkpoints: dict[str, Path], make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
-    predictor = AdaFocusPredictor.from_folder(checkpoints[family])
+    predictor = AdaFocusPredictor.from_folder(checkpoints[regime])
     found = predictor.predict(make_video(tmp_path / "a.mp4"))
     assert found.map_Skk is not None
     torch.testing.assert_close(found.map_Skk.sum((-2, -1)), torch.ones(len(found.map_Skk)))
@@ -122,12 +123,12 @@ def test_the_policys_map_is_a_distribution_with_its_mode_at_the_patch(
     for step, map_kk in enumerate(found.map_Skk):
         best = divmod(int(map_kk.argmax()), cells)
         corner = torch.tensor([index * room // (cells - 1) for index in best])
-        assert (corner - found.corners_T2[step]).abs().max() <= (0 if family == "untrimmed" else room // cells + 1)
-    assert AdaFocusPredictor.from_folder(checkpoints[family], patches="random").predict(found.name).map_Skk is None
+        assert (corner - found.corners_T2[step]).abs().max() <= (0 if regime == "frame" else room // cells + 1)
+    assert AdaFocusPredictor.from_folder(checkpoints[regime], patches="random").predict(found.name).map_Skk is None
 
 
 def test_what_it_says(checkpoints: dict[str, Path], make_video: Callable[..., Path], tmp_path: Path) -> None:
-    predictor = AdaFocusPredictor.from_folder(checkpoints["trimmed"])
+    predictor = AdaFocusPredictor.from_folder(checkpoints["clip"])
     found = predictor.predict(make_video(tmp_path / "a.mp4"))
     assert [count for count, _, _ in found.course()] == [1, 2, 4, 6]
     top = found.top(3)
@@ -138,7 +139,7 @@ def test_what_it_says(checkpoints: dict[str, Path], make_video: Callable[..., Pa
 
 
 def test_unreadable_files_say_why(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    predictor = AdaFocusPredictor.from_folder(checkpoints["untrimmed"])
+    predictor = AdaFocusPredictor.from_folder(checkpoints["frame"])
     (tmp_path / "a.mp4").write_bytes(b"none")
     with pytest.raises(VideoError, match="probe_failed"):
         predictor.predict(tmp_path / "a.mp4")
@@ -148,7 +149,7 @@ def test_old_checkpoints_take_the_extraction_from_the_index(
     checkpoints: dict[str, Path], synthetic_shards: str, tmp_path: Path
 ) -> None:
     old = tmp_path / "old"
-    shutil.copytree(checkpoints["untrimmed"], old)
+    shutil.copytree(checkpoints["frame"], old)
     record = json.loads((old / META).read_text())
     assert record.pop("extraction")["height"] == 40
     (old / META).write_text(json.dumps(record))

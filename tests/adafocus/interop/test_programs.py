@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from adafocus.checkpoint import load_model
-from adafocus.config.schema import override
+from adafocus.config.overrides import override
 from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.interop import export
 from adafocus.interop.export import export_programs, run_clip
 from adafocus.interop.programs import Program, take_apart
-from adafocus.models.adafocus import build_model
+from adafocus.methods import build_model
 
 Videos = Callable[..., Path]
 
@@ -27,13 +27,13 @@ Videos = Callable[..., Path]
 def test_step_by_step_they_are_the_model(
     changes: dict[str, object], checkpoints: dict[str, Path], make_video: Videos, tmp_path: Path
 ) -> None:
-    predictor = AdaFocusPredictor.from_folder(checkpoints["untrimmed"])
+    predictor = AdaFocusPredictor.from_folder(checkpoints["frame"])
     clip = predictor.read(make_video(tmp_path / "a.mp4"))
     torch.manual_seed(3)
-    for family, action in (("untrimmed", "grid"), ("untrimmed", "gaussian"), ("trimmed", "gaussian")):
-        base = load_model(checkpoints[family])[0].config
+    for regime, action in (("frame", "grid"), ("frame", "gaussian"), ("clip", "gaussian")):
+        base = load_model(checkpoints[regime])[0].config
         model = build_model(override(base, {"model.action": action, **changes}), 10).eval()
-        clip = AdaFocusPredictor.from_folder(checkpoints[family]).read(clip.name)
+        clip = AdaFocusPredictor.from_folder(checkpoints[regime]).read(clip.name)
         modules = {program.name: program.module for program in take_apart(model)}
 
         def run(name: str, *given: torch.Tensor, modules: dict[str, torch.nn.Module] = modules) -> list[torch.Tensor]:
@@ -48,7 +48,7 @@ def test_step_by_step_they_are_the_model(
 def test_a_file_that_computes_something_else_is_an_error(
     checkpoints: dict[str, Path], make_video: Videos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predictor = AdaFocusPredictor.from_folder(checkpoints["untrimmed"])
+    predictor = AdaFocusPredictor.from_folder(checkpoints["frame"])
     clip = predictor.read(make_video(tmp_path / "a.mp4"))
     factor = {"focuser.onnx": 1.001}
 
@@ -64,7 +64,7 @@ def test_a_file_that_computes_something_else_is_an_error(
     monkeypatch.setattr(export, "load_pt2", load)
     monkeypatch.setattr(export, "load_onnx", load)
     with pytest.raises(RuntimeError, match=r"focuser.onnx is off by 1.0e-03 on .*a.mp4"):
-        export_programs(load_model(checkpoints["untrimmed"])[0], [clip], tmp_path)
+        export_programs(load_model(checkpoints["frame"])[0], [clip], tmp_path)
     factor.clear()
-    told = export_programs(load_model(checkpoints["untrimmed"])[0], [clip], tmp_path)
+    told = export_programs(load_model(checkpoints["frame"])[0], [clip], tmp_path)
     assert list(told) == ["glancer", "policy", "focuser", "classifier"]

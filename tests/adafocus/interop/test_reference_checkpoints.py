@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from adafocus.config.schema import override
+from adafocus.config.overrides import override
 from adafocus.interop.reference_checkpoints import (
     Source,
     export_checkpoint,
@@ -18,7 +18,8 @@ from adafocus.interop.reference_checkpoints import (
     read_checkpoint,
 )
 from adafocus.interop.reference_names import POLICY_COPIES
-from adafocus.models.adafocus import AdaFocus, build_model
+from adafocus.methods import build_model
+from adafocus.models.adafocus import AdaFocus
 from pipelines.recipes.recipes import RECIPES
 from preprocessing.schema import UserError
 

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from adafocus.config.schema import Config, override
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
+from adafocus.methods import build_model
 from adafocus.models import acceleration, fuse
 from adafocus.models.acceleration import FastBody, accelerate, fold_batch_norms
-from adafocus.models.adafocus import AdaFocus, build_model
+from adafocus.models.adafocus import AdaFocus
 from adafocus.models.backbones import build_backbone
 from helpers.networks import settle
 
@@ -49,10 +51,9 @@ def test_fusing_changes_nothing_in_any_kind_of_backbone(name: str, shift: int | 
         assert not any(node.op == "call_function" for node in fused.graph.nodes)
 
 
-def make(family: str, glancer: str = "resnet18", focuser: str = "mobilenet_v2") -> AdaFocus:
+def make(regime: str, glancer: str = "resnet18", focuser: str = "mobilenet_v2") -> AdaFocus:
     torch.manual_seed(0)
     changes = {
-        "model.family": family,
         "data.num_frames": 2,
         "data.num_focus_frames": 2,
         "data.crop": 48,
@@ -65,15 +66,16 @@ def make(family: str, glancer: str = "resnet18", focuser: str = "mobilenet_v2") 
         "model.policy_hidden": 16,
         "model.classifier_hidden": 16,
     }
-    model = build_model(override(Config(), changes), 4)
+    per_clip = {"data.focus_frames": "own", "model.temporal_shift": True, "model.action_per": "clip"}
+    model = build_model(override(Config(), changes | (per_clip if regime == "clip" else {})), 4)
     settle(model)
     return model
 
 
-@pytest.mark.parametrize("family", ["untrimmed", "trimmed"])
+@pytest.mark.parametrize("regime", ["frame", "clip"])
 @torch.no_grad()
-def test_the_whole_model_computes_the_same(family: str) -> None:
-    model = make(family)
+def test_the_whole_model_computes_the_same(regime: str) -> None:
+    model = make(regime)
     frames = torch.randint(256, (2, 2, 3, 48, 48), dtype=torch.uint8)
     wanted = model(frames, frames)
     fast = accelerate(model)(frames, frames)
@@ -124,7 +126,7 @@ def test_portions_hold_whole_clips_and_change_nothing(shift: int | None, monkeyp
 
 
 def test_what_trains_is_shared_and_what_is_fast_is_frozen() -> None:
-    model = make("untrimmed")
+    model = make("frame")
     names = list(model.state_dict())
     fast = accelerate(model)
     assert (
@@ -139,17 +141,17 @@ def test_what_trains_is_shared_and_what_is_fast_is_frozen() -> None:
 @torch.no_grad()
 def test_a_fast_model_that_was_used_can_be_copied() -> None:
     frames = torch.randint(256, (1, 2, 3, 48, 48), dtype=torch.uint8)
-    fast = accelerate(make("untrimmed"))
+    fast = accelerate(make("frame"))
     wanted = fast(frames, frames).logits_BTK
     assert torch.equal(copy.deepcopy(fast)(frames, frames).logits_BTK, wanted)
     assert torch.equal(pickle.loads(pickle.dumps(fast))(frames, frames).logits_BTK, wanted)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["untrimmed", "trimmed"])
+@pytest.mark.parametrize("regime", ["frame", "clip"])
 @torch.no_grad()
-def test_a_compiled_model_computes_the_same(family: str) -> None:
-    model = make(family, "tiny_glance", "tiny")
+def test_a_compiled_model_computes_the_same(regime: str) -> None:
+    model = make(regime, "tiny_glance", "tiny")
     frames = torch.randint(256, (2, 2, 3, 48, 48), dtype=torch.uint8)
     wanted, fast = model(frames, frames), accelerate(model, compile=True)
     for _ in range(2):  # compiled, and found compiled

@@ -7,9 +7,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from adafocus.config.schema import Config, override
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
+from adafocus.methods import build_model
 from adafocus.models import backbones
-from adafocus.models.adafocus import build_model
 from adafocus.models.backbones import BACKBONES, build_backbone, read_weights
 from adafocus.models.shift import Shifted, temporal_shift
 from helpers.networks import settle

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from adafocus.config.schema import Config, override
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
 from adafocus.models.classifier import Classifier, build_classifier, prefix_mean
 
 KINDS = ("gru", "linear", "average")
@@ -17,17 +18,17 @@ def make(kind: str) -> Classifier:
 @torch.no_grad()
 def test_step_by_step_equals_the_whole_sequence(kind: str) -> None:
     classifier, feature, state = make(kind), torch.randn(2, 7, 5), None
-    whole = classifier(feature)
+    whole, _ = classifier(feature)
     for step in range(7):
-        logits, state = classifier.step(feature[:, step], state)
-        torch.testing.assert_close(logits, whole[:, step])
+        logits, state = classifier(feature[:, step : step + 1], state)
+        torch.testing.assert_close(logits[:, 0], whole[:, step])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_a_prefix_does_not_see_what_follows(kind: str) -> None:
     classifier, feature = make(kind), torch.randn(2, 7, 5)
-    torch.testing.assert_close(classifier(feature[:, :4]), classifier(feature)[:, :4])
+    torch.testing.assert_close(classifier(feature[:, :4])[0], classifier(feature)[0][:, :4])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -38,8 +39,8 @@ def test_counterfactual_replaces_one_step_at_a_time(kind: str) -> None:
     for step in range(6):
         mixed = taken.clone()
         mixed[:, step] = other[:, step]
-        torch.testing.assert_close(found[:, step], classifier(mixed)[:, step])
-    torch.testing.assert_close(classifier.counterfactual(taken, taken), classifier(taken))
+        torch.testing.assert_close(found[:, step], classifier(mixed)[0][:, step])
+    torch.testing.assert_close(classifier.counterfactual(taken, taken), classifier(taken)[0])
 
 
 def test_prefix_mean_by_hand() -> None:
@@ -50,6 +51,6 @@ def test_prefix_mean_by_hand() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_dropout_acts_in_training_only(kind: str) -> None:
     classifier, feature = make(kind), torch.randn(2, 4, 5)
-    assert torch.equal(classifier(feature), classifier(feature))
+    assert torch.equal(classifier(feature)[0], classifier(feature)[0])
     classifier.train()
-    assert not torch.equal(classifier(feature), classifier(feature))
+    assert not torch.equal(classifier(feature)[0], classifier(feature)[0])

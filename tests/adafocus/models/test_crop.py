@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from adafocus.config.schema import Config, override
-from adafocus.models.adafocus import Untrimmed
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
+from adafocus.models.adafocus import AdaFocus
 from adafocus.models.crop import (
     cell_corners,
     centre_corners,
@@ -77,7 +78,7 @@ def test_a_grid_has_two_cells_per_axis() -> None:
 def test_a_differentiable_crop_takes_its_place() -> None:
     """As AdaFocusV2 does: bilinear sampling at any position, equal to ours at whole pixels, with a gradient for it."""
 
-    class Smooth(Untrimmed):
+    class Smooth(AdaFocus):
         def crop(self, frames_BTCHW: Tensor, corners_BS2: Tensor) -> Tensor:
             side, patch = frames_BTCHW.shape[-1], self.config.model.patch_size
             corners_N2 = corners_BS2.flatten(0, 1).float()
@@ -96,7 +97,7 @@ def test_a_differentiable_crop_takes_its_place() -> None:
     none = {"model.glancer_weights": "none", "model.focuser_weights": "none", "model.classifier_hidden": 8}
     config = override(Config(), {**changes, **small, **none})
     torch.manual_seed(0)
-    smooth, hard = Smooth(config, 4).eval(), Untrimmed(config, 4).eval()
+    smooth, hard = Smooth(config, 4).eval(), AdaFocus(config, 4).eval()
     hard.load_state_dict(smooth.state_dict())
     frames = torch.randint(256, (2, 3, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(smooth(frames, frames).logits_BTK, hard(frames, frames).logits_BTK, rtol=1e-3, atol=1e-4)

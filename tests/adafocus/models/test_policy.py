@@ -65,7 +65,8 @@ def test_step_by_step_equals_the_whole_sequence(action: str, norm: bool) -> None
     whole, hidden = policy(maps), None
     mode = whole.actions.mode()
     for step in range(5):
-        output, hidden = policy.step(maps[:, step], hidden)
+        output = policy(maps[:, step : step + 1], hidden)
+        hidden = output.hidden_1BD
         torch.testing.assert_close(output.value_BS[:, 0], whole.value_BS[:, step])
         torch.testing.assert_close(output.actions.mode()[:, 0], mode[:, step])
         torch.testing.assert_close(

@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from adafocus.config.schema import Config, override
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
 from adafocus.data.batches import Batch
-from adafocus.models.adafocus import build_model
-from adafocus.stages import STAGES
+from adafocus.methods import build_model
+from adafocus.methods.adafocus import ADAFOCUS
 from adafocus.training.seeding import seed_step
+from helpers.tiny import STAGES
 from pipelines.recipes.recipes import RECIPES
 
 FILE = Path(__file__).parents[2] / "golden" / "losses.json"
@@ -30,7 +32,7 @@ RTOL, ATOL = 2e-3, 2e-4
 def steps_of(config: Config, make_batch: Callable[..., Batch]) -> dict[str, list[dict[str, float]]]:
     """What every step of every stage logs, each on a fresh model: rounding errors of one do not grow in the next."""
     logged: dict[str, list[dict[str, float]]] = {}
-    for name, kind in STAGES.items():
+    for name, kind in ((stage.name, stage) for stage in ADAFOCUS.stages):
         torch.manual_seed(0)
         stage = kind(build_model(config, CLASSES), config)
         optimizer = stage.optimizer()

@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from adafocus.config.schema import Config, override
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
 from adafocus.data.batches import Batch
 from adafocus.evaluation.evaluate import patch_holds
-from adafocus.models.adafocus import AdaFocus, Patches, build_model
-from adafocus.stages import STAGES
+from adafocus.methods import build_model
+from adafocus.methods.adafocus import ADAFOCUS
+from adafocus.models.adafocus import AdaFocus, Patches
 from adafocus.training.loss_watch import LossWatch
 from adafocus.training.seeding import seed_step
 from adafocus.training.update import Updater
@@ -42,7 +44,7 @@ def world(seed: int) -> tuple[Batch, Tensor]:
 
 def train(name: str, model: AdaFocus, config: Config) -> list[float]:
     """Every step's reward, or loss."""
-    stage = STAGES[name](model, config)
+    stage = ADAFOCUS.stage(name)(model, config)
     off = torch.amp.GradScaler("cpu", enabled=False)
     updater = Updater(stage, stage.optimizer(), off, torch.device("cpu"), wrapped=stage)
     stage.train()
@@ -63,7 +65,7 @@ def judge(model: AdaFocus, look: Patches) -> tuple[float, float]:
     for seed in range(10**6, 10**6 + 10):
         batch, boxes_BT4 = world(seed)
         output = model.eval()(batch.glance_BTCHW, batch.focus_BTCHW, patches=look)
-        hits.append(patch_holds(output.act.corners_BS2, model.config.model.patch_size, boxes_BT4))
+        hits.append(patch_holds(output.choice.corners_BS2, model.config.model.patch_size, boxes_BT4))
         right.append(output.prediction_BK.argmax(1) == batch.labels_BL[:, 0])
     return torch.cat(hits).float().mean().item(), torch.cat(right).float().mean().item()
 

@@ -12,17 +12,18 @@ import torch
 from safetensors.torch import load_file
 
 from adafocus import checkpoint
-from adafocus.config.schema import Config, override
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
 from adafocus.data.loader import ClipLoader
 from adafocus.divergence import DivergedError
-from adafocus.models.adafocus import build_model
-from adafocus.stages import STAGES
-from adafocus.stages.stage import TRAINABLE, prefix_loss
+from adafocus.methods import build_model
+from adafocus.methods.adafocus import ADAFOCUS
+from adafocus.stages.stage import prefix_loss
 from adafocus.training.loss_watch import NonFiniteLossError
 from adafocus.training.stage_runner import run_stage
 from adafocus.training.trainer import EpochReport, Options
 from adafocus.training.update import Updater
-from helpers.tiny import TRIMMED
+from helpers.tiny import PER_CLIP, STAGES
 from preprocessing.schema import UserError
 
 
@@ -38,12 +39,12 @@ def test_a_step_changes_only_what_the_stage_trains(
 ) -> None:
     if name != "ppo":
         tiny_config = override(tiny_config, {f"{name}.backbone_lr": 0 if frozen else 1e-3})
-    learning = TRAINABLE[name]
+    learning = ADAFOCUS.stage(name).trains
     if frozen and name in ("warmup", "finetune"):
         learning = ("classifier",)
     torch.manual_seed(0)
     model = build_model(tiny_config, 10)
-    stage = STAGES[name](model, tiny_config)
+    stage = ADAFOCUS.stage(name)(model, tiny_config)
     before = copy.deepcopy(model.state_dict())
     optimizer = stage.optimizer()
     stage.train()
@@ -62,7 +63,7 @@ def test_a_step_changes_only_what_the_stage_trains(
 
 def test_ratio_is_one_in_the_first_pass(tiny_config: Config, synthetic_shards: str) -> None:
     config = override(tiny_config, {"ppo.update_epochs": 3, "ppo.lr": 0.01})
-    stage = STAGES["ppo"](build_model(config, 10), config)
+    stage = ADAFOCUS.stage("ppo")(build_model(config, 10), config)
     optimizer = stage.optimizer()
     stage.train()
     with torch.no_grad():
@@ -81,7 +82,7 @@ def test_ratio_is_one_in_the_first_pass(tiny_config: Config, synthetic_shards: s
 @pytest.mark.parametrize("reward", ["random", "previous", "confidence", "padding"])
 def test_every_reward_makes_a_rollout(reward: str, tiny_config: Config, synthetic_shards: str) -> None:
     config = override(tiny_config, {"ppo.reward": reward})
-    stage = STAGES["ppo"](build_model(config, 10).eval(), config)
+    stage = ADAFOCUS.stage("ppo")(build_model(config, 10).eval(), config)
     with torch.no_grad():
         collected = stage.collect(first_batch(config, synthetic_shards))
     stage.prepare([collected])
@@ -114,7 +115,7 @@ class StoppedError(Exception):
 SMALL = {"data.crop": 16, "data.resize": 16, "model.glance_size": 16, "model.patch_size": 8}
 """For fp16, which a CPU computes slowly."""
 HARD = {
-    **TRIMMED,
+    **PER_CLIP,
     **SMALL,
     "data.num_frames": 2,
     "data.num_focus_frames": 2,
@@ -129,15 +130,15 @@ HARD = {
 Whole = tuple[Config, dict[str, tuple[Path, list[EpochReport]]]]
 
 
-@pytest.fixture(scope="module", params=["untrimmed", pytest.param("trimmed", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["frame", pytest.param("clip", marks=pytest.mark.slow)])
 def whole(
     request: pytest.FixtureRequest, tiny_config: Config, synthetic_shards: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Whole:
     """A configuration, and what an uninterrupted run makes of it: three steps an epoch, two epochs a stage."""
-    config = override(tiny_config, HARD if request.param == "trimmed" else {"ppo.update_epochs": 2})
+    config = override(tiny_config, HARD if request.param == "clip" else {"ppo.update_epochs": 2})
     runs = tmp_path_factory.mktemp("whole")
     finished = {name: train(name, config, synthetic_shards, runs) for name in STAGES}
-    if request.param == "trimmed":  # a scaler begins by leaving steps out
+    if request.param == "clip":  # a scaler begins by leaving steps out
         assert all(math.isfinite(reports[-1].metrics[f"{name}/grad_norm"]) for name, (_, reports) in finished.items())
     return config, finished
 
@@ -155,7 +156,7 @@ def test_a_stopped_run_ends_with_the_same_bits(
 ) -> None:
     """A state is saved after every step, and nothing else outlives the stop."""
     config, finished = whole
-    for earlier in list(STAGES)[: list(STAGES).index(name)]:
+    for earlier in STAGES[: STAGES.index(name)]:
         folder = finished[earlier][0]
         shutil.copytree(folder, tmp_path / folder.name)
     steps = 0
@@ -279,7 +280,7 @@ def test_prefix_loss_is_the_mean_over_clips_and_prefixes() -> None:
 
 def test_one_of_several_labels_is_drawn(tiny_config: Config) -> None:
     labels = torch.tensor([[3, -1, -1], [1, 2, -1]])
-    stage = STAGES["warmup"](build_model(tiny_config, 10), tiny_config)
+    stage = ADAFOCUS.stage("warmup")(build_model(tiny_config, 10), tiny_config)
     drawn = torch.stack([stage.draw_labels(labels) for _ in range(200)])
     assert drawn[:, 0].unique().tolist() == [3]
     assert drawn[:, 1].unique().tolist() == [1, 2] and 60 < (drawn[:, 1] == 1).sum() < 140

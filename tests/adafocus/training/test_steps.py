@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from adafocus.config.schema import Config, override
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
 from adafocus.data.batches import Batch
+from adafocus.methods import build_model
+from adafocus.methods.adafocus import ADAFOCUS
 from adafocus.models import fuse
-from adafocus.models.adafocus import build_model
-from adafocus.stages import STAGES
 from adafocus.training.loss_watch import LossWatch
 from adafocus.training.update import Updater
+from helpers.tiny import STAGES
 from pipelines.benchmarks.profiling import TensorMemory
 from pipelines.recipes.recipes import RECIPES
 
@@ -22,7 +24,7 @@ from pipelines.recipes.recipes import RECIPES
 def peak_bytes(name: str, config: Config, batch: Batch) -> int:
     """Most bytes that a step's tensors take at one time, beside the weights."""
     torch.manual_seed(0)
-    stage = STAGES[name](build_model(config, 5), config)
+    stage = ADAFOCUS.stage(name)(build_model(config, 5), config)
     optimizer = stage.optimizer()
     stage.train()
     with TensorMemory(batch.glance_BTCHW) as memory:
@@ -72,7 +74,7 @@ def test_a_step_reads_nothing_back_from_the_device(
     several labels, of which one is drawn."""
     changes = {f"{name}.precision": precision, f"{name}.clip_grad_norm": 1.0, "ppo.update_epochs": 2}
     config = override(tiny_form(RECIPES[recipe]()), changes)
-    stage, real = STAGES[name](build_model(config, 5), config), make_batch(config, 4, 5, seed=0)
+    stage, real = ADAFOCUS.stage(name)(build_model(config, 5), config), make_batch(config, 4, 5, seed=0)
     monkeypatch.setattr(fuse, "available", lambda dtype: False)  # fake tensors know no kernels of this CPU
     stage.draws = None  # fake tensors know no generators: torch's own one instead
     fake = FakeTensorMode()

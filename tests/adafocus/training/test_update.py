@@ -9,15 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from adafocus.config.schema import Config, override
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
 from adafocus.data.batches import Batch
-from adafocus.models.adafocus import build_model
-from adafocus.stages import STAGES
+from adafocus.methods import build_model
+from adafocus.methods.adafocus import ADAFOCUS
 from adafocus.stages.ppo import PPO
 from adafocus.stages.stage import Stage
 from adafocus.training.loss_watch import LossWatch
 from adafocus.training.seeding import seed_step
 from adafocus.training.update import Updater
+from helpers.tiny import STAGES
 from pipelines.benchmarks.profiling import TensorMemory
 from pipelines.recipes.recipes import RECIPES
 from preprocessing.schema import UserError
@@ -48,7 +50,7 @@ def part(batch: Batch, number: int, count: int) -> Batch:
 
 def updater(name: str, config: Config) -> Updater:
     torch.manual_seed(0)
-    stage = STAGES[name](build_model(config, CLASSES), config)
+    stage = ADAFOCUS.stage(name)(build_model(config, CLASSES), config)
     optimizer = torch.optim.SGD([p for p in stage.parameters() if p.requires_grad], lr=0.1, fused=stage.fused)
     stage.train()
     fp16 = stage.settings.precision == "fp16"
@@ -78,7 +80,7 @@ def start(made: Updater) -> dict[str, Tensor]:
 def test_micro_batches_make_the_step_of_the_whole_batch(
     recipe: str, name: str, count: int, small: Callable[..., Config], make_batch: MakeBatch
 ) -> None:
-    """On frozen networks without dropout; down to one clip each, of which the trimmed family has a single return."""
+    """On frozen networks without dropout; down to one clip each, of which a policy per clip has a single return."""
     frozen = {} if name == "ppo" else {f"{name}.backbone_lr": 0}
     steps = []
     for accumulate in (1, count):
@@ -120,7 +122,7 @@ def test_micro_batches_draw_what_the_whole_batch_draws(
 def test_one_state_has_no_statistics(small: Callable[..., Config]) -> None:
     def stage(recipe: str, norm: bool) -> Stage:
         config = small(recipe, {"model.policy_norm": norm, "ppo.accumulate": 64})
-        return STAGES["ppo"](build_model(config, CLASSES), config)
+        return ADAFOCUS.stage("ppo")(build_model(config, CLASSES), config)
 
     for fine in (stage("ssv1-144", False), stage("activitynet-128", True)):
         fine.check_batch(1)

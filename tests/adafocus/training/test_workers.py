@@ -12,13 +12,14 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
 from adafocus import checkpoint
-from adafocus.config.schema import Config, override
-from adafocus.stages import STAGES
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
 from adafocus.stages.ppo import PPO
 from adafocus.stages.pretrain import Pretrain
 from adafocus.training.stage_runner import run_stage
 from adafocus.training.trainer import Options
 from helpers.packing import pack
+from helpers.tiny import PER_CLIP, STAGES
 from preprocessing.datasets import synthetic
 from preprocessing.schema import ExtractionSpec
 from preprocessing.shards.job import Job
@@ -77,15 +78,14 @@ def test_two_workers_train_every_stage_as_one_does(
 ) -> None:
     """On the same global batches, with the same random patches, actions and labels, to the same weights.
 
-    The two take each batch in two micro-batches more, and the policy of the trimmed family has batch norms. Dropout,
+    The two take each batch in two micro-batches more, and the policy that acts per clip has batch norms. Dropout,
     whose masks are each worker's own, is left out.
     """
     changes: dict[str, object] = {"model.dropout": 0, "ppo.update_epochs": 2}
     changes |= {f"{name}.epochs": 1 for name in STAGES}
     changes |= {f"{name}.optimizer": "sgd" for name in STAGES if name != "ppo"}
-    trimmed = {"model.family": "trimmed", "model.classifier": "average", "model.action": "gaussian"}
-    trimmed |= {"model.policy_norm": True, "data.num_focus_frames": 6}
-    configs = [override(tiny_config, changes), override(tiny_config, {**changes, **trimmed})]
+    per_clip = {**PER_CLIP, "model.reuse_glance": False, "model.head_dropout": 0}
+    configs = [override(tiny_config, changes), override(tiny_config, {**changes, **per_clip})]
     halves = [override(config, {f"{name}.accumulate": 2 for name in STAGES}) for config in configs]
     mp.spawn(worker, (2, halves, labelled_twice, tmp_path / "two", free_port), nprocs=2)
     for kind in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):

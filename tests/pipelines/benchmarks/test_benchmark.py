@@ -14,10 +14,12 @@ import torch
 from rich.console import Console
 
 from adafocus import checkpoint
-from adafocus.config.schema import STAGES, Config, override
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
 from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.models.backbones import BACKBONES
 from adafocus.training.trainer import Options
+from helpers.tiny import STAGES
 from pipelines.benchmarks.benchmark import How, benchmark
 from pipelines.benchmarks.select import Chosen
 from pipelines.cli.main import main

@@ -29,7 +29,7 @@ def test_best_worst_and_uncertain() -> None:
 def test_it_is_logged_with_the_benchmark(
     checkpoints: dict[str, Path], synthetic_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    argv = ["benchmark", "--checkpoint", checkpoints["trimmed"], "--shards", synthetic_shards]
+    argv = ["benchmark", "--checkpoint", checkpoints["clip"], "--shards", synthetic_shards]
     monkeypatch.setattr(sys, "argv", ["adafocus", *map(str, argv), "--runs", str(tmp_path), "--explain", "2"])
     with pytest.raises(SystemExit) as stop:
         main()

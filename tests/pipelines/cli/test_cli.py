@@ -96,7 +96,10 @@ TRAIN = ("--recipe", "demo", "--shards", "none")
         (("tune", *TRAIN, "--name", "s", "--sample", "ppo.lr=lognormal:1:2"), "unknown distribution 'lognormal'"),
         (("tune", *TRAIN, "--name", "s", "--sample", "ppo.lr=loguniform:1"), "loguniform takes 2 numbers, not 1"),
         (("tune", *TRAIN, "--name", "s", "--space", "none.yaml"), "the space file none.yaml cannot be read"),
-        (("train", *TRAIN, "--set", "ppo.update_epochs=0"), "ppo.update_epochs is 0, but has to be at least 1"),
+        (
+            ("train", *TRAIN, "--set", "ppo.update_epochs=0"),
+            "ppo.update_epochs is 0, but has to be a whole number, at least 1",
+        ),
         (("tune", "--recipe", "demo"), "give --recipe and --shards, or --resume and the name of a sweep"),
         (("tune", "--resume", "s"), "there is no sweep 's' in runs; known: none"),
         (("tune", "--resume", "s", "--grid", "seed=1"), "--resume s takes --grid from the sweep itself: leave it out"),

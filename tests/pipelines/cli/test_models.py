@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from adafocus.checkpoint import load_model, read_meta
-from adafocus.config.schema import Config, override
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
 from adafocus.interop.reference_checkpoints import export_checkpoint, read_checkpoint
-from adafocus.models.adafocus import build_model
+from adafocus.methods import build_model
 from pipelines.cli.main import main
 from pipelines.recipes.recipes import find_recipe
 

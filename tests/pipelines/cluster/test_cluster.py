@@ -25,10 +25,9 @@ import pytest
 import ray
 import yaml
 
-from adafocus.config.schema import STAGES
 from helpers.cluster import CLUSTER, JOB_READS, ROOT
 from helpers.commands import options_of
-from helpers.tiny import TINY
+from helpers.tiny import STAGES, TINY
 from pipelines.tracking.client import Tracker
 
 

@@ -14,12 +14,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from adafocus.config.schema import STAGES as NAMES
-from adafocus.config.schema import Config, OptimConfig, override
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config, OptimConfig
 from adafocus.data.batches import Batch
-from adafocus.models.adafocus import build_model
-from adafocus.stages import STAGES
+from adafocus.methods import build_model
+from adafocus.methods.adafocus import ADAFOCUS
 from adafocus.training.schedules import lr_factor, scaling_line
+from helpers.tiny import STAGES
 from pipelines.cli.main import main
 from pipelines.recipes.recipes import RECIPES, find_recipe, scale_rates
 from preprocessing.schema import UserError
@@ -34,12 +35,12 @@ def test_a_step_of_every_stage(
     recipe: str, tiny_form: Callable[[Config], Config], make_batch: Callable[..., Batch]
 ) -> None:
     config = tiny_form(RECIPES[recipe]())
-    config = override(config, {f"{name}.precision": "bf16" for name in NAMES if _precision(config, name) == "fp16"})
+    config = override(config, {f"{name}.precision": "bf16" for name in STAGES if _precision(config, name) == "fp16"})
     torch.manual_seed(0)
     model = build_model(config, 5)
     batch = make_batch(config, 4, 5, seed=0)
-    for name in NAMES:
-        stage = STAGES[name](model, config)
+    for name in STAGES:
+        stage = ADAFOCUS.stage(name)(model, config)
         optimizer = stage.optimizer()
         stage.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=stage.settings.precision == "bf16"):
@@ -70,7 +71,7 @@ def test_rates_follow_the_batch_where_the_optimizer_is_sgd(caplog: pytest.LogCap
 def test_scaled_rates_reach_the_optimizer(tiny_form: Callable[[Config], Config]) -> None:
     changes = {"warmup.batch_size": 16, "warmup.lr_batch_size": 64}
     config = override(tiny_form(find_recipe("activitynet-128")), changes)
-    groups = STAGES["warmup"](build_model(config, 5), config).optimizer().param_groups
+    groups = ADAFOCUS.stage("warmup")(build_model(config, 5), config).optimizer().param_groups
     assert sorted(group["lr"] for group in groups) == [0.000125, 0.0125]
 
 

@@ -22,7 +22,7 @@ from pipelines.serving.export import log_model
 from pipelines.tracking.client import Run, Tracker
 from preprocessing.media.frame_stream import extract_frames
 
-FAMILIES = ("untrimmed", "trimmed")
+REGIMES = ("frame", "clip")
 
 
 def cli(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -40,7 +40,7 @@ def fresh(*arguments: object, **environment: str) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=REGIMES)
 def exported(
     request: pytest.FixtureRequest,
     checkpoints: dict[str, Path],
@@ -120,7 +120,7 @@ print(json.dumps({"paths": table.to_dict("records"), "array": array.to_dict("rec
 """
 
 
-@pytest.mark.parametrize("exported", ["untrimmed"], indirect=True)
+@pytest.mark.parametrize("exported", ["frame"], indirect=True)
 def test_mlflow_loads_it_in_a_process_of_its_own(
     exported: tuple[Path, Path], make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -160,7 +160,7 @@ def test_what_a_user_can_mend_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    given = [str(checkpoints["untrimmed"]) if word == "CHECKPOINT" else word for word in arguments]
+    given = [str(checkpoints["frame"]) if word == "CHECKPOINT" else word for word in arguments]
     assert cli(monkeypatch, "export", *given) == 2
     err = capsys.readouterr().err
     assert message in err and len(err.strip().splitlines()) == 1

@@ -41,7 +41,7 @@ def videos(tmp_path: Path, make_video: Callable[..., Path]) -> Path:
 def test_a_folder_of_videos_with_a_broken_one(
     videos: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = checkpoints["untrimmed"]
+    folder = checkpoints["frame"]
     assert cli(monkeypatch, "predict", videos, videos / "none.mp4", "--checkpoint", folder, "--json", "--top", 2) == 1
     out, err = capsys.readouterr()
     rows = [json.loads(line) for line in out.splitlines()]
@@ -64,14 +64,14 @@ def test_text_of_one_video(
     videos: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pattern = str(videos / "clip [0-1].mp4")
-    assert cli(monkeypatch, "predict", pattern, "--checkpoint", checkpoints["trimmed"], "--patches", "centre") == 0
+    assert cli(monkeypatch, "predict", pattern, "--checkpoint", checkpoints["clip"], "--patches", "centre") == 0
     out = capsys.readouterr().out
     assert out.count("GFLOPs") == 2 and "clip 0.mp4  (10 frames)" in out and out.count("%") >= 10
     assert "policy 0," in out  # nothing was spent on it
 
 
 def test_by_run_of_mlflow(checkpoints: dict[str, Path], videos: Path) -> None:
-    source = checkpoints["untrimmed"]
+    source = checkpoints["frame"]
     runs = source.parent
     run = Tracker(runs, f"sqlite:///{runs}/mlflow.db").run("synthetic", "trial", "mine", sweep="", trial="mine")
     run.tags({"checkpoint": source.name, "metric": "top1"})
@@ -118,7 +118,7 @@ def test_inputs_are_found_once_each(videos: Path, tmp_path: Path) -> None:
 
 
 def test_decoding_runs_ahead_but_not_far(videos: Path, checkpoints: dict[str, Path]) -> None:
-    model = AdaFocusPredictor.from_folder(checkpoints["untrimmed"])
+    model = AdaFocusPredictor.from_folder(checkpoints["frame"])
     read: list[Path] = []
     real = model.read
     model.read = lambda path, stop=None: read.append(path) or real(path, stop)
@@ -134,7 +134,7 @@ def test_ctrl_c_stops_ffmpeg_too(tmp_path: Path, checkpoints: dict[str, Path], r
     path = tmp_path / "long.mkv"
     run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x480:d=30:r=60", "-c:v", "mpeg4", path)
     argv = [sys.executable, "-m", "pipelines.cli", "predict", str(path), "--checkpoint"]
-    process = subprocess.Popen([*argv, str(checkpoints["untrimmed"])], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*argv, str(checkpoints["frame"])], stderr=subprocess.PIPE, text=True)
 
     def running() -> bool:
         names = (Path(f"/proc/{pid}/cmdline") for pid in os.listdir("/proc") if pid.isdigit())

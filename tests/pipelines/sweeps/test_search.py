@@ -12,7 +12,7 @@ import pytest
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from adafocus.config.schema import override
+from adafocus.config.overrides import override
 from adafocus.training.trainer import EpochReport
 from pipelines.paths import Places
 from pipelines.recipes.recipes import demo

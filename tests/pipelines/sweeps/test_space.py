@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adafocus.config.schema import override, stage_key
+from adafocus.config.overrides import override
+from adafocus.methods.identity import stage_key
 from pipelines.recipes.recipes import RECIPES, demo
 from pipelines.sweeps.distributions import DISTRIBUTIONS, draw
 from pipelines.sweeps.space import Space, order_for_sharing
@@ -103,7 +104,7 @@ def test_a_file_and_the_command_line_join(tmp_path: Path) -> None:
     [
         (["ppo.gama=1"], [], "unknown setting 'ppo.gama'"),
         (["ppo.gamma="], [], "is not of the form --grid key=v1,v2"),
-        (["ppo.gamma=a"], [], "ppo.gamma is 'a', but has to be a float"),
+        (["ppo.gamma=a"], [], "ppo.gamma is 'a', but has to be a number"),
         ([], ["ppo.reward=choice:random:none"], "ppo.reward is 'none', but has to be one of"),
         ([], ["ppo.lr=uniform:2:1"], "ppo.lr: uniform:2.0:1.0 is no range"),
         ([], ["ppo.lr=loguniform:0:1"], "is no range"),
@@ -113,7 +114,7 @@ def test_a_file_and_the_command_line_join(tmp_path: Path) -> None:
         ([], ["ppo.lr=quniform:0:1:0"], "is no range"),
         ([], ["ppo.lr=quniform:-1:0:-0.1"], "is no range"),
         ([], ["ppo.epochs=randint:1.5:4"], "is no range"),
-        ([], ["ppo.epochs=uniform:1:2.5"], "ppo.epochs is 2.4.*, but has to be a int"),
+        ([], ["ppo.epochs=uniform:1:2.5"], "ppo.epochs is '2.*', but has to be a whole number"),
         ([], ["ppo.lr=uniform:a:1"], "needs numbers"),
     ],
 )
@@ -124,7 +125,7 @@ def test_what_is_wrong_is_said(grid: list[str], sample: list[str], message: str)
 
 @pytest.mark.parametrize("sample", ["ppo.lr=uniform:-1:0", "ppo.lr=quniform:-1:0:0.1", "seed=randint:-3:0"])
 def test_a_range_below_zero_is_a_range_and_the_setting_says_what_it_takes(sample: str) -> None:
-    with pytest.raises(UserError, match=r"(ppo.lr|seed) is -\d, but has to be (above|at least) 0"):
+    with pytest.raises(UserError, match=r"(ppo.lr|seed) is -\d, but has to be a (whole )?number, (above|at least) 0"):
         parse_space(demo(), [], [sample]).check(demo())
 
 
@@ -155,12 +156,12 @@ def test_a_file_that_is_no_space_is_named(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("grid", "sample", "words"),
     [
-        (["ppo.gamma=0.5,7"], [], "ppo.gamma is 7, but has to be at least 0 and at most 1"),
-        (["ppo.batch_size=32,-8"], [], "ppo.batch_size is -8, but has to be at least 1"),
-        ([], ["model.dropout=uniform:0:3"], "model.dropout is 3, but has to be at least 0 and below 1"),
+        (["ppo.gamma=0.5,7"], [], "ppo.gamma is 7, but has to be a number, at least 0 and at most 1"),
+        (["ppo.batch_size=32,-8"], [], "ppo.batch_size is -8, but has to be a whole number, at least 1"),
+        ([], ["model.dropout=uniform:0:3"], "model.dropout is 3, but has to be a number, at least 0 and below 1"),
         ([], ["ppo.gamma=choice:0.5:1.5"], "ppo.gamma is 1.5"),
-        ([], ["model.grid_size=quniform:1:7:2"], "model.grid_size is 0, but has to be at least 2"),
-        (["model.patch_size=44,113"], [], "model.patch_size is 113, but frames have 112"),
+        ([], ["model.grid_size=quniform:1:7:2"], "model.grid_size is 0, but has to be a whole number, at least 2"),
+        (["model.patch_size=44,113"], [], "model.patch_size is 113, but frames have data.crop = 112"),
         (["finetune.accumulate=1,3"], [], "finetune.batch_size is 32, but has to be a multiple"),
     ],
 )

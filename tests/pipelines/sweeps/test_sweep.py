@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from adafocus.config.schema import Config, override
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
 from adafocus.evaluation import multiply_adds
 from adafocus.training.trainer import Options
 from pipelines.benchmarks import benchmark as bench

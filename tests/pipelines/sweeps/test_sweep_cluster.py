@@ -12,7 +12,8 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
-from adafocus.config.schema import Config, override
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
 from adafocus.training.trainer import Options
 from helpers.sweeping import assert_each_epoch_once, holder, wait_for
 from pipelines.paths import Places

@@ -12,7 +12,6 @@ import pytest
 from safetensors.torch import load_file
 
 from adafocus import checkpoint
-from adafocus.config.schema import STAGES
 from helpers.sweeping import (
     assert_each_epoch_once,
     holder,
@@ -22,6 +21,7 @@ from helpers.sweeping import (
     wait_for,
     weights,
 )
+from helpers.tiny import STAGES
 from pipelines.sweeps.sweep import load_sweep
 from pipelines.tracking.client import Tracker
 

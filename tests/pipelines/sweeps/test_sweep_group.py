@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from adafocus.config.schema import STAGES
 from helpers.sweeping import assert_each_epoch_once, holder, settings, start, trials, wait_for
+from helpers.tiny import STAGES
 from pipelines.tracking.client import Tracker
 
 pytestmark = pytest.mark.timeout(900)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adafocus.config.schema import override
+from adafocus.config.overrides import override
 from adafocus.training.trainer import Options
 from pipelines.paths import Places
 from pipelines.recipes.recipes import activitynet_128, demo

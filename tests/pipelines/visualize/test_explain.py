@@ -34,11 +34,11 @@ def data_of(html: str) -> dict:
     return json.loads(found[1])
 
 
-@pytest.mark.parametrize("family", ["untrimmed", "trimmed"])
+@pytest.mark.parametrize("regime", ["frame", "clip"])
 def test_the_three_files(
-    family: str, checkpoints: dict[str, Path], make_video: Callable[..., Path], tmp_path: Path
+    regime: str, checkpoints: dict[str, Path], make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
-    model = AdaFocusPredictor.from_folder(checkpoints[family])
+    model = AdaFocusPredictor.from_folder(checkpoints[regime])
     path = make_video(tmp_path / "a.mp4", count=13, height=64, width=100)
     clip = model.read(path)
     prediction = model.predict_frames(clip)
@@ -59,7 +59,7 @@ def test_the_three_files(
 def test_names_in_a_page_are_data(
     checkpoints: dict[str, Path], make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
-    model = AdaFocusPredictor.from_folder(checkpoints["untrimmed"])
+    model = AdaFocusPredictor.from_folder(checkpoints["frame"])
     clip = model.read(make_video(tmp_path / "a.mp4"))
     object.__setattr__(clip, "name", HOSTILE.replace("/", ""))
     text = page(model, [Section("", [PredictedClip(clip, model.predict_frames(clip))])], HOSTILE)
@@ -87,7 +87,7 @@ def test_the_box_is_where_the_patch_is() -> None:
 def test_in_the_video_what_the_networks_do_not_see_is_dark(
     checkpoints: dict[str, Path], make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
-    model = AdaFocusPredictor.from_folder(checkpoints["untrimmed"], patches="centre")
+    model = AdaFocusPredictor.from_folder(checkpoints["frame"], patches="centre")
     path = make_video(tmp_path / "a.mp4", count=12, height=40, width=80)  # the view is its middle 40 columns
     clip = model.read(path)
     images = list(explained_frames(model, clip, model.predict_frames(clip)))
@@ -117,7 +117,7 @@ def test_several_videos_are_explained_into_a_folder(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     paths = [make_video(tmp_path / folder / "a.mp4", seed=seed) for seed, folder in enumerate(("x", "y"))]
-    argv = ["predict", *paths, "--checkpoint", checkpoints["untrimmed"], "--explain", tmp_path / "out", "--json"]
+    argv = ["predict", *paths, "--checkpoint", checkpoints["frame"], "--explain", tmp_path / "out", "--json"]
     monkeypatch.setattr(sys, "argv", ["adafocus", *map(str, argv)])
     with pytest.raises(SystemExit) as stop:
         main()

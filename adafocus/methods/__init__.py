@@ -1,0 +1,46 @@
+"""The methods that there are: a name and one line each; `Config.method` chooses."""
+
+from __future__ import annotations
+
+import difflib
+
+from adafocus.config.schema import Config
+from adafocus.config.validation import check as check_settings
+from adafocus.methods.adafocus import ADAFOCUS
+from adafocus.methods.method import Method
+from adafocus.models.adafocus import AdaFocus
+from preprocessing.schema import UserError
+
+METHODS: dict[str, Method] = {"adafocus": ADAFOCUS}
+
+
+def find_method(name: str) -> Method:
+    """The method of this name. Raises UserError for an unknown one, naming the nearest."""
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.0)[0]
+        raise UserError(f"unknown method {name!r}; the nearest known one is {near!r}")
+    return METHODS[name]
+
+
+def method_of(config: Config) -> Method:
+    """The method that a configuration is of."""
+    return find_method(config.method)
+
+
+def check(config: Config) -> Config:
+    """The same configuration. Raises UserError, one line, for an unknown method and settings that do not fit."""
+    method_of(config)
+    return check_settings(config)
+
+
+def build_model(config: Config, num_classes: int, *, pretrained: bool = True) -> AdaFocus:
+    """The model of a configuration; `pretrained` False ignores the configured initial weights.
+
+    Raises UserError for settings and weights that do not fit together.
+    """
+    return method_of(config).build(config, num_classes, pretrained=pretrained)
+
+
+def stage_names() -> tuple[str, ...]:
+    """Names of the stages of all methods, each once, in order."""
+    return tuple(dict.fromkeys(name for method in METHODS.values() for name in method.stage_names))
