@@ -133,8 +133,8 @@ def make_batch() -> Callable[..., Batch]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`pytest tests/adafocus/test_golden_losses.py --record` after a change that should move the numbers."""
-    parser.addoption("--record", action="store_true", help="write the golden losses anew instead of comparing")
+    """`--record` with a file of tests whose records should change: test_golden_losses.py or test_readme.py."""
+    parser.addoption("--record", action="store_true", help="write golden losses or the page of settings anew")
 
 
 @pytest.fixture(params=["_reorder_convolution_weight", "_convolution_pointwise"])

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from helpers import settings
 from helpers.commands import GROUP, blocks, check_command, check_mention, command_of, inline, shell_commands
 from pipelines.recipes.recipes import RECIPES, about
 
@@ -116,6 +117,13 @@ def test_every_room_is_on_the_plan() -> None:
     for folder in ("preprocessing", "adafocus", "pipelines"):
         rooms = {name(file.parent) for file in (ROOT / folder).glob("*/*.*") if file.parent.name != "__pycache__"}
         assert {f"{room}/" for room in rooms} <= set(named)
+
+
+def test_the_page_of_settings_is_that_of_the_configuration(pytestconfig: pytest.Config) -> None:
+    path = ROOT / "docs/settings.md"
+    if pytestconfig.getoption("--record"):
+        path.write_text(settings.page())
+    assert path.read_text() == settings.page(), "pytest tests/test_readme.py --record writes it anew"
 
 
 def test_the_reference_names_every_verb_and_recipe() -> None:

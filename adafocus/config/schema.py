@@ -88,12 +88,15 @@ class ModelConfig:
     """Networks and action space."""
 
     glancer: str = "mobilenet_v2"
+    """Name of a backbone in `adafocus.models.backbones.BACKBONES`."""
     glancer_weights: str = "imagenet"
     """`imagenet` (through torchvision), `none` (random), or a file with a state dict."""
     glance_size: Count = 224
     """Side in pixels at which the glancer sees a frame."""
     focuser: str = "resnet50"
+    """Likewise."""
     focuser_weights: str = "imagenet"
+    """As the glancer's."""
     temporal_shift: bool = False
     """Do both networks shift an eighth of their features to the frames beside (TSM)?"""
     head_dropout: Annotated[BelowOne | None, BeforeValidator(_none)] = None
@@ -111,10 +114,13 @@ class ModelConfig:
     policy_channels: Count = 32
     """Channels that the policy's encoder keeps of the glancer's map."""
     policy_hidden: Count = 1024
+    """Width of the policy's recurrent state."""
     policy_norm: bool = False
     """Batch norm in the policy's encoder."""
     classifier: Literal["gru", "linear", "average"] = "gru"
+    """Recurrent over frames, a linear layer per frame, or logits averaged over frames."""
     classifier_hidden: Count = 1024
+    """Width of its recurrent state."""
     dropout: BelowOne = 0.8
     """Before the classifier's last layer."""
     finetune_dropout: Annotated[BelowOne | None, BeforeValidator(_none)] = None
@@ -128,6 +134,7 @@ class OptimConfig:
     """One supervised stage."""
 
     epochs: Cardinal = 15
+    """Passes over the training clips; 0 leaves the stage's parts as they are."""
     batch_size: Count = 64
     """Global batch in clips, over all workers and accumulation steps."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -136,7 +143,9 @@ class OptimConfig:
     head_lr: NotNegative = 0.01
     """Learning rate of the classifier (and, in pretrain, of the networks' own last layers)."""
     weight_decay: NotNegative = 1e-4
+    """Of the optimizer."""
     momentum: BelowOne = 0.9
+    """Of SGD."""
     lr_batch_size: Annotated[Count | None, BeforeValidator(_none)] = None
     """Global batch that the two rates are meant for: for another one they are scaled linearly. None: never scaled."""
     schedule: Literal["cosine", "cosine_step", "step", "constant"] = "cosine"
@@ -147,11 +156,13 @@ class OptimConfig:
     warmup_epochs: NotNegative = 0.0
     """Epochs of linear increase at the start."""
     label_smoothing: BelowOne = 0.0
+    """Share of the target that is spread over all classes."""
     clip_grad_norm: NotNegative = 0.0
     """0 leaves gradients as they are."""
     accumulate: Count = 1
     """Micro-batches per optimizer step; batch norms in training take the statistics of each."""
     precision: Precision = "float32"
+    """What the networks compute in; weights stay float32."""
 
     def lr_scale(self) -> float:
         """What both rates are multiplied by: the linear scaling rule (Goyal et al. 2017, section 2.1)."""
@@ -171,8 +182,11 @@ class PPOConfig:
     """The policy's stage: Adam at a constant rate, all other networks frozen, as the reference's stage 2."""
 
     epochs: Cardinal = 50
+    """Passes over the training clips; 0 leaves the policy as it is."""
     batch_size: Count = 64
+    """Global batch in clips, over all workers and accumulation steps."""
     lr: Positive = 3e-4
+    """Learning rate of Adam."""
     gamma: Share = 0.7
     """Discount of later frames' rewards."""
     reward: Reward = "random"
@@ -181,11 +195,17 @@ class PPOConfig:
     update_epochs: Count = 1
     """Passes over one rollout. At 1 the ratio is 1 and clipping has no effect, as in the reference."""
     clip: Positive = 0.2
+    """Bound of PPO's ratio: it is clipped to 1 - clip ... 1 + clip."""
     value_coef: NotNegative = 0.5
+    """Weight of the value estimate's loss."""
     entropy_coef: NotNegative = 0.01
+    """Weight of the entropy, which keeps the policy from settling early."""
     clip_grad_norm: NotNegative = 0.0
+    """0 leaves gradients as they are."""
     accumulate: Count = 1
+    """Micro-batches per optimizer step; returns are normalised over all of them."""
     precision: Precision = "float32"
+    """What the frozen networks compute in; the policy learns in float32."""
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -201,3 +221,4 @@ class Config:
     ppo: PPOConfig = field(default_factory=PPOConfig)
     finetune: OptimConfig = field(default_factory=OptimConfig)
     seed: Cardinal = 0
+    """Of initial weights, order of clips, crops, and random patches."""
