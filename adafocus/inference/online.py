@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from adafocus.data.transforms import View, evaluation_view
-from adafocus.models.adafocus import AdaFocus, Patches, State
+from adafocus.models.adafocus import AdaFocus, Patches
+from adafocus.models.outputs import State
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from adafocus.data.batches import ClipMaker
 from adafocus.data.clip_table import ClipTable
-from adafocus.inference.predictor import AdaFocusPredictor, ClipFrames
+from adafocus.inference.prediction import ClipFrames
+from adafocus.inference.predictor import AdaFocusPredictor
 from preprocessing.media.extraction import Extraction
 
 

@@ -12,7 +12,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Self, get_args
@@ -30,9 +29,9 @@ from adafocus.devices import pick_device
 from adafocus.evaluation import multiply_adds
 from adafocus.evaluation.evaluate import clip_corners
 from adafocus.inference.online import OnlineClip
+from adafocus.inference.prediction import ClipFrames, Prediction, VideoError, action_map
 from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import Patches
-from adafocus.models.policy import GaussianActions, GridActions, PolicyOutput
 from preprocessing.addresses import without_secrets
 from preprocessing.media.extraction import DEFAULT_LIMITS, Extraction, Limits
 from preprocessing.media.sampled import sample_frames
@@ -40,61 +39,6 @@ from preprocessing.schema import ExtractionSpec, UserError
 from preprocessing.shards.index import read_metadata
 
 TIMED = ("decode", "glance", "policy", "focus", "classify")
-GAUSSIAN_CELLS = 15
-"""Cells per axis of the map that a Gaussian policy is drawn on."""
-
-
-class VideoError(UserError):
-    """A video without usable frames; the message is the reason."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ClipFrames:
-    """The frames of a clip that the networks see."""
-
-    name: str
-    glance_TCHW: Tensor
-    """uint8."""
-    focus_TCHW: Tensor
-    """uint8; the same tensor where the networks share frames."""
-    index_T: np.ndarray
-    """Of the focus frames in the video, from 0."""
-    source: Extraction
-    decode_ms: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prediction:
-    """What the model says of a clip. Tensors are float32 or int64 on the CPU."""
-
-    name: str
-    class_names: tuple[str, ...]
-    logits_TK: Tensor
-    """After focus frame 1, 2, ..., T; the last one is the clip's."""
-    corners_T2: Tensor
-    """(row, column) of the patch in each focus frame."""
-    map_Skk: Tensor | None
-    """The policy's probabilities over patch corners, row first; None where it did not choose."""
-    gflops: dict[str, float]
-    times_ms: dict[str, float]
-    """Milliseconds by part, `TIMED`."""
-    source: Extraction
-
-    @property
-    def probability(self) -> Tensor:
-        """float32 (T, K), softmax of the logits."""
-        return self.logits_TK.softmax(-1)
-
-    def top(self, count: int = 5, after: int = 0) -> list[tuple[str, float]]:
-        """The most likely classes and their probabilities, after so many frames (0: all)."""
-        best = self.probability[after - 1].topk(min(count, len(self.class_names)))
-        return [(self.class_names[k], p) for k, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
-
-    def course(self) -> list[tuple[int, str, float]]:
-        """(frames seen, likeliest class, its probability) after 1, 2, 4, ... and all frames."""
-        total = len(self.logits_TK)
-        seen = sorted({*(2**power for power in range(total.bit_length())), total})
-        return [(count, *self.top(1, count)[0]) for count in seen if count <= total]
 
 
 class AdaFocusPredictor:
@@ -233,23 +177,6 @@ class AdaFocusPredictor:
         if self.device.type != "cpu":
             torch.accelerator.synchronize(self.device)
         times_ms[part] = 1000 * (time.perf_counter() - started)
-
-
-def action_map(output: PolicyOutput) -> Tensor:
-    """The first clip's probabilities over patch corners, float32 (S, k, k) on the CPU, row first.
-
-    A Gaussian's density is taken at corners that are evenly spread over the frame, and normalised.
-    """
-    actions = output.actions
-    if isinstance(actions, GridActions):
-        prob_SA = actions.log_probs_BSA[0].exp().cpu()
-        return prob_SA.unflatten(-1, (round(prob_SA.shape[-1] ** 0.5), -1))
-    assert isinstance(actions, GaussianActions)
-    place_k = torch.linspace(0, 1, GAUSSIAN_CELLS)
-    place_kk2 = torch.stack(torch.meshgrid(place_k, place_k, indexing="ij"), -1)
-    mean_S112 = actions.mean_BS2[0].float().cpu()[:, None, None]
-    log_Skk = -((place_kk2 - mean_S112) / actions.std).square().sum(-1) / 2
-    return log_Skk.flatten(1).softmax(-1).view_as(log_Skk)
 
 
 def extraction_of(meta: checkpoint.Meta, shards: str | None, folder: Path) -> ExtractionSpec:

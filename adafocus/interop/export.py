@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from adafocus.checkpoint import Meta
-from adafocus.inference.predictor import ClipFrames
+from adafocus.inference.prediction import ClipFrames
 from adafocus.interop.programs import Program, glance_input, start_states, take_apart
 from adafocus.models.adafocus import IMAGENET_MEAN, IMAGENET_STD, AdaFocus
 from preprocessing.schema import ExtractionSpec

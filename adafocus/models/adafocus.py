@@ -19,7 +19,6 @@ import copy
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
@@ -31,7 +30,8 @@ from adafocus.config.validation import check
 from adafocus.models.backbones import Backbone, build_backbone
 from adafocus.models.classifier import build_classifier, running_mean
 from adafocus.models.crop import centre_corners, crop_patches, random_corners
-from adafocus.models.policy import Policy, PolicyOutput
+from adafocus.models.outputs import Glance, Look, Output, PatchChoice, State
+from adafocus.models.policy import Policy
 
 Patches = Literal["policy", "random", "centre"]
 """Where patches come from: the policy, uniformly at random, or the centre."""
@@ -41,63 +41,6 @@ PARTS = ("glancer", "policy", "focuser", "classifier")
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True, slots=True)
-class Glance:
-    """What the glancer sees of a clip."""
-
-    map_BTDhw: Tensor
-    feature_BTD: Tensor
-    logits_BTK: Tensor
-    """Its own prediction per frame, from its own last layer."""
-
-
-@dataclass(frozen=True, slots=True)
-class PatchChoice:
-    """Where the focuser looks. `action` and `policy` are None unless the policy chose."""
-
-    corners_BS2: Tensor
-    """int64 (row, column) of the patch's first pixel."""
-    action: Tensor | None = None
-    policy: PolicyOutput | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """The first half of the chain: what was glanced at, where the focuser looks, and what it sees there."""
-
-    glance: Glance
-    choice: PatchChoice
-    patches_BTCPP: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What a clip's frames so far leave behind for the next ones; empty at the start of a clip."""
-
-    policy: Tensor | None = None
-    """Hidden state of the policy's GRU."""
-    classifier: Tensor | None = None
-    """Of the classifier: a GRU's hidden state, or sum and number of logits."""
-    glances: Tensor | None = None
-    """Sum and number of the glancer's logits, where they are part of the prediction."""
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """Of a whole pass."""
-
-    logits_BTK: Tensor
-    """Of every exit: after focus frame 1, 2, ..., T."""
-    prediction_BK: Tensor
-    """Of the last exit."""
-    corners_BT2: Tensor
-    """int64, one patch per focus frame."""
-    glance: Glance
-    choice: PatchChoice
-    state: State = field(default_factory=State)
-    """For the clip's next frames."""
 
 
 Timer = Callable[[str], AbstractContextManager[None]]

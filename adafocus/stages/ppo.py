@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from adafocus.config.schema import PPOConfig
 from adafocus.data.loader import Batch
-from adafocus.models.adafocus import Glance
+from adafocus.models.outputs import Glance
 from adafocus.stages import reinforcement
 from adafocus.stages.stage import Collected, Logs, Stage
 from preprocessing.schema import UserError

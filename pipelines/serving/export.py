@@ -18,7 +18,8 @@ import preprocessing
 from adafocus import checkpoint
 from adafocus.data.clip_table import ClipTable, evaluation_split
 from adafocus.inference.packed_clips import packed_clip
-from adafocus.inference.predictor import AdaFocusPredictor, ClipFrames, VideoError
+from adafocus.inference.prediction import ClipFrames, VideoError
+from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.interop.export import export_programs, facts
 from pipelines.tracking.client import Run
 from preprocessing.files import atomic_write

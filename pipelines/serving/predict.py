@@ -16,7 +16,7 @@ import torch
 
 from adafocus.config.schema import Precision
 from adafocus.inference import predictor
-from adafocus.inference.predictor import ClipFrames, Prediction, VideoError
+from adafocus.inference.prediction import ClipFrames, Prediction, VideoError
 from adafocus.models.adafocus import Patches
 from pipelines.benchmarks.select import find_checkpoint
 from pipelines.paths import Places

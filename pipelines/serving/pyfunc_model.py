@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from adafocus.inference.predictor import AdaFocusPredictor, Prediction
+from adafocus.inference.prediction import Prediction
+from adafocus.inference.predictor import AdaFocusPredictor
 from preprocessing.schema import UserError
 
 NUM_CLASSES = 5

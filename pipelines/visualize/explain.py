@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adafocus.inference.predictor import AdaFocusPredictor, ClipFrames, Prediction
+from adafocus.inference.prediction import ClipFrames, Prediction
+from adafocus.inference.predictor import AdaFocusPredictor
 from pipelines.visualize.explain_page import PredictedClip, Section, page
 from pipelines.visualize.explain_video import explained_frames
 from pipelines.visualize.explained_clip import ExplainedClip

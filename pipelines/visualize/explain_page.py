@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from adafocus.inference.predictor import AdaFocusPredictor, ClipFrames, Prediction
+from adafocus.inference.prediction import ClipFrames, Prediction
+from adafocus.inference.predictor import AdaFocusPredictor
 from pipelines.visualize.drawing import cut_patch
 from pipelines.visualize.explained_clip import ExplainedClip
 

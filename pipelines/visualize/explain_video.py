@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
 
 from adafocus.data.transforms import evaluation_view
-from adafocus.inference.predictor import AdaFocusPredictor, ClipFrames, Prediction
+from adafocus.inference.prediction import ClipFrames, Prediction
+from adafocus.inference.predictor import AdaFocusPredictor
 from pipelines.visualize.drawing import BACKGROUND, GREEN, GREY, PANEL, WHITE, draw_box, font, shorten
 from preprocessing.media.frames import open_frames
 

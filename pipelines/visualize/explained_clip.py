@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from adafocus.inference.predictor import AdaFocusPredictor, ClipFrames, Prediction
+from adafocus.inference.prediction import ClipFrames, Prediction
+from adafocus.inference.predictor import AdaFocusPredictor
 from pipelines.visualize.drawing import GREEN, RED, WHITE, Colour
 
 

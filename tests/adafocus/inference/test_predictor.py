@@ -18,7 +18,8 @@ from adafocus.data.batches import decode_all, frame_size
 from adafocus.data.clip_table import ClipTable
 from adafocus.data.loader import ClipLoader
 from adafocus.evaluation.evaluate import evaluate
-from adafocus.inference.predictor import TIMED, AdaFocusPredictor, VideoError
+from adafocus.inference.prediction import VideoError
+from adafocus.inference.predictor import TIMED, AdaFocusPredictor
 from adafocus.methods import build_model
 from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import Patches

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from adafocus.config.overrides import override
 from adafocus.methods import build_model
-from adafocus.models.adafocus import AdaFocus, Output
+from adafocus.models.adafocus import AdaFocus
+from adafocus.models.outputs import Output
 from pipelines.recipes.recipes import activitynet_128, ssv1_144
 from preprocessing.schema import UserError
 
