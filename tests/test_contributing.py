@@ -21,8 +21,8 @@ from adafocus.config.schema import Config
 from adafocus.data.batches import Batch
 from adafocus.methods import build_model
 from adafocus.methods.identity import stage_key
+from adafocus.training.reports import EpochReport, Options
 from adafocus.training.stage_runner import run_stage
-from adafocus.training.trainer import EpochReport, Options
 from helpers.commands import blocks
 from helpers.packing import pack
 from helpers.tiny import TINY

@@ -23,7 +23,7 @@ from adafocus.config.overrides import override
 from adafocus.config.schema import Config, ModelConfig, PPOConfig
 from adafocus.data.sampling import evaluation_frames
 from adafocus.evaluation import metrics
-from adafocus.interop import reference_checkpoints
+from adafocus.interop import reference_checkpoints, reference_export, reference_names
 from adafocus.methods import build_model
 from adafocus.models.adafocus import AdaFocus
 from adafocus.models.crop import scale_corners
@@ -76,15 +76,13 @@ def imported(config: Config, num_classes: int, folder: Path) -> AdaFocus:
     """A model whose weights came by the rule, through a file in the reference's layout and the import path."""
     shapes = build_model(config, num_classes)
     tables: dict[str, dict[str, Tensor]] = {}
-    for part, theirs in reference_checkpoints.THEIR_PART.items():
+    for part, theirs in reference_names.THEIR_PART.items():
         state = shapes.get_submodule(part).state_dict()
-        names = reference_checkpoints.theirs(shapes, part)
+        names = reference_names.theirs(shapes, part)
         tables[theirs] = {name: by_rule(f"{theirs}.{name}", tuple(state[ours].shape)) for name, ours in names.items()}
     if not config.model.temporal_shift:
         copies = {
-            f"{prefix}{name}": x
-            for prefix in reference_checkpoints.POLICY_COPIES
-            for name, x in tables["policy"].items()
+            f"{prefix}{name}": x for prefix in reference_names.POLICY_COPIES for name, x in tables["policy"].items()
         }
         tables["focuser"] |= copies
     torch.save({"epoch": 3, "acc": np.float64(1.5), **tables}, folder / "model.pth.tar")
@@ -164,7 +162,7 @@ def test_ppo_updates(case: dict) -> None:
         policy_channels=32 if grid else 64,
     )
     policy = Policy(config, width, (7, 7))
-    names = {ours: reference_checkpoints.LAYOUTS["plain"]["policy"](ours) for ours in policy.state_dict()}
+    names = {ours: reference_names.LAYOUTS["plain"]["policy"](ours) for ours in policy.state_dict()}
     policy.load_state_dict({o: by_rule(f"policy.{t}", tuple(policy.state_dict()[o].shape)) for o, t in names.items()})
     states = noise(f"{case['seed']}/states", (steps, batch, width, 7, 7)).abs().transpose(0, 1)
     random = np.random.RandomState(zlib.crc32(f"{case['seed']}/actions".encode()))
@@ -236,7 +234,7 @@ def test_metrics(case: dict) -> None:
 @pytest.mark.parametrize(("layout", "recipe"), [("actnet", activitynet_128), ("sth", ssv1_144)])
 def test_names_are_those_of_the_released_files(layout: str, recipe: Recipe, tmp_path: Path) -> None:
     model = build_model(override(recipe(), NO_WEIGHTS), 10)
-    reference_checkpoints.export_checkpoint(model, tmp_path / "ours.pth.tar")
+    reference_export.export_checkpoint(model, tmp_path / "ours.pth.tar")
     written = reference_checkpoints.read_checkpoint(tmp_path / "ours.pth.tar")
     wanted = golden(f"layout_{layout}.json")[0].values[0]
     for part, shapes in wanted.items():

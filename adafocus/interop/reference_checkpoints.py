@@ -21,21 +21,19 @@ from torch import Tensor
 
 from adafocus.config.schema import Config
 from adafocus.interop.reference_names import (
-    LAYOUTS,
     POLICY_COPIES,
     PRETRAINED,
     THEIR_PART,
+    check_networks,
     layout_of,
+    parts_of,
     renamed,
     theirs,
 )
-from adafocus.methods import build_model, method_of
+from adafocus.methods import build_model
 from adafocus.models.adafocus import AdaFocus
 from adafocus.models.backbones import describe
-from preprocessing.files import atomic_write
 from preprocessing.schema import UserError
-
-__all__ = ["LAYOUTS", "POLICY_COPIES", "THEIR_PART", "export_checkpoint", "import_checkpoint", "import_files", "theirs"]
 
 State = dict[str, Tensor]
 
@@ -106,12 +104,6 @@ def import_files(sources: Sequence[Source], config: Config) -> tuple[Imported, l
     return found, records
 
 
-def parts_of(config: Config, stage: str) -> tuple[str, ...]:
-    """Parts that a stage's result has, in the order of their files."""
-    trained = method_of(config).trained(stage)
-    return tuple(part for part in THEIR_PART if part in trained)
-
-
 def check_stage(imported: Imported, stage: str) -> None:
     """Raises UserError unless what was imported is enough for a result of `stage`."""
     wanted = parts_of(imported.model.config, stage)
@@ -175,14 +167,6 @@ def _pretrained_part(path: Path, config: Config, table: Mapping[str, Tensor]) ->
 
 def _regime(config: Config) -> str:
     return "networks with temporal shift" if layout_of(config) == "shifted" else "networks without temporal shift"
-
-
-def check_networks(config: Config) -> None:
-    """Raises UserError unless the configuration has the reference's networks, the only ones its files can fill."""
-    wanted = ("mobilenet_v2", "resnet50", "gru" if layout_of(config) == "plain" else "average")
-    found = (config.model.glancer, config.model.focuser, config.model.classifier)
-    if found != wanted:
-        raise UserError(f"a reference checkpoint holds {', '.join(wanted)}, but the recipe has {', '.join(found)}")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -271,69 +255,3 @@ def _load(module: torch.nn.Module, names: Mapping[str, str], table: Mapping[str,
 def _info(checkpoint: Mapping[str, Any]) -> dict[str, float]:
     found = {name: checkpoint.get(name) for name in ("epoch", "acc", "best_acc", "best_prec1")}
     return {name: float(value) for name, value in found.items() if isinstance(value, int | float | Tensor | np.number)}
-
-
-def export_checkpoint(
-    model: AdaFocus,
-    path: Path,
-    *,
-    stage: str = "finetune",
-    info: Mapping[str, float] | None = None,
-    info_of_parts: Mapping[str, Mapping[str, float]] | None = None,
-    parts: Sequence[str] | None = None,
-) -> list[Path]:
-    """Write `model` as the reference would after `stage`, with what has been trained until then.
-
-    After warmup there is no policy yet. After pretrain there are only the networks (`parts`: one of them). Those with
-    temporal shift are files of the Temporal Shift Module, one each: two files are then named after `path` and their
-    part, and `info_of_parts` is what each tells of its epoch and accuracy. Returns the files. Raises UserError for
-    networks that the reference does not have.
-    """
-    check_networks(model.config)
-    has = parts_of(model.config, stage)
-    held = tuple(part for part in has if part in (parts or has))
-    shifted = layout_of(model.config) == "shifted"
-
-    def record(*names: str, part: str = "") -> dict[str, float]:
-        known = {**(info or {}), **(info_of_parts or {}).get(part, {})}
-        return {"epoch": int(known.get("epoch", 0)), **{name: known.get(name, 0.0) for name in names}}
-
-    if shifted and stage == "pretrain":
-        files = {part: path.with_name(_with_part(path.name, part)) if len(held) > 1 else path for part in held}
-        for part, file in files.items():
-            names = renamed(model.get_submodule(part), PRETRAINED[part])
-            arch = getattr(model.config.model, part).replace("_", "")
-            state = {"arch": arch, "state_dict": _table(model, part, names)}
-            _write(file, {**state, **record("best_prec1", part=part)})
-        return list(files.values())
-    tables = {THEIR_PART[part]: _table(model, part, theirs(model, part)) for part in held}
-    if not shifted and "policy" in tables:
-        tables["focuser"] |= {
-            f"{copy}{name}": value for copy in POLICY_COPIES for name, value in tables["policy"].items()
-        }
-    whole = {
-        f"{prefix}.{name}": value
-        for part, prefix in (("glancer", "glancer"), ("focuser", "focuser"), ("fc", "classifier"))
-        for name, value in tables.get(part, {}).items()
-    }
-    # What we have no counterpart of: the program for long videos always writes these, the other does not.
-    empty = {} if shifted else {"policy": None, "scaler": None, "optimizer": None}
-    _write(path, {"model_state_dict": whole, **empty, **tables, **record("acc", "best_acc")})
-    return [path]
-
-
-def _table(model: AdaFocus, part: str, names: Mapping[str, str]) -> State:
-    state = model.get_submodule(part).state_dict()
-    return {their: state[ours].detach().cpu().contiguous() for their, ours in names.items()}
-
-
-def _with_part(name: str, part: str) -> str:
-    """`x.pth.tar` -> `x_glancer.pth.tar`."""
-    stem, dot, ending = name.partition(".")
-    return f"{stem}_{part}{dot}{ending}"
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as partial:
-        torch.save(dict(content), partial)

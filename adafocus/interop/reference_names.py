@@ -12,7 +12,9 @@ from collections.abc import Callable
 from torch import nn
 
 from adafocus.config.schema import Config
+from adafocus.methods import method_of
 from adafocus.models.adafocus import AdaFocus
+from preprocessing.schema import UserError
 
 Rename = Callable[[str], str | None]
 """Our name of a tensor -> theirs; None where they keep none."""
@@ -113,3 +115,17 @@ def renamed(module: nn.Module, rename: Rename) -> dict[str, str]:
     """Their name -> ours for every tensor of a module that has a name there."""
     pairs = {rename(ours): ours for ours in module.state_dict()}
     return {name: ours for name, ours in pairs.items() if name is not None}
+
+
+def parts_of(config: Config, stage: str) -> tuple[str, ...]:
+    """Parts that a stage's result has, in the order of their files."""
+    trained = method_of(config).trained(stage)
+    return tuple(part for part in THEIR_PART if part in trained)
+
+
+def check_networks(config: Config) -> None:
+    """Raises UserError unless the configuration has the reference's networks, the only ones its files can fill."""
+    wanted = ("mobilenet_v2", "resnet50", "gru" if layout_of(config) == "plain" else "average")
+    found = (config.model.glancer, config.model.focuser, config.model.classifier)
+    if found != wanted:
+        raise UserError(f"a reference checkpoint holds {', '.join(wanted)}, but the recipe has {', '.join(found)}")

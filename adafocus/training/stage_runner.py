@@ -13,8 +13,9 @@ from pathlib import Path
 from adafocus import checkpoint, distributed
 from adafocus.config.schema import Config
 from adafocus.methods.identity import stage_folder
+from adafocus.training.reports import EpochReport, Options, Report
 from adafocus.training.stage_lock import StageLock, holding
-from adafocus.training.trainer import EpochReport, Options, Report, StageTrainer
+from adafocus.training.trainer import StageTrainer
 from preprocessing.shards.index import read_metadata
 
 log = logging.getLogger(__name__)

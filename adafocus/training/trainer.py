@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from adafocus.methods import build_model, method_of
 from adafocus.methods.identity import stage_folder
 from adafocus.stages.stage import Stage
 from adafocus.training.loss_watch import LossWatch
+from adafocus.training.reports import EpochReport, Options, Report
 from adafocus.training.schedules import lr_factor, scaling_line
 from adafocus.training.seeding import seed_step
 from adafocus.training.update import Updater
@@ -37,42 +37,6 @@ log = logging.getLogger(__name__)
 
 WHOLE_FRAMES: dict[str, PatchSource] = {"val_glancer": "glancer", "val_focuser": "whole"}
 """What pretraining evaluates: both networks on their own."""
-
-
-@dataclass(frozen=True, slots=True)
-class EpochReport:
-    """What one epoch brought."""
-
-    stage: str
-    clock: int
-    """Epochs since the start of the first stage, from 1: one monotone clock through all stages."""
-    metrics: dict[str, float]
-    """Named `<stage>/<metric>`."""
-    time_ms: int
-    """When, in milliseconds since 1970."""
-
-    def line(self) -> str:
-        """The main metrics in one line of text."""
-        wanted = ("loss", "accuracy", "reward", "entropy", "top1", "map", "hit_rate", "seconds")
-        shown = {key.split("/")[1]: value for key, value in self.metrics.items()}
-        words = [f"{key} {value:.4g}" for key, value in shown.items() if key.endswith(wanted)]
-        return f"epoch {self.clock} ({self.stage})  " + "  ".join(words)
-
-
-Report = Callable[[EpochReport], None]
-"""Called on every rank after every epoch, and for every epoch that was trained before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Where and how a stage runs; nothing here changes its result's name."""
-
-    device: str = "auto"
-    num_workers: int = 0
-    eval_every: int = 1
-    """Epochs between evaluations on the validation split; the last epoch is always evaluated."""
-    save_every_s: float = 300.0
-    """Seconds between states saved inside an epoch. One is saved after every epoch too."""
 
 
 @dataclass

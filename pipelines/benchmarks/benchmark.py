@@ -23,7 +23,7 @@ from adafocus.evaluation.linear_probe import linear_probe
 from adafocus.methods.identity import stage_folder
 from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import AdaFocus, Patches
-from adafocus.training.trainer import Options
+from adafocus.training.reports import Options
 from pipelines.benchmarks import profiling
 from pipelines.paths import Places
 from pipelines.training.loggers import device_name

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from adafocus.training.trainer import Options
+from adafocus.training.reports import Options
 from pipelines.benchmarks.benchmark import How, benchmark
 from pipelines.benchmarks.select import Chosen
 from pipelines.paths import Places

@@ -41,7 +41,7 @@ def import_checkpoint(
     changes: Changes = None,
 ) -> None:
     """Turn released checkpoints into ours: safetensors and meta.json. Nothing in a file is unpickled but tensors."""
-    from adafocus.interop import reference_checkpoints
+    from adafocus.interop import reference_checkpoints, reference_names
     from pipelines.training import import_checkpoint
 
     exactly_one(out=out, runs=runs)
@@ -58,7 +58,7 @@ def import_checkpoint(
         if runs
         else import_checkpoint.save(out or Path(), imported, meta)
     )
-    fresh = [part for part in reference_checkpoints.parts_of(config, stage) if part not in imported.parts]
+    fresh = [part for part in reference_names.parts_of(config, stage) if part not in imported.parts]
     typer.echo(
         f"{folder}: {', '.join(imported.parts)} of stage {stage}, {imported.model.num_classes} classes"
         + (f"; no file held the {', '.join(fresh)}: random weights" if fresh else "")
@@ -71,13 +71,13 @@ def export_checkpoint(
 ) -> None:
     """Write a checkpoint in the layout of the authors' code, key for key."""
     from adafocus import checkpoint
-    from adafocus.interop import reference_checkpoints
+    from adafocus.interop import reference_export
     from pipelines.training import import_checkpoint
 
     model, meta = checkpoint.load_model(folder)
     parts = import_checkpoint.parts_of(meta)
     info, of_parts = import_checkpoint.told(meta), import_checkpoint.told_of_parts(meta)
-    written = reference_checkpoints.export_checkpoint(
+    written = reference_export.export_checkpoint(
         model, out, stage=meta.stage, info=info, info_of_parts=of_parts, parts=parts
     )
     typer.echo(f"{', '.join(map(str, written))}: stage {meta.stage}")

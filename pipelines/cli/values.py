@@ -8,7 +8,7 @@ from preprocessing.schema import UserError
 
 if TYPE_CHECKING:
     from adafocus.config.schema import Config
-    from adafocus.training.trainer import Options
+    from adafocus.training.reports import Options
 
 
 def exactly_one(**values: object) -> None:
@@ -37,6 +37,6 @@ def read_config(recipe: str, changes: list[str] | None, scale_lr: bool) -> Confi
 
 def training_options(device: str, num_workers: int, eval_every: int = 1, save_every: float = 300) -> Options:
     """The options of a training that change no result."""
-    from adafocus.training.trainer import Options
+    from adafocus.training.reports import Options
 
     return Options(device, num_workers, eval_every, save_every_s=save_every)

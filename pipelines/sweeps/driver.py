@@ -17,8 +17,8 @@ from ray import tune
 
 from adafocus import checkpoint
 from adafocus.divergence import DivergedError
+from adafocus.training.reports import EpochReport
 from adafocus.training.stage_lock import StageLock
-from adafocus.training.trainer import EpochReport
 from pipelines.logs import in_a_line
 from pipelines.ray_runtime.resources import fit_machines, largest, started_here, total_of
 from pipelines.ray_runtime.session import ray_session

@@ -15,7 +15,7 @@ from adafocus.config.overrides import flatten, from_flat, override
 from adafocus.config.schema import Config
 from adafocus.methods import Method, method_of
 from adafocus.methods.identity import stage_folders, stage_key, stage_reads
-from adafocus.training.trainer import Options
+from adafocus.training.reports import Options
 from pipelines.paths import Places
 from pipelines.sweeps.scheduler_table import find_scheduler
 from pipelines.sweeps.space import Point, Space, show_value

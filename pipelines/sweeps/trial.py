@@ -24,8 +24,8 @@ from ray import tune
 from adafocus import checkpoint, distributed
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
+from adafocus.training.reports import EpochReport
 from adafocus.training.stage_lock import StageLockLostError
-from adafocus.training.trainer import EpochReport
 from pipelines.logs import in_a_line, start_logging
 from pipelines.sweeps.space import Point
 from pipelines.sweeps.sweep import Sweep, show_point

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from adafocus.training.trainer import EpochReport
+from adafocus.training.reports import EpochReport
 
 log = logging.getLogger(__name__)
 

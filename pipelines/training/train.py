@@ -9,8 +9,8 @@ from pathlib import Path
 from adafocus.config.schema import Config
 from adafocus.methods import method_of
 from adafocus.methods.identity import stage_key
+from adafocus.training.reports import EpochReport, Options
 from adafocus.training.stage_runner import needed_stages, run_stage
-from adafocus.training.trainer import EpochReport, Options
 from pipelines.logs import in_a_line
 from pipelines.paths import Places
 from pipelines.tracking.client import Run, Tracker

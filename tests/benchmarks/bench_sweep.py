@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.methods import stage_names
-from adafocus.training.trainer import EpochReport, Options
+from adafocus.training.reports import EpochReport, Options
 from helpers.packing import pack_synthetic
 from helpers.tiny import SYNTHETIC, TINY
 from pipelines.paths import Places

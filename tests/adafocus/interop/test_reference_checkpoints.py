@@ -10,13 +10,8 @@ import pytest
 import torch
 
 from adafocus.config.overrides import override
-from adafocus.interop.reference_checkpoints import (
-    Source,
-    export_checkpoint,
-    import_checkpoint,
-    import_files,
-    read_checkpoint,
-)
+from adafocus.interop.reference_checkpoints import Source, import_checkpoint, import_files, read_checkpoint
+from adafocus.interop.reference_export import export_checkpoint
 from adafocus.interop.reference_names import POLICY_COPIES
 from adafocus.methods import build_model
 from adafocus.models.adafocus import AdaFocus

@@ -20,8 +20,8 @@ from adafocus.methods import build_model
 from adafocus.methods.adafocus import ADAFOCUS
 from adafocus.stages.stage import prefix_loss
 from adafocus.training.loss_watch import NonFiniteLossError
+from adafocus.training.reports import EpochReport, Options
 from adafocus.training.stage_runner import run_stage
-from adafocus.training.trainer import EpochReport, Options
 from adafocus.training.update import Updater
 from helpers.tiny import PER_CLIP, STAGES
 from preprocessing.schema import UserError

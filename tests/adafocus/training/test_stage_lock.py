@@ -18,8 +18,8 @@ from adafocus import distributed
 from adafocus.config.schema import Config
 from adafocus.training import stage_lock as locks
 from adafocus.training import stage_runner
+from adafocus.training.reports import EpochReport, Options
 from adafocus.training.stage_lock import StageLock, StageLockLostError, holding
-from adafocus.training.trainer import EpochReport, Options
 
 
 def hold(runs: Path, seconds: float) -> None:

@@ -16,8 +16,8 @@ from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.stages.ppo import PPO
 from adafocus.stages.pretrain import Pretrain
+from adafocus.training.reports import Options
 from adafocus.training.stage_runner import run_stage
-from adafocus.training.trainer import Options
 from helpers.packing import pack
 from helpers.tiny import PER_CLIP, STAGES
 from preprocessing.datasets import synthetic

@@ -18,7 +18,7 @@ from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.models.backbones import BACKBONES
-from adafocus.training.trainer import Options
+from adafocus.training.reports import Options
 from helpers.tiny import STAGES
 from pipelines.benchmarks.benchmark import How, benchmark
 from pipelines.benchmarks.select import Chosen

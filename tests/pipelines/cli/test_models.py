@@ -14,7 +14,8 @@ import torch
 from adafocus.checkpoint import load_model, read_meta
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
-from adafocus.interop.reference_checkpoints import export_checkpoint, read_checkpoint
+from adafocus.interop.reference_checkpoints import read_checkpoint
+from adafocus.interop.reference_export import export_checkpoint
 from adafocus.methods import build_model
 from pipelines.cli.main import main
 from pipelines.recipes.recipes import find_recipe

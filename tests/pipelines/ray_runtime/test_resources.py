@@ -12,7 +12,7 @@ import ray
 import torch
 
 from adafocus.config.schema import Config
-from adafocus.training.trainer import Options
+from adafocus.training.reports import Options
 from pipelines.paths import Places
 from pipelines.ray_runtime.resources import Node, fit_machines, room, share
 from pipelines.recipes.recipes import demo

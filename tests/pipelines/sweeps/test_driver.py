@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from adafocus.training.trainer import Options
+from adafocus.training.reports import Options
 from pipelines.paths import Places
 from pipelines.recipes.recipes import demo
 from pipelines.sweeps.driver import _Driver, reuses_workers

@@ -13,7 +13,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from adafocus.config.overrides import override
-from adafocus.training.trainer import EpochReport
+from adafocus.training.reports import EpochReport
 from pipelines.paths import Places
 from pipelines.recipes.recipes import demo
 from pipelines.sweeps.scheduler import Asha, make_scheduler

@@ -12,9 +12,9 @@ from adafocus.checkpoint import read_meta
 from adafocus.config.overrides import from_flat, override
 from adafocus.config.schema import Config
 from adafocus.methods.identity import stage_folder
+from adafocus.training.reports import Options
 from adafocus.training.stage_lock import StageLock
 from adafocus.training.stage_runner import run_stage
-from adafocus.training.trainer import Options
 from helpers.tiny import STAGES
 from pipelines.cli.main import main
 from pipelines.paths import Places

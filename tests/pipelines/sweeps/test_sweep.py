@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.evaluation import multiply_adds
-from adafocus.training.trainer import Options
+from adafocus.training.reports import Options
 from pipelines.benchmarks import benchmark as bench
 from pipelines.benchmarks.select import find_checkpoint
 from pipelines.paths import Places

@@ -14,7 +14,7 @@ from ray.cluster_utils import Cluster
 
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
-from adafocus.training.trainer import Options
+from adafocus.training.reports import Options
 from helpers.sweeping import assert_each_epoch_once, holder, wait_for
 from pipelines.paths import Places
 from pipelines.sweeps.driver import run_sweep

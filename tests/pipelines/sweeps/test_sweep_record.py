@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adafocus.config.overrides import override
-from adafocus.training.trainer import Options
+from adafocus.training.reports import Options
 from pipelines.paths import Places
 from pipelines.recipes.recipes import activitynet_128, demo
 from pipelines.sweeps.space import Space

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from adafocus.training.trainer import EpochReport
+from adafocus.training.reports import EpochReport
 from pipelines.training.reporter import Reporter
 
 

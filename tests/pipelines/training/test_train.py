@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from adafocus.checkpoint import load_state, read_meta
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
-from adafocus.training.trainer import Options
+from adafocus.training.reports import Options
 from helpers.tiny import STAGES
 from pipelines.paths import Places
 from pipelines.sweeps.storage import list_stored

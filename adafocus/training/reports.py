@@ -1,0 +1,42 @@
+"""What a stage is told about how to run, and what it reports after every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EpochReport:
+    """What one epoch brought."""
+
+    stage: str
+    clock: int
+    """Epochs since the start of the first stage, from 1: one monotone clock through all stages."""
+    metrics: dict[str, float]
+    """Named `<stage>/<metric>`."""
+    time_ms: int
+    """When, in milliseconds since 1970."""
+
+    def line(self) -> str:
+        """The main metrics in one line of text."""
+        wanted = ("loss", "accuracy", "reward", "entropy", "top1", "map", "hit_rate", "seconds")
+        shown = {key.split("/")[1]: value for key, value in self.metrics.items()}
+        words = [f"{key} {value:.4g}" for key, value in shown.items() if key.endswith(wanted)]
+        return f"epoch {self.clock} ({self.stage})  " + "  ".join(words)
+
+
+Report = Callable[[EpochReport], None]
+"""Called on every rank after every epoch, and for every epoch that was trained before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Where and how a stage runs; nothing here changes its result's name."""
+
+    device: str = "auto"
+    num_workers: int = 0
+    eval_every: int = 1
+    """Epochs between evaluations on the validation split; the last epoch is always evaluated."""
+    save_every_s: float = 300.0
+    """Seconds between states saved inside an epoch. One is saved after every epoch too."""
