@@ -16,7 +16,7 @@ from adafocus.evaluation.evaluate import Predictions
 from adafocus.inference.packed_clips import packed_clip
 from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.models.adafocus import Patches
-from pipelines.benchmarks.benchmark import Benchmark
+from pipelines.benchmarks.benchmark import Measurement
 from pipelines.tracking.client import Run
 from pipelines.visualize.explain_page import PredictedClip, Section, page
 
@@ -75,13 +75,13 @@ def gallery_page(
     )
 
 
-def log_gallery(run: Run, folder: Path, shards: str, result: Benchmark, count: int) -> None:
+def log_gallery(run: Run, folder: Path, shards: str, measurement: Measurement, count: int) -> None:
     """Log the page of a benchmark as its artifact `gallery.html`."""
-    facts = result.facts
+    facts = measurement.facts
     title = f"{facts['dataset']}, split {facts['split']}: best, worst and most uncertain of {facts['clips']} clips"
-    first = result.rows[0]
+    first = measurement.rows[0]
     patches = cast(Patches, first.patches)
-    html = gallery_page(folder, shards, result.predictions[first.key()], count, title, first.precision, patches)
+    html = gallery_page(folder, shards, measurement.predictions[first.key()], count, title, first.precision, patches)
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / GALLERY
         path.write_text(html)

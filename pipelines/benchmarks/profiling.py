@@ -1,4 +1,4 @@
-"""What a pass costs on this machine: a model and a batch that is in memory in; seconds and bytes out."""
+"""Time and memory of a forward pass on this machine, of a batch that is in memory."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def first_clip(batch: Batch) -> Batch:
 
 
 class TensorMemory(TorchDispatchMode):
-    """While entered, counts the bytes of the tensors that operations make, until they are freed; on any device."""
+    """A context that counts the bytes of the tensors that operations make, until they are freed; on any device."""
 
-    def __init__(self, *held: Tensor) -> None:
-        """`held` are tensors that count from the start."""
+    def __init__(self, *initial: Tensor) -> None:
+        """`initial` are tensors that count from the start."""
         super().__init__()
         self.bytes = self.peak = 0
         self._known = WeakIdKeyDictionary()
-        for tensor in held:
+        for tensor in initial:
             self._add(tensor)
 
     def __torch_dispatch__(
@@ -65,7 +65,7 @@ class TensorMemory(TorchDispatchMode):
 
 
 @torch.no_grad()  # as in evaluation: a compiled network has code of its own for each mode
-def seconds(model: AdaFocus, batch: Batch, patches: PatchSource, repeats: int = 5) -> float:
+def median_seconds(model: AdaFocus, batch: Batch, patches: PatchSource, repeats: int = 5) -> float:
     """Median time of a batch: frames in, prediction out. A first pass, which may lay out or compile, is not counted."""
     times = []
     for _ in range(repeats + 1):

@@ -1,7 +1,6 @@
-"""Checkpoints measured and logged. Goes in: which ones, on what, how; comes out: what the report shows of each.
+"""Runs benchmarks: measures checkpoints one after the other, here or on a Ray cluster, and logs each to MLflow.
 
-They are measured one after the other, here or on a machine of a cluster, so that they do not disturb each other's
-times.
+One after the other, so that they do not disturb each other's times.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from adafocus.training.reports import Options
-from pipelines.benchmarks.benchmark import How, benchmark
+from pipelines.benchmarks.benchmark import measure_checkpoint
+from pipelines.benchmarks.options import BenchmarkOptions
 from pipelines.benchmarks.select import Chosen
 from pipelines.paths import Places
 from pipelines.reporting.report import Measured
@@ -19,8 +19,8 @@ from pipelines.training.loggers import track
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """What a measurement gets of a Ray cluster."""
+class RayWorker:
+    """A worker of a Ray cluster that measures: the cluster's address, and what the worker gets of a machine."""
 
     ray_address: str
     cpus: float = 0
@@ -28,24 +28,33 @@ class Machine:
     gpus: float = 0
 
 
-def assess_all(
-    chosen: Sequence[Chosen], places: Places, options: Options, how: How, *, explain: int, machine: Machine | None
+def run_benchmarks(
+    checkpoints: Sequence[Chosen],
+    places: Places,
+    options: Options,
+    benchmark_options: BenchmarkOptions,
+    *,
+    explain: int,
+    worker: RayWorker | None,
 ) -> list[Measured]:
-    """Each as `assess` does, in this process, or as a task on `machine`."""
-    work = [partial(assess, each, places, options, how, explain=explain) for each in chosen]
-    if machine is None:
-        return [measure() for measure in work]
+    """Run `run_benchmark` for each checkpoint: on `worker`, or in this process if that is None."""
+    work = [partial(run_benchmark, each, places, options, benchmark_options, explain=explain) for each in checkpoints]
+    if worker is None:
+        return [run() for run in work]
     from pipelines.ray_runtime.tasks import run_tasks
 
-    return run_tasks(work, address=machine.ray_address, cpus=machine.cpus, gpus=machine.gpus)
+    return run_tasks(work, address=worker.ray_address, cpus=worker.cpus, gpus=worker.gpus)
 
 
-def assess(chosen: Chosen, places: Places, options: Options, how: How, *, explain: int = 0) -> Measured:
-    """Measure a checkpoint and log it, with a page of `explain` clips of each kind if that is not 0."""
-    result = benchmark(chosen.folder, places, options, how)
-    made = track(result, chosen, places)
+def run_benchmark(
+    selected: Chosen, places: Places, options: Options, benchmark_options: BenchmarkOptions, *, explain: int = 0
+) -> Measured:
+    """Measure a checkpoint and log the result, with a page of `explain` clips of each kind if that is not 0."""
+    measurement = measure_checkpoint(selected.folder, places, options, benchmark_options)
+    run = track(measurement, selected, places)
     if explain:
         from pipelines.benchmarks.gallery import log_gallery
 
-        log_gallery(made, chosen.folder, places.shards, result, explain)
-    return Measured(chosen.name, made.run_id, chosen.run_id or chosen.folder.name, result.facts, result.table(), {})
+        log_gallery(run, selected.folder, places.shards, measurement, explain)
+    trial = selected.run_id or selected.folder.name
+    return Measured(selected.name, run.run_id, trial, measurement.facts, measurement.table(), {})

@@ -60,8 +60,8 @@ def benchmark(
     """Measure accuracy, compute and speed of a finished run, and log them to MLflow."""
     from rich.console import Console
 
-    from pipelines.benchmarks.benchmark import How, parse_precisions
-    from pipelines.benchmarks.run import Machine, assess_all
+    from pipelines.benchmarks.options import BenchmarkOptions, parse_precisions
+    from pipelines.benchmarks.run import RayWorker, run_benchmarks
     from pipelines.benchmarks.select import find_checkpoints
     from pipelines.paths import Places
     from pipelines.reporting import report as reports
@@ -71,13 +71,13 @@ def benchmark(
         raise UserError(f"--best {best} is of a sweep: give --sweep")
     if (cpus_per_worker or gpus_per_worker) and ray_address is None:
         raise UserError("--cpus-per-worker and --gpus-per-worker are of a cluster's machine: give --ray-address")
-    how = How(batch_size, parse_precisions(precision), compile, probe)
+    benchmark_options = BenchmarkOptions(batch_size, parse_precisions(precision), compile, probe)
     places = Places.of(shards, runs)
-    chosen = find_checkpoints(places, run=run, sweep=sweep, folder=checkpoint, best=best)
-    machine = None if ray_address is None else Machine(ray_address, cpus_per_worker, gpus_per_worker)
+    checkpoints = find_checkpoints(places, run=run, sweep=sweep, folder=checkpoint, best=best)
+    worker = None if ray_address is None else RayWorker(ray_address, cpus_per_worker, gpus_per_worker)
     options = training_options(device, num_workers)
-    found = assess_all(chosen, places, options, how, explain=explain, machine=machine)
-    typer.echo(reports.as_json(found)) if as_json else reports.show(found, Console())
+    results = run_benchmarks(checkpoints, places, options, benchmark_options, explain=explain, worker=worker)
+    typer.echo(reports.as_json(results)) if as_json else reports.show(results, Console())
 
 
 def report(

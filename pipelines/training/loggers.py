@@ -29,7 +29,7 @@ from preprocessing.schema import DatasetInfo
 from preprocessing.shards.index import read_metadata
 
 if TYPE_CHECKING:
-    from pipelines.benchmarks.benchmark import Benchmark
+    from pipelines.benchmarks.benchmark import Measurement
     from pipelines.benchmarks.select import Chosen
     from pipelines.paths import Places
 
@@ -71,7 +71,7 @@ def complete(run: Run, folder: Path, places: Places) -> None:
     run.tags({"checkpoint": folder.name, "digest": meta.digest, "metric": meta.info["metric"]})
 
 
-def track(result: Benchmark, chosen: Chosen, places: Places) -> Run:
+def track(result: Measurement, chosen: Chosen, places: Places) -> Run:
     """Log a benchmark as an MLflow run of its own, linked with the trial that it measured (if it was one), and register
     the checkpoint if a recipe made it. The same measured again on the same machine goes into the same run."""
     folder, trial = chosen.folder, chosen.run_id
@@ -123,13 +123,13 @@ def track(result: Benchmark, chosen: Chosen, places: Places) -> Run:
     return run
 
 
-def _online(result: Benchmark, config: Config) -> dict[str, list[dict[str, float]]]:
+def _online(result: Measurement, config: Config) -> dict[str, list[dict[str, float]]]:
     """The rows' scores after 1..T frames, and their compute; none for clips that are seen as a whole."""
     shown = [row for row in result.rows if row.precision == result.rows[0].precision and len(row.online) > 1]
     return {row.key(): row.online for row in shown if len({point["gflops"] for point in row.online}) > 1}
 
 
-def _charts(result: Benchmark, info: DatasetInfo, online: dict[str, list[dict[str, float]]], folder: Path) -> None:
+def _charts(result: Measurement, info: DatasetInfo, online: dict[str, list[dict[str, float]]], folder: Path) -> None:
     """Write the pictures of the first row's predictions, and of accuracy over frames and over compute."""
     predicted = result.predictions[result.rows[0].key()]
     logits_NK, labels_NL = predicted.logits_NTK[:, -1], predicted.labels_NL

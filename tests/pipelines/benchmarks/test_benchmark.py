@@ -20,7 +20,8 @@ from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.models.backbones import BACKBONES
 from adafocus.training.reports import Options
 from helpers.tiny import STAGES
-from pipelines.benchmarks.benchmark import How, benchmark
+from pipelines.benchmarks.benchmark import measure_checkpoint
+from pipelines.benchmarks.options import BenchmarkOptions
 from pipelines.benchmarks.select import Chosen
 from pipelines.cli.main import main
 from pipelines.cli.values import read_config
@@ -73,7 +74,7 @@ def cli(
 
 
 def test_the_file_of_initial_weights_is_not_needed_again(places: Places) -> None:
-    result = benchmark(made(places, "finetune"), replace(places, runs=Path("elsewhere")), CPU)
+    result = measure_checkpoint(made(places, "finetune"), replace(places, runs=Path("elsewhere")), CPU)
     assert [row.key() for row in result.rows] == ["policy", "random", "centre", "warmup_random", "glancer"]
     run = Tracker.at(places).run("synthetic", "trial", "untagged", sweep="", trial="untagged")
     run.tags({"checkpoint": made(places, "finetune").name})
@@ -82,7 +83,7 @@ def test_the_file_of_initial_weights_is_not_needed_again(places: Places) -> None
     shutil.copytree(made(places, "finetune"), old)
     meta = json.loads((old / checkpoint.META).read_text())
     (old / checkpoint.META).write_text(json.dumps({key: value for key, value in meta.items() if key != "stages"}))
-    assert [row.key() for row in benchmark(old, places, CPU).rows] == ["policy", "random", "centre", "glancer"]
+    assert [row.key() for row in measure_checkpoint(old, places, CPU).rows] == ["policy", "random", "centre", "glancer"]
 
 
 def test_every_stage_names_those_that_it_came_from(places: Places) -> None:
@@ -114,7 +115,7 @@ def test_rows_of_parts_that_are_not_trained_are_left_out(
     (measured,) = [each for each in report.collect(places).measured if each.run_id == found["run_id"]]
     assert measured.shown == f"{made(places, 'warmup').name}, after warmup"
     assert measured.score == found["rows"][0]["top1"]
-    assert len(benchmark(made(places, "ppo"), places, CPU).rows) == 5
+    assert len(measure_checkpoint(made(places, "ppo"), places, CPU).rows) == 5
 
 
 def test_what_has_nothing_trained_to_measure_is_refused(
@@ -183,7 +184,7 @@ def test_it_can_run_on_a_machine_of_a_cluster(swept: Places, cli: Callable[..., 
     (found,) = json.loads(out)
     (trial,) = [run for run in Tracker.at(swept).find("trial", sweep="s") if run.info.run_name == "b"]
     assert found["trial"] == trial.info.run_id
-    here = benchmark(swept.runs / "copy-b", swept, CPU)
+    here = measure_checkpoint(swept.runs / "copy-b", swept, CPU)
     scores = ("top1", "top5", "map", "gflops", "parameters", "memory_mb")
     for row, other in zip(found["rows"], here.table(), strict=True):
         assert {key: row[key] for key in scores} == pytest.approx({key: other[key] for key in scores})
@@ -199,7 +200,10 @@ def test_a_device_that_is_not_there_is_one_line(places: Places, cli: Callable[..
 def test_compiled_networks_are_told_apart(places: Places) -> None:
     """Same predictions up to rounding; no time of compiling in any number; a name and an MLflow run of their own."""
     folder = made(places, "finetune")
-    plain, fast = (benchmark(folder, places, CPU, How(batch_size=4, compile=compile)) for compile in (False, True))
+    plain, fast = (
+        measure_checkpoint(folder, places, CPU, BenchmarkOptions(batch_size=4, compile=compile))
+        for compile in (False, True)
+    )
     for row, other in zip(plain.rows, fast.rows, strict=True):
         assert (other.method, other.key()) == (f"{row.method}, compiled", f"{row.key()}_compiled")
         assert other.compiled and other.memory_mb is None and metric_names.explain(f"bench/{other.key()}/top1")

@@ -16,7 +16,9 @@ from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.evaluation import multiply_adds
 from adafocus.training.reports import Options
-from pipelines.benchmarks import benchmark as bench
+from pipelines.benchmarks.benchmark import Measurement, measure_checkpoint
+from pipelines.benchmarks.options import BenchmarkOptions, parse_precisions
+from pipelines.benchmarks.rows import BENCHMARK_ROWS, PROBES
 from pipelines.benchmarks.select import find_checkpoint
 from pipelines.paths import Places
 from pipelines.ray_runtime.session import ray_session
@@ -76,7 +78,7 @@ def test_mlflow_has_every_trial_with_every_epoch(finished: list[TrialOutcome], p
         assert "model/meta.json" in files and any(path.endswith(".safetensors") for path in files)
 
 
-def check_predictions(places: Places, run: Run, result: bench.Benchmark) -> None:
+def check_predictions(places: Places, run: Run, result: Measurement) -> None:
     """Every accuracy of the table, and of every prefix, can be recomputed from the Parquet files alone."""
     client = Tracker.at(places).client
     for row in result.rows:
@@ -138,12 +140,11 @@ def test_benchmark_and_report(finished: list[TrialOutcome], places: Places, tmp_
     scores = {trial.score for trial in finished}
     (best,) = Tracker.at(places).find("trial", trial=folder.name.split("-")[1])
     assert best.data.metrics["finetune/val_top1"] == max(scores)
-    precisions = bench.parse_precisions("float32,bf16")
-    how = bench.How(batch_size=4, precisions=precisions, probe=True)
-    result = bench.benchmark(folder, places, Options(device="cpu"), how)
+    options = BenchmarkOptions(batch_size=4, precisions=parse_precisions("float32,bf16"), probe=True)
+    result = measure_checkpoint(folder, places, Options(device="cpu"), options)
     run = track(result, chosen, places)
-    methods = [method for method, _, _ in bench.METHODS]
-    probes = [f"whole frames: probe on {network}" for network, _ in bench.PROBES]
+    methods = [kind.label for kind in BENCHMARK_ROWS]
+    probes = [f"whole frames: probe on {network}" for network, _ in PROBES]
     assert [row.method for row in result.rows] == [*methods, *(f"{method}, bf16" for method in methods), *probes]
     assert all(row.latency_ms > 0 and row.memory_mb > 4 * 4 * 3 * 40 * 40 / 1e6 for row in result.rows)
     assert result.facts["clips"] == 10
