@@ -112,9 +112,12 @@ class StageTrainer:
         self.updater = Updater(self.stage, self.optimizer, self.scaler, self.device, wrapped=wrapped)
 
     def train(self) -> None:
-        """Run the remaining epochs and commit the result."""
+        """Run the remaining epochs and commit the result. A stage of no epochs is evaluated as it begins, so that every
+        finished stage has a score."""
         for past in self.progress.history:
             self.report(EpochReport(**past))
+        if not self.settings.epochs and not self.progress.history:
+            self._add_row(self._evaluate())
         while self.progress.epoch < self.settings.epochs:
             metrics = self._train_epoch()
             self._save()  # evaluation may be long: a run killed in it need not train this epoch again
@@ -122,19 +125,23 @@ class StageTrainer:
             self.progress.step, self.progress.sums = 0, {}
             if epoch % self.options.eval_every == 0 or epoch == self.settings.epochs:
                 metrics |= self._evaluate()
-            row = EpochReport(
-                stage=self.name,
-                clock=self.method.first_epoch(self.config, self.name) + epoch,
-                metrics={f"{self.name}/{key}": value for key, value in metrics.items()},
-                time_ms=int(time.time() * 1000),
-            )
-            self.progress.history.append(asdict(row))
-            self._save()
-            self.report(row)
+            self._add_row(metrics)
         self._check_weights()
         if distributed.rank() == 0:
             self._commit()
         distributed.barrier()
+
+    def _add_row(self, metrics: dict[str, float]) -> None:
+        """Keep and report the metrics of the epoch that has just ended."""
+        row = EpochReport(
+            stage=self.name,
+            clock=self.method.first_epoch(self.config, self.name) + self.progress.epoch,
+            metrics={f"{self.name}/{key}": value for key, value in metrics.items()},
+            time_ms=int(time.time() * 1000),
+        )
+        self.progress.history.append(asdict(row))
+        self._save()
+        self.report(row)
 
     def _train_epoch(self) -> dict[str, float]:
         progress, started = self.progress, time.monotonic()

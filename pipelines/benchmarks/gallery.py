@@ -17,7 +17,7 @@ from adafocus.inference.packed_clips import packed_clip
 from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.models.adafocus import Patches
 from pipelines.benchmarks.benchmark import Measurement
-from pipelines.tracking.client import Run
+from pipelines.tracking.run import Run
 from pipelines.visualize.explain_page import PredictedClip, Section, page
 
 log = logging.getLogger(__name__)

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adafocus.methods import find_method
 from pipelines.paths import Places
-from pipelines.reporting.report import Trial, trial_of
-from pipelines.tracking.client import MlflowRun, Tracker
+from pipelines.tracking.client import Tracker
+from pipelines.tracking.records import TrialRecord
 from preprocessing.schema import UserError
 
 log = logging.getLogger(__name__)
@@ -45,69 +44,59 @@ def find_checkpoints(
     if run is not None:
         return [_chosen(_named(tracker, run, places.store), places)]
     assert sweep is not None
-    trials = _finished(tracker.find("trial", sweep=sweep), f"trial of sweep {sweep!r}", places.store)
-    if len({trial.info.experiment_id for trial in trials}) > 1:
-        raise UserError(
-            f"there are sweeps {sweep!r} of several data sets: give --run and one of {_listed(trials, tracker)}"
-        )
+    trials = _finished(tracker.trials(sweep=sweep), f"trial of sweep {sweep!r}", places.store)
+    if len({trial.dataset for trial in trials}) > 1:
+        raise UserError(f"there are sweeps {sweep!r} of several data sets: give --run and one of {_listed(trials)}")
     if len(trials) < best:
         log.info("only %d trials of sweep %s have finished", len(trials), sweep)
     return [_chosen(trial, places) for trial in sorted(trials, key=_score, reverse=True)[:best]]
 
 
-def _named(tracker: Tracker, wanted: str, store: str) -> MlflowRun:
+def _named(tracker: Tracker, wanted: str, store: str) -> TrialRecord:
     """The one trial with this id or name."""
-    trials = tracker.find("trial")
-    same_id = [trial for trial in trials if trial.info.run_id == wanted]
-    trials = same_id or [trial for trial in trials if wanted in (trial.info.run_name, _full_name(trial))]
+    trials = tracker.trials()
+    same_id = [trial for trial in trials if trial.run_id == wanted]
+    trials = same_id or [trial for trial in trials if wanted in (trial.name, trial.full_name)]
     finished = _finished(trials, f"run {wanted!r}", store)
     if len(finished) > 1:
-        raise UserError(
-            f"{len(finished)} runs are named {wanted!r}: give --run and one of {_listed(finished, tracker)}"
-        )
+        raise UserError(f"{len(finished)} runs are named {wanted!r}: give --run and one of {_listed(finished)}")
     return finished[0]
 
 
-def _finished(trials: Sequence[MlflowRun], what: str, store: str) -> list[MlflowRun]:
+def _finished(trials: Sequence[TrialRecord], what: str, store: str) -> list[TrialRecord]:
     """Those that left a checkpoint. Raises UserError if none did, with what has become of them."""
-    finished = [trial for trial in trials if "adafocus.checkpoint" in trial.data.tags]
+    finished = [trial for trial in trials if trial.checkpoint]
     if finished:
         return finished
     if not trials:
         raise UserError(f"there is no {what} in {store}; `adafocus train` or `adafocus tune` makes one")
     if len(trials) == 1:
-        raise UserError(f"{what} has no result to use: it {_became(trial_of(trials[0]))}")
-    counts = Counter(trial_of(trial).ending for trial in trials)
-    raise UserError(f"no {what} has finished: {', '.join(f'{count} {ending}' for ending, count in counts.items())}")
+        raise UserError(f"{what} has no result to use: it {_became(trials[0])}")
+    counts = Counter(trial.outcome for trial in trials)
+    raise UserError(f"no {what} has finished: {', '.join(f'{count} {outcome}' for outcome, count in counts.items())}")
 
 
-def _became(trial: Trial) -> str:
-    words = {"running": "is still running, or was killed", "pruned": "was pruned", "stopped": "was stopped"}
+def _became(trial: TrialRecord) -> str:
+    words: dict[str, str] = {
+        "running": "is still running, or was killed",
+        "pruned": "was pruned",
+        "stopped": "was stopped",
+    }
     reached = f" in stage {trial.reached}" if trial.reached else ""
-    return words.get(trial.ending, trial.ending) + reached + (f": {trial.reason}" if trial.reason else "")
+    reason = f": {trial.short_reason}" if trial.reason else ""
+    return words.get(trial.outcome, str(trial.outcome)) + reached + reason
 
 
-def _listed(trials: Sequence[MlflowRun], tracker: Tracker) -> str:
+def _listed(trials: Sequence[TrialRecord]) -> str:
     """Ids, with what tells the runs apart."""
-    lines = []
-    for trial in trials:
-        dataset = tracker.client.get_experiment(trial.info.experiment_id).name
-        sweep = trial.data.tags.get("adafocus.sweep")
-        lines.append(f"{trial.info.run_id} ({f'sweep {sweep}' if sweep else 'no sweep'}, {dataset})")
-    return ", ".join(lines)
-
-
-def _full_name(trial: MlflowRun) -> str:
-    return f"{trial.data.tags.get('adafocus.sweep', '')} {trial.info.run_name}".strip()
-
-
-def _score(trial: MlflowRun) -> float:
-    return float(
-        trial.data.metrics[
-            f"{find_method(trial.data.params.get('method', 'adafocus')).last}/val_{trial.data.tags['adafocus.metric']}"
-        ]
+    return ", ".join(
+        f"{trial.run_id} ({f'sweep {trial.sweep}' if trial.sweep else 'no sweep'}, {trial.dataset})" for trial in trials
     )
 
 
-def _chosen(trial: MlflowRun, places: Places) -> Chosen:
-    return Chosen(places.runs / trial.data.tags["adafocus.checkpoint"], trial.info.run_id, _full_name(trial))
+def _score(trial: TrialRecord) -> float:
+    return -1.0 if trial.score is None else trial.score
+
+
+def _chosen(trial: TrialRecord, places: Places) -> Chosen:
+    return Chosen(places.runs / trial.checkpoint, trial.run_id, trial.full_name)

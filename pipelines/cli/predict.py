@@ -117,7 +117,7 @@ def export(
     from pipelines.paths import Places
     from pipelines.serving.export import export as write
     from pipelines.serving.export import log_model
-    from pipelines.tracking.client import Run, Tracker
+    from pipelines.tracking.client import Tracker
 
     exactly_one(run=run, sweep=sweep, checkpoint=checkpoint)
     places = Places.of(shards or "", runs)
@@ -127,7 +127,7 @@ def export(
     worst = max(part[f"{kind}_error"] for part in told["programs"].values() for kind in ("pt2", "onnx"))
     typer.echo(f"{out}: {', '.join(told['programs'])} as .pt2 and .onnx, off by {worst:.1e} at most")
     if chosen.run_id:
-        typer.echo(f"MLflow model: {log_model(Run.open(Tracker.at(places), chosen.run_id), out)}")
+        typer.echo(f"MLflow model: {log_model(Tracker.at(places).open(chosen.run_id), out)}")
 
 
 def _text(video: VideoOutcome, top: int) -> str:

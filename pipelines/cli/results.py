@@ -113,7 +113,8 @@ def dashboard(
 ) -> None:
     """Serve the MLflow dashboard."""
     from pipelines.paths import Places
-    from pipelines.tracking.client import MODEL_VIEW, Tracker
+    from pipelines.tracking.client import Tracker
+    from pipelines.tracking.run import MODEL_VIEW
 
     places = Places.of("", runs)
     Tracker.at(places)  # so that a fresh store is complete before the server opens it

@@ -158,7 +158,8 @@ def _show(sweep: Sweep, outcome: Outcome) -> None:
     for result in outcome.trials:
         counts[result.status] += 1
         said = result.error or result.pruned or result.stopped
-        line = f"FAILED: {said}" if result.error else f"score {result.score:.1f}" + (f", {said}" if said else "")
+        score = "-" if result.score is None else f"{result.score:.1f}"
+        line = f"FAILED: {said}" if result.error else f"score {score}" + (f", {said}" if said else "")
         typer.echo(f"{result.name}: {line}")
     total = f"{len(outcome.trials)} trials, {', '.join(f'{n} {word}' for word, n in counts.items() if n)}"
     typer.echo(f"sweep {sweep.name}: {total}")

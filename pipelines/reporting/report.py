@@ -7,8 +7,7 @@ No number comes from anywhere else: what was not measured is named as missing.
 from __future__ import annotations
 
 import json
-import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,8 +19,9 @@ from adafocus.methods import find_method, stage_names
 from pipelines.paths import Places
 from pipelines.recipes.recipes import RECIPES
 from pipelines.reporting.published import Published, published, rows_of
-from pipelines.tracking.client import Run, Tracker
+from pipelines.tracking.client import Tracker
 from pipelines.tracking.metric_names import IN_WORDS
+from pipelines.tracking.records import BenchmarkRecord, SweepRecord, TrialRecord
 from preprocessing.schema import UserError
 
 COLUMNS = (
@@ -95,21 +95,6 @@ class Texts:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """One trial of a sweep."""
-
-    name: str
-    run_id: str
-    ending: str
-    """finished, pruned, failed, stopped or running."""
-    reason: str
-    score: float | None
-    """Of the last stage on the evaluation split, in percent; None if it did not get there."""
-    reached: str
-    """The last stage of which an epoch was logged; empty if none."""
-
-
-@dataclass(frozen=True, slots=True)
 class SweepResult:
     """One sweep, its trials ranked by score."""
 
@@ -119,7 +104,7 @@ class SweepResult:
     metric: str
     status: str
     space: dict[str, str]
-    trials: list[Trial]
+    trials: list[TrialRecord]
     stage_hours: dict[str, float]
     """Training time by stage; an epoch that several trials share counts once."""
     alone_hours: float
@@ -133,9 +118,9 @@ class SweepResult:
         return sum(self.stage_hours.values())
 
     @property
-    def lost(self) -> list[Trial]:
+    def lost(self) -> list[TrialRecord]:
         """Trials that did not finish."""
-        return [trial for trial in self.trials if trial.ending != "finished"]
+        return [trial for trial in self.trials if trial.outcome != "finished"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +149,7 @@ class Report:
 
     store: str
     sections: list[Section]
-    single: list[Trial]
+    single: list[TrialRecord]
     """Trials outside of sweeps that did not finish."""
     broken: list[str]
     """Benchmarks without a result, in words."""
@@ -178,22 +163,22 @@ class Report:
 def collect(places: Places, sweep: str | None = None) -> Report:
     """Read the store; of one sweep, or of everything. Raises UserError if there is nothing to report."""
     tracker = Tracker.at(places)
-    trials = tracker.find("trial", **({"sweep": sweep} if sweep is not None else {}))
-    parents = tracker.find("sweep", **({"sweep": sweep} if sweep is not None else {}))
-    wanted = {run.info.run_id for run in trials} if sweep is not None else None
+    identity = {} if sweep is None else {"sweep": sweep}
+    trials, parents = tracker.trials(**identity), tracker.sweeps(**identity)
+    wanted = {trial.run_id for trial in trials}
     measured, broken = [], []
-    for run in tracker.find("benchmark"):
-        if wanted is None or run.data.tags["adafocus.trial"] in wanted:
-            table = tracker.read_json(run, "table.json")
+    for run in tracker.benchmarks():
+        if sweep is None or run.trial in wanted:
+            table = tracker.read_json(run.run_id, "table.json")
             if table is None:
-                broken.append(f"{run.info.run_name}: it left no table; was it killed? Measure again")
+                broken.append(f"{run.name}: it left no table; was it killed? Measure again")
             else:
                 measured.append(_measured(run, table))
     if not measured and not parents and not trials:
         what = f"sweep {sweep!r}" if sweep is not None else "trial yet"
         raise UserError(f"{places.store} holds no {what}; `adafocus train` or `adafocus tune` makes one")
     measured.sort(key=lambda each: each.score, reverse=True)
-    sweeps = [_sweep(tracker, run, [t for t in trials if _of(t, run)]) for run in parents]
+    sweeps = [_sweep(tracker, run, [trial for trial in trials if trial.parent_id == run.run_id]) for run in parents]
     names = dict.fromkeys([*(BENCHMARKS if sweep is None else ())])
     names |= dict.fromkeys([*(each.facts["dataset"] for each in measured), *(each.dataset for each in sweeps)])
     sections = []
@@ -202,67 +187,42 @@ def collect(places: Places, sweep: str | None = None) -> Report:
         mine = [each for each in sweeps if each.dataset == name]
         sections.append(Section(name, here, mine, _missing(name, here, mine) if sweep is None else []))
     sections.sort(key=lambda section: not (section.measured or section.sweeps))
-    single = [trial_of(run) for run in trials if not run.data.tags.get("adafocus.sweep")]
-    return Report(places.store, sections, [trial for trial in single if trial.ending != "finished"], broken)
+    lost = [trial for trial in trials if not trial.sweep and trial.outcome != "finished"]
+    return Report(places.store, sections, lost, broken)
 
 
-def _measured(run: Any, table: Any) -> Measured:
-    name = str(run.info.run_name).removeprefix("benchmark ")
-    trial = run.data.tags["adafocus.trial"]
-    return Measured(name, run.info.run_id, trial, table["facts"], table["rows"], table.get("online", {}))
+def _measured(run: BenchmarkRecord, table: Any) -> Measured:
+    return Measured(run.measured, run.run_id, run.trial, table["facts"], table["rows"], table.get("online", {}))
 
 
-def _of(trial: Any, parent: Any) -> bool:
-    return bool(trial.data.tags.get("mlflow.parentRunId") == parent.info.run_id)
-
-
-def _sweep(tracker: Tracker, parent: Any, runs: list[Any]) -> SweepResult:
-    data = parent.data
-    trials = sorted(
-        (trial_of(run) for run in runs), key=lambda trial: -(trial.score if trial.score is not None else -1)
-    )
-    hours, alone = _stage_hours(tracker, [parent, *runs])
-    metrics = {run.data.tags["adafocus.metric"] for run in runs if "adafocus.metric" in run.data.tags}
+def _sweep(tracker: Tracker, sweep: SweepRecord, trials: list[TrialRecord]) -> SweepResult:
+    hours, alone = _stage_hours(tracker, sweep, trials)
+    metrics = {trial.metric for trial in trials if trial.metric}
     return SweepResult(
-        name=data.tags["adafocus.sweep"],
-        dataset=tracker.client.get_experiment(parent.info.experiment_id).name,
-        recipe=data.params.get("recipe", ""),
+        name=sweep.sweep,
+        dataset=sweep.dataset,
+        recipe=sweep.recipe,
         metric=IN_WORDS[metrics.pop()] if metrics else "score",
-        status=parent.info.status.lower(),
-        space={key.removeprefix("space."): value for key, value in data.params.items() if key.startswith("space.")},
-        trials=trials,
+        status=sweep.status.lower(),
+        space=sweep.space,
+        trials=sorted(trials, key=lambda trial: -(trial.score if trial.score is not None else -1)),
         stage_hours=hours,
         alone_hours=alone,
-        reuse={key.removeprefix("reuse/"): value for key, value in data.metrics.items() if key.startswith("reuse/")},
+        reuse=sweep.reuse,
     )
 
 
-def trial_of(run: Any) -> Trial:
-    """What has become of a trial, from its run in MLflow."""
-    tags, metrics = run.data.tags, run.data.metrics
-    ending = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}.get(run.info.status, "running")
-    if "adafocus.pruned" in tags:
-        ending = "pruned"
-    reason = tags.get("adafocus.pruned" if ending == "pruned" else "adafocus.reason", "")
-    reached = [stage for stage in stage_names() if any(key.startswith(f"{stage}/") for key in metrics)]
-    score = metrics.get(
-        f"{find_method(run.data.params.get('method', 'adafocus')).last}/val_{tags.get('adafocus.metric', '')}"
-    )
-    said = textwrap.shorten(reason, 160, placeholder=" ...") if ending in ("failed", "stopped", "pruned") else ""
-    return Trial(str(run.info.run_name), run.info.run_id, ending, said, score, reached[-1] if reached else "")
-
-
-def _stage_hours(tracker: Tracker, runs: Iterable[Any]) -> tuple[dict[str, float], float]:
+def _stage_hours(tracker: Tracker, sweep: SweepRecord, trials: Sequence[TrialRecord]) -> tuple[dict[str, float], float]:
     """Hours by stage, and in total if nothing were shared. A trial that found a stage finished logs its epochs again,
     with the time at which they were trained: those are the same ones."""
     once: dict[str, dict[tuple[int, int], float]] = {stage: {} for stage in stage_names()}
     alone = 0.0
-    for run in runs:
+    for run in (sweep, *trials):
         for stage in stage_names():
-            if f"{stage}/seconds" in run.data.metrics:
-                entries = Run.open(tracker, run.info.run_id).entries(f"{stage}/seconds")
+            if f"{stage}/seconds" in run.metrics:
+                entries = tracker.open(run.run_id).entries(f"{stage}/seconds")
                 once[stage] |= {(entry.step, entry.timestamp): entry.value for entry in entries}
-                if run.data.tags["adafocus.kind"] == "trial":
+                if run is not sweep:
                     alone += sum(entry.value for entry in entries) / 3600
     hours = {stage: sum(epochs.values()) / 3600 for stage, epochs in once.items() if epochs}
     return hours, alone
@@ -333,8 +293,8 @@ def show_report(report: Report, console: Console) -> None:
     for section in report.sections:
         for sweep in section.sweeps:
             for trial in sweep.lost:
-                said = f": {trial.reason}" if trial.reason else ""
-                console.print(f"{sweep.name}: {trial.name} {trial.ending}{said}", style="yellow", markup=False)
+                said = f": {trial.short_reason}" if trial.reason else ""
+                console.print(f"{sweep.name}: {trial.name} {trial.outcome}{said}", style="yellow", markup=False)
 
 
 def as_json(results: list[Measured]) -> str:

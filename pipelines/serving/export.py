@@ -21,7 +21,8 @@ from adafocus.inference.packed_clips import packed_clip
 from adafocus.inference.prediction import ClipFrames, VideoError
 from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.interop.export import export_programs, facts
-from pipelines.tracking.client import Run
+from pipelines.tracking.run import Run
+from pipelines.tracking.served_model import log_served_model
 from preprocessing.files import atomic_write
 from preprocessing.media.arguments import extraction_argv
 from preprocessing.schema import UserError
@@ -77,7 +78,7 @@ def log_model(run: Run, exported: Path) -> str:
             shutil.copy(exported / name, folder / name)
         code = [copy_package(package, Path(temporary)) for package in (adafocus, preprocessing)]
         served = files("pipelines.serving").joinpath("pyfunc_model.py")
-        return run.model(Path(str(served)), folder, code, REQUIREMENTS)
+        return log_served_model(run, Path(str(served)), folder, code, REQUIREMENTS)
 
 
 def copy_package(package: ModuleType, folder: Path) -> Path:

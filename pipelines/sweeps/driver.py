@@ -28,8 +28,9 @@ from pipelines.sweeps.plan import Plan, finished_trials, make_plan, unreported_t
 from pipelines.sweeps.scheduler_table import find_scheduler
 from pipelines.sweeps.sharing import Reuse, measure_reuse
 from pipelines.sweeps.sweep import Sweep, continued
-from pipelines.sweeps.trial import OutageError, close, run_trial, train_shared, warm_up
-from pipelines.tracking.client import Ending, Kind, Run, Tracker
+from pipelines.sweeps.trial import OutageError, run_trial, train_shared, warm_up
+from pipelines.tracking.client import Kind, Tracker
+from pipelines.tracking.run import FinalStatus, Run
 from pipelines.training.train import to_mlflow
 from preprocessing.schema import DatasetInfo, UserError
 from preprocessing.shards.index import read_metadata
@@ -111,7 +112,7 @@ class _Driver:
         parent.dataset(self.info, self.digest, sweep.places.shards)
         return parent
 
-    def _abort(self, status: Ending, reason: str) -> None:
+    def _abort(self, status: FinalStatus, reason: str) -> None:
         """Close all runs that are open. What went wrong matters more than that MLflow cannot be told of it."""
         kinds: tuple[Kind, ...] = ("trial", "sweep")
         try:
@@ -120,20 +121,20 @@ class _Driver:
             log.error("MLflow could not be told that sweep %s ended (%s): %s", self.sweep.name, reason, error)
             return
         for run in left:
-            close(run, status, reason)
+            run.try_to_finish(status, reason)
 
     def _settle(self, results: list[TrialOutcome]) -> None:
         """Let MLflow say of every pruned or stopped trial that it was, now that no process of one is left: some are
         begun or torn down while their trial is being ended, and leave a run open or call that a failure."""
         drawn = [each for each in results if each.point.keys() == self.sweep.space.keys]
         ended = {self.sweep.trial_key(each.point, self.digest): each for each in drawn}
-        for found in self.tracker.find("trial", sweep=self.sweep.name):
-            result = ended.get(found.data.tags["adafocus.trial"])
+        for trial in self.tracker.trials(sweep=self.sweep.name):
+            result = ended.get(trial.key)
             if result is None or result.status not in ("pruned", "stopped"):
                 continue
-            status: Ending = "FINISHED" if result.pruned else "KILLED"
-            if found.info.status != status:
-                close(Run(self.tracker.client, found, self.tracker.uri), status, result.pruned or result.stopped)
+            status: FinalStatus = "FINISHED" if result.pruned else "KILLED"
+            if trial.status != status:
+                self.tracker.open(trial.run_id).try_to_finish(status, result.pruned or result.stopped)
 
     def _warm(self) -> None:
         """Let all workers import side by side what the shared stages and the first trials would import in turn."""
@@ -147,7 +148,7 @@ class _Driver:
         """
         sweep, shared = self.sweep, self.sweep.shared
         folders = sweep.folders({}, self.digest)[: len(shared)]
-        self.parent.tags({"stages": " ".join(folder.name for folder in folders)})
+        self.parent.set_stages(folders)
         if all((folder / checkpoint.META).exists() for folder in folders):
             for folder in folders:
                 to_mlflow(self.parent)([EpochReport(**row) for row in checkpoint.read_meta(folder).history])
@@ -223,7 +224,7 @@ class _Driver:
         )
 
     def _conclude(self, results: list[TrialOutcome]) -> Outcome:
-        ranked = sorted(results, key=lambda result: (result.status != "finished", -result.score))
+        ranked = sorted(results, key=lambda result: (result.status != "finished", -(result.score or 0.0)))
         since = self.sweep.started_ms
         begun = [each.point for each in results if each.begun]
         reuse = measure_reuse([self.sweep.folders(point, self.digest) for point in begun], since)
@@ -233,7 +234,7 @@ class _Driver:
         shown = [
             {"trial": each.name, "score": each.score, "status": each.status, "error": each.error} for each in ranked
         ]
-        self.parent.json("trials.json", shown)
+        self.parent.client.log_dict(self.parent.run_id, shown, "trials.json")
         self.parent.metrics({"trials": len(results), **counts, **reuse.metrics()})
         self.parent.finish(
             "FAILED" if counts["trials_failed"] else "KILLED" if counts["trials_stopped"] else "FINISHED"

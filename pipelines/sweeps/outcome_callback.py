@@ -13,9 +13,10 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from pipelines.sweeps.outcomes import BUDGET_ENDED, TrialOutcome, has_passed
 from pipelines.sweeps.space import Point
 from pipelines.sweeps.sweep import Sweep, show_point
-from pipelines.sweeps.trial import OutageError, close
+from pipelines.sweeps.trial import OutageError
 from pipelines.sweeps.worker_group import release_group
-from pipelines.tracking.client import Ending, Run, Tracker
+from pipelines.tracking.client import Tracker
+from pipelines.tracking.run import FinalStatus
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class OutcomeCallback(tune.Callback):
         """It returned, or the scheduler or the time budget stopped it."""
         point, last = point_of(trial.config), trial.last_result or {}
         release_group(last.get("group"))
-        name, score = show_point(point), float(last.get("score", 0.0))
+        name, score = show_point(point), float(last["score"]) if last.get("evaluated") else None
         if "failure" in last:
             self.outcomes.append(TrialOutcome(name, point, error=last["failure"]))
         elif "folder" in last:
@@ -43,7 +44,7 @@ class OutcomeCallback(tune.Callback):
             reason = f"pruned in {judged} after {epoch} of its epochs, epoch {last['clock']} in all"
             log.info("%s: %s", name, reason)
             self.outcomes.append(TrialOutcome(name, point, score, pruned=reason))
-            self._close_runs(point, "FINISHED", reason, pruned=reason, pruned_epoch=str(last["clock"]))
+            self._close_runs(point, "FINISHED", reason, last["clock"])
         elif has_passed(self.deadline):
             self.outcomes.append(TrialOutcome(name, point, score, stopped=BUDGET_ENDED, begun=bool(last)))
             self._close_runs(point, "KILLED", BUDGET_ENDED)
@@ -67,11 +68,11 @@ class OutcomeCallback(tune.Callback):
         self.outcomes.append(TrialOutcome(show_point(point), point, error=reason))
         self._close_runs(point, "FAILED", reason)
 
-    def _close_runs(self, point: Point, status: Ending, reason: str, **tags: str) -> None:
+    def _close_runs(self, point: Point, status: FinalStatus, reason: str, pruned_epoch: int | None = None) -> None:
         """Close the trial's run in MLflow."""
         key = self.sweep.trial_key(point, self.sweep.digest)
-        for run in self.tracker.find("trial", sweep=self.sweep.name, trial=key):
-            close(Run(self.tracker.client, run, self.tracker.uri), status, reason, **tags)
+        for trial in self.tracker.trials(sweep=self.sweep.name, trial=key):
+            self.tracker.open(trial.run_id).try_to_finish(status, reason, pruned_epoch)
 
 
 def point_of(config: dict[str, Any]) -> Point:

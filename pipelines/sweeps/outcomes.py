@@ -17,8 +17,9 @@ class TrialOutcome:
 
     name: str
     point: Point
-    score: float = 0.0
-    """The data set's metric on the evaluation split, in percent; of a trial that did not finish, its last one."""
+    score: float | None = None
+    """The data set's metric on the evaluation split, in percent; of a trial that did not finish, its last one. None if
+    nothing was evaluated."""
     checkpoint: Path | None = None
     error: str = ""
     """Why it failed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 
@@ -15,8 +14,10 @@ from pipelines.sweeps.scheduler import Pruning, make_scheduler
 from pipelines.sweeps.searcher import DistinctSearch, PastTrial, make_searcher
 from pipelines.sweeps.space import Point, order_for_sharing, typed_point
 from pipelines.sweeps.sweep import Sweep, show_point
-from pipelines.sweeps.trial import score_name
-from pipelines.tracking.client import MlflowRun, Run, Tracker
+from pipelines.tracking.client import Tracker
+from pipelines.tracking.records import TrialRecord
+from pipelines.tracking.run import Run
+from pipelines.tracking.score import score_name
 
 log = logging.getLogger(__name__)
 
@@ -35,40 +36,37 @@ class Plan:
 
 def finished_trials(sweep: Sweep, tracker: Tracker, metric: str) -> dict[str, TrialOutcome]:
     """Trials that need not run again, by their key: finished with a checkpoint that is still there, or pruned."""
-    found = {}
-    for run in tracker.find("trial", sweep=sweep.name):
-        tags, point = run.data.tags, _point(sweep, run)
-        folder = sweep.places.runs / tags.get("adafocus.checkpoint", "")
-        score = run.data.metrics.get(score_name(method_of(sweep.config).last, metric), 0.0)
-        if run.info.status != "FINISHED" or point is None:
+    past = {}
+    for trial in tracker.trials(sweep=sweep.name):
+        point, folder = _point(sweep, trial), sweep.places.runs / trial.checkpoint
+        if trial.status != "FINISHED" or point is None:
             continue
-        if pruned := tags.get("adafocus.pruned"):
-            judged = run.data.metrics.get(score_name(sweep.judged, metric), 0.0)
-            found[tags["adafocus.trial"]] = TrialOutcome(show_point(point), point, judged, pruned=pruned)
-        elif "adafocus.checkpoint" in tags and (folder / checkpoint.META).exists():
-            found[tags["adafocus.trial"]] = TrialOutcome(show_point(point), point, score, folder)
-    if found:
-        log.info("%d trials are finished from before", len(found))
-    return found
+        if trial.outcome == "pruned":
+            judged = trial.score_in(sweep.judged, metric)
+            past[trial.key] = TrialOutcome(show_point(point), point, judged, pruned=trial.reason)
+        elif trial.checkpoint and (folder / checkpoint.META).exists():
+            past[trial.key] = TrialOutcome(show_point(point), point, trial.score, folder)
+    if past:
+        log.info("%d trials are finished from before", len(past))
+    return past
 
 
 def make_plan(sweep: Sweep, tracker: Tracker, metric: str, past: dict[str, TrialOutcome]) -> Plan:
     """What is left to try; scheduler and search know of the trials that need not run again."""
     scheduler = make_scheduler(sweep)
-    runs = {run.data.tags["adafocus.trial"]: run for run in tracker.find("trial", sweep=sweep.name)}
+    trials = {trial.key: trial for trial in tracker.trials(sweep=sweep.name)}
     if isinstance(scheduler, Pruning):
-        for key in past.keys() & runs.keys():
-            scheduler.add_past_trial(
-                runs[key].info.run_id, _judged_scores(sweep, Run(tracker.client, runs[key], tracker.uri), metric)
-            )
+        for key in past.keys() & trials.keys():
+            run = tracker.open(trials[key].run_id)
+            scheduler.add_past_trial(run.run_id, _judged_scores(sweep, run, metric))
     if sweep.search != "optuna":
         points = order_for_sharing(sweep.space.points(sweep.config, sweep.num_samples), sweep.config, sweep.digest)
         left = [point for point in points if sweep.trial_key(point, sweep.digest) not in past]
         return Plan(left, len(left), scheduler)
     count = max(sweep.num_samples - len(past), 0)
-    begun = [point for key, run in runs.items() if key not in past and (point := _point(sweep, run))][:count]
+    begun = [point for key, trial in trials.items() if key not in past and (point := _point(sweep, trial))][:count]
     known = [
-        PastTrial(each.point, each.score, int(runs[key].data.tags["adafocus.pruned_epoch"]) if each.pruned else None)
+        PastTrial(each.point, each.score or 0.0, trials[key].pruned_epoch if each.pruned else None)
         for key, each in past.items()
     ]
     return Plan(begun, count, scheduler, make_searcher(sweep, known, begun, getattr(scheduler, "pruned", {})))
@@ -94,7 +92,6 @@ def _judged_scores(sweep: Sweep, run: Run, metric: str) -> list[tuple[int, float
     return [(step - first, value) for step, value in run.curve(name).items()]
 
 
-def _point(sweep: Sweep, run: MlflowRun) -> Point | None:
-    """What a trial changes; None if its worker died before it could say so."""
-    point = run.data.tags.get("adafocus.point")
-    return typed_point(sweep.config, json.loads(point)) if point else None
+def _point(sweep: Sweep, trial: TrialRecord) -> Point | None:
+    """What a trial changes, as values; None if its worker died before it could say so."""
+    return typed_point(sweep.config, trial.point) if trial.point else None

@@ -78,6 +78,6 @@ def make_scheduler(sweep: Sweep) -> TrialScheduler:
     """A new scheduler of the kind that the sweep asks for."""
     key = f"{sweep.judged}.epochs"
     tried = sweep.space.grid.get(key) or sweep.space.sample.get(key, ("", []))[1]
-    epochs = max(int(value) for value in tried or [getattr(sweep.config, sweep.judged).epochs])
-    scheduler: TrialScheduler = find_scheduler(sweep.scheduler).make(epochs)
+    epochs = [int(value) for value in tried or [getattr(sweep.config, sweep.judged).epochs]]
+    scheduler: TrialScheduler = find_scheduler(sweep.scheduler).make(max(1, *epochs))
     return scheduler

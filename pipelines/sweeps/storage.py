@@ -23,7 +23,8 @@ from adafocus.methods.identity import stage_folders, stage_reads
 from adafocus.training.stage_lock import LEASE_S, StageLock
 from pipelines.paths import Places
 from pipelines.sweeps.sweep import Sweep, load_sweep
-from pipelines.tracking.client import Kind, MlflowRun, Tracker
+from pipelines.tracking.client import Tracker
+from pipelines.tracking.records import TrialRecord
 from preprocessing.schema import UserError
 from preprocessing.shards.index import read_metadata
 
@@ -153,13 +154,12 @@ def _tracked(places: Places) -> dict[str, set[str]]:
     """Folder name -> names of the runs in MLflow that need it."""
     users: dict[str, set[str]] = defaultdict(set)
     tracker = Tracker.at(places)
-    kinds: tuple[Kind, ...] = ("trial", "sweep")
-    for kind in kinds:
-        for run in tracker.find(kind):
-            sweep = run.data.tags.get("adafocus.sweep", "")
-            name = f"sweep {sweep}" if kind == "sweep" else f"{sweep} {run.info.run_name}".strip()
-            for folder in _needs(run, places):
-                users[folder].add(name)
+    for trial in tracker.trials():
+        for folder in _stages_of(trial, places):
+            users[folder].add(trial.full_name)
+    for sweep in tracker.sweeps():
+        for folder in sweep.stages:
+            users[folder].add(f"sweep {sweep.sweep}")
     return users
 
 
@@ -198,11 +198,11 @@ def _tries(sweep: Sweep, stage: str, flat: dict[str, Any]) -> bool:
     return True
 
 
-def _needs(run: MlflowRun, places: Places) -> list[str]:
-    """Folders of a run's stages: as its tag says, else as its checkpoint's own record does."""
-    if tag := run.data.tags.get("adafocus.stages"):
-        return str(tag).split()
-    folder = places.runs / run.data.tags.get("adafocus.checkpoint", "none")
+def _stages_of(trial: TrialRecord, places: Places) -> Sequence[str]:
+    """Folders of a trial's stages: as its run says, else as its checkpoint's own record does."""
+    if trial.stages:
+        return trial.stages
+    folder = places.runs / (trial.checkpoint or "none")
     if not (folder / checkpoint.META).exists():
         return []
     meta = checkpoint.read_meta(folder)

@@ -8,7 +8,6 @@ in the stage in which trials are compared.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import socket
 import time
@@ -30,7 +29,9 @@ from pipelines.logs import in_a_line, start_logging
 from pipelines.sweeps.space import Point
 from pipelines.sweeps.sweep import Sweep, show_point
 from pipelines.sweeps.worker_group import WorkersDiedError, own_group_id, train_in_group
-from pipelines.tracking.client import Ending, Run, Tracker, is_outage
+from pipelines.tracking.client import Tracker
+from pipelines.tracking.outages import is_outage
+from pipelines.tracking.score import score_name, score_of_stages
 from pipelines.training.loggers import complete, describe
 from pipelines.training.reporter import Reporter, Sink
 from pipelines.training.train import to_mlflow, train_stages
@@ -63,7 +64,7 @@ def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
         run = Tracker.at(places).run(dataset.info.name, "trial", shown, parent=parent, sweep=sweep.name, trial=key)
     try:
         with naming_outages():
-            run.tags({"point": json.dumps(point)})
+            run.set_point(point)
             describe(run, config, places, sweep.recipe, sweep.options.device)
             work = partial(_train, config, sweep, sweep.method.stage_names, run.run_id, shown, dataset.info.metric)
             if sweep.machines.workers_per_trial > 1:
@@ -79,21 +80,12 @@ def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
     except Exception as error:
         reason = in_a_line(error)
         log.error("%s failed: %s", shown, reason)
-        close(run, "FAILED", reason)
+        run.try_to_finish("FAILED", reason)
         tune.report({"score": 0.0, "failure": reason})
         return
-    score = checkpoint.read_meta(folder).metrics[score_name(sweep.method.last, dataset.info.metric)]
-    tune.report({"score": score, "folder": str(folder)})
-
-
-def close(run: Run, status: Ending, reason: str, **tags: str) -> None:
-    """Close a run that did not end by itself. What went wrong matters more than that MLflow cannot be told of it."""
-    try:
-        if tags:
-            run.tags(tags)
-        run.finish(status, reason)
-    except Exception as error:
-        log.error("MLflow could not be told that %s ended (%s): %s", run.name, reason, error)
+    finished = [each for each in sweep.folders(point, dataset.digest) if (each / checkpoint.META).exists()]
+    score = score_of_stages(map(checkpoint.read_meta, finished))
+    tune.report({**_shown_to_tune(score), "folder": str(folder)})
 
 
 def train_shared(sweep: Sweep, parent: str) -> None:
@@ -122,7 +114,7 @@ def _train(
             log.info("%s: %s", shown, row.line())
 
     with naming_outages():  # here, for on its way out of a group an error loses its cause
-        run = Run.open(Tracker.at(sweep.places), run_id)
+        run = Tracker.at(sweep.places).open(run_id)
         sinks: list[Sink] = [to_mlflow(run)] if first else []
         group = sweep.machines.workers_per_trial > 1
         if tell:
@@ -166,18 +158,13 @@ def _with_group(tell: Tell, row: dict[str, Any]) -> None:
     tell({**row, "group": own_group_id()})
 
 
-def score_name(stage: str, metric: str) -> str:
-    """The metric by which a stage is judged: the data set's own, on the evaluation split."""
-    return f"{stage}/val_{'focuser_' if stage == 'pretrain' else ''}{metric}"
-
-
 class ToTune:
     """Tells Tune every epoch: its metrics, the clock, the newest score, and what trials are compared by."""
 
     def __init__(self, tell: Tell, judged: str, first: int, metric: str) -> None:
         """`first`: epochs before the stage `judged`, on the clock."""
         self._tell, self._judged, self._first, self._metric = tell, judged, first, metric
-        self._score = 0.0
+        self._score: float | None = None
 
     def __call__(self, rows: Sequence[EpochReport]) -> None:
         for row in rows:
@@ -187,7 +174,12 @@ class ToTune:
                 self._score = score
                 if row.stage == self._judged:
                     told |= {"judged_epoch": row.clock - self._first, "judged_score": score}
-            self._tell({**told, "score": self._score})
+            self._tell({**told, **_shown_to_tune(self._score)})
+
+
+def _shown_to_tune(score: float | None) -> dict[str, float | bool]:
+    """A score as Tune's searchers want it, which take nothing but numbers."""
+    return {"score": 0.0 if score is None else score, "evaluated": score is not None}
 
 
 def warm_up() -> None:

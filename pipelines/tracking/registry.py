@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from filelock import FileLock
 
-from pipelines.tracking.client import PREFIX, Tracker
+from pipelines.tracking.client import Tracker
+from pipelines.tracking.tag_names import PREFIX
 
 BEST = "best"
 BEST_ON = f"{PREFIX}best_on"

@@ -84,7 +84,10 @@ def told(meta: Meta) -> dict[str, float]:
     if meta.imported:
         return dict(set.intersection(*(set(_numbers(record).items()) for record in meta.imported)))
     scores = _curve(meta, f"{meta.stage}/val_{meta.info['metric']}")
-    return {"epoch": len(meta.history), **({"acc": scores[-1], "best_acc": max(scores)} if scores else {})}
+    return {
+        "epoch": meta.config[f"{meta.stage}.epochs"],
+        **({"acc": scores[-1], "best_acc": max(scores)} if scores else {}),
+    }
 
 
 def told_of_parts(meta: Meta) -> dict[str, dict[str, float]]:

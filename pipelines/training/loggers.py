@@ -18,9 +18,10 @@ from adafocus.evaluation import metrics
 from adafocus.methods.identity import stage_folders
 from pipelines.reporting.published import rows_of
 from pipelines.tracking import registry
-from pipelines.tracking.client import Run, Tracker
+from pipelines.tracking.client import Tracker
 from pipelines.tracking.metric_names import IN_WORDS
 from pipelines.tracking.registry import Made
+from pipelines.tracking.run import Run
 from pipelines.visualize import class_charts, result_charts
 from pipelines.visualize.figure import save_png
 from pipelines.visualize.patch_strips import save_strips
@@ -41,7 +42,7 @@ def describe(run: Run, config: Config, places: Places, recipe: str, device: str 
     """Log what a trial is before it starts: configuration, device and data set."""
     dataset = read_metadata(places.shards)
     run.params({**flatten(config), "recipe": recipe, "device": device_name(device)})
-    run.tags({"stages": " ".join(folder.name for folder in stage_folders(config, places.runs, dataset.digest))})
+    run.set_stages(stage_folders(config, places.runs, dataset.digest))
     run.dataset(dataset.info, dataset.digest, places.shards)
 
 
@@ -68,7 +69,7 @@ def complete(run: Run, folder: Path, places: Places) -> None:
             chart = result_charts.reward_chart(list(rewards), list(rewards.values()), by_time)
             run.artifact(save_png(chart, Path(temporary) / "reward.png"))
     meta = checkpoint.read_meta(folder)
-    run.tags({"checkpoint": folder.name, "digest": meta.digest, "metric": meta.info["metric"]})
+    run.set_result(folder, meta.digest, meta.info["metric"])
 
 
 def track(result: Measurement, chosen: Chosen, places: Places) -> Run:
@@ -83,7 +84,7 @@ def track(result: Measurement, chosen: Chosen, places: Places) -> Run:
     precisions = ",".join(dict.fromkeys(forms))
     identity = {"trial": trial or folder.name, "checkpoint": folder.name, **where, "precisions": precisions}
     run = tracker.run(dataset.info.name, "benchmark", f"benchmark {chosen.name}", **identity)
-    measured = Run.open(tracker, trial) if trial else None
+    measured = tracker.open(trial) if trial else None
     recipe = measured.param("recipe") if measured else ""
     facts = {**result.facts, **({"recipe": recipe} if recipe else {})}
     run.params({**flatten(config), **facts})
@@ -97,7 +98,7 @@ def track(result: Measurement, chosen: Chosen, places: Places) -> Run:
             values = {f"online/{key}/{score}": point[score] for score in ("top1", "map")}
             run.metrics(values, step=int(point["frames"]))
     table = {"facts": facts, "rows": result.table(), "online": online}
-    run.json("table.json", table)
+    run.client.log_dict(run.run_id, table, "table.json")
     with tempfile.TemporaryDirectory() as temporary:
         for key, predicted in result.predictions.items():
             path = Path(temporary) / f"{key}.parquet"
@@ -111,14 +112,14 @@ def track(result: Measurement, chosen: Chosen, places: Places) -> Run:
     if measured:
         run.describe(f"Measures the trial {measured.link}.")
         measured.describe(f"Measured by {run.link}.")
-        measured.json("table.json", table)
+        measured.client.log_dict(measured.run_id, table, "table.json")
     else:
         run.artifact(folder, MODEL)
     if measured and recipe:
         about = f"Trained by {measured.link}, measured by {run.link}."
         score = getattr(result.rows[0], dataset.info.metric)
         made = Made(recipe, trial, MODEL, dataset.digest, dataset.info.metric, score, about)
-        run.tags({"model": registry.register(tracker, made)})
+        run.set_model(registry.register(tracker, made))
     run.finish()
     return run
 

@@ -13,7 +13,8 @@ from adafocus.training.reports import EpochReport, Options
 from adafocus.training.stage_runner import needed_stages, run_stage
 from pipelines.logs import in_a_line
 from pipelines.paths import Places
-from pipelines.tracking.client import Run, Tracker
+from pipelines.tracking.client import Tracker
+from pipelines.tracking.run import Run
 from pipelines.training.loggers import complete, describe
 from pipelines.training.reporter import Reporter, Sink
 from preprocessing.shards.index import read_metadata

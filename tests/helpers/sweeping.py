@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.tracking.client import MlflowRun, Tracker
+from mlflow.entities import Run as MlflowRun
+
+from pipelines.tracking.client import Tracker
 
 
 @dataclass

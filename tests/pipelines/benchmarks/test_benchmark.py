@@ -77,7 +77,7 @@ def test_the_file_of_initial_weights_is_not_needed_again(places: Places) -> None
     result = measure_checkpoint(made(places, "finetune"), replace(places, runs=Path("elsewhere")), CPU)
     assert [row.key() for row in result.rows] == ["policy", "random", "centre", "warmup_random", "glancer"]
     run = Tracker.at(places).run("synthetic", "trial", "untagged", sweep="", trial="untagged")
-    run.tags({"checkpoint": made(places, "finetune").name})
+    run.client.set_tag(run.run_id, "adafocus.checkpoint", made(places, "finetune").name)
     assert {stored.users for stored in list_stored(places)} == {("untagged",)}
     old = made(places, "finetune").with_name("old")  # as records were before they named their stages
     shutil.copytree(made(places, "finetune"), old)
@@ -143,7 +143,7 @@ def swept(places: Places) -> Places:
         run = tracker.run("synthetic", "trial", name, parent=parent.run_id, sweep="s", trial=name)
         run.params({"recipe": "demo"})
         run.metrics({"finetune/val_top1": score}, step=4)
-        run.tags({"checkpoint": folder.name, "metric": "top1"})
+        run.set_result(folder, "", "top1")
         run.artifact(folder, "model")
         run.finish()
     return places

@@ -24,7 +24,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
         run = tracker.run(dataset, "trial", name, sweep=sweep, trial=f"{dataset} {sweep} {name}")
         if metric:
             run.metrics({f"finetune/val_{metric}": score})
-            run.tags({"metric": metric, "checkpoint": f"finetune-{sweep}-{score:.0f}"})
+            run.set_result(Path(f"finetune-{sweep}-{score:.0f}"), "", metric)
             run.finish()
         return run.run_id
 
@@ -37,7 +37,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
     tracker.run("ssv1", "trial", "bad", sweep="a", trial="bad").finish("FAILED", "OutOfMemoryError: 3 GiB")
     pruned = tracker.run("ssv1", "trial", "weak", sweep="c", trial="weak")
     pruned.metrics({"ppo/reward": 0.1})
-    pruned.tags({"pruned": "by asha after epoch 2"})
+    pruned.set_pruned("by asha after epoch 2", 2)
     pruned.finish()
     trial("ssv1", "c", "going")
     return places

@@ -14,7 +14,8 @@ import pytest
 
 from pipelines import version
 from pipelines.cli.main import main
-from pipelines.tracking.client import Tracker, provenance
+from pipelines.tracking.client import Tracker
+from pipelines.tracking.provenance import provenance
 
 VERBS = ("runs", "preprocess", "verify", "inspect", "train", "tune", "benchmark", "report", "recipes", "dashboard")
 

@@ -39,10 +39,10 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
         if score is not None:
             trial.metrics({"ppo/seconds": 1800.0}, step=2, time_ms=2000 + number)  # each its own
             trial.metrics({"finetune/val_top1": score}, step=3)
-            trial.tags({"metric": "top1", "checkpoint": f"finetune-{number}"})
+            trial.set_result(Path(f"finetune-{number}"), "", "top1")
             trial.finish()
         elif name == "pruned":
-            trial.tags({"pruned": "by asha after epoch 2"})
+            trial.set_pruned("by asha after epoch 2", 2)
             trial.finish()
         else:
             trial.finish("FAILED", "NonFiniteLossError: the loss is nan")
@@ -52,7 +52,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
     facts = {"dataset": "ssv1", "clips": 7, "split": "val", "device": "cpu", "batch_size": 2, "metric": "top1"}
     rows = [row("policy (AdaFocus)", 42.5, 23.5), row("random, same weights", 39.75, 23.49)]
     online = {"policy": [{"frames": 1, "gflops": 12.0, "top1": 30.0}, {"frames": 2, "gflops": 23.5, "top1": 42.5}]}
-    bench.json("table.json", {"facts": {**facts, "recipe": "ssv1-144"}, "rows": rows, "online": online})
+    bench.client.log_dict(
+        bench.run_id, {"facts": {**facts, "recipe": "ssv1-144"}, "rows": rows, "online": online}, "table.json"
+    )
     bench.finish()
     tracker.run("ssv1", "benchmark", "benchmark killed", trial=made[0].run_id, checkpoint="finetune-0")
     tracker.run("folder", "trial", "mine", sweep="", trial="mine").finish("FAILED", "OutOfMemoryError: 3 GiB")
@@ -67,11 +69,11 @@ def found(places: Places) -> Report:
 def test_a_sweep_is_told_with_all_its_trials(found: Report) -> None:
     (section,) = [each for each in found.sections if each.sweeps]
     (sweep,) = section.sweeps
-    assert [(trial.name, trial.ending, trial.score) for trial in sweep.trials[:2]] == [
+    assert [(trial.name, trial.outcome, trial.score) for trial in sweep.trials[:2]] == [
         ("gamma=0.7", "finished", 42.5),
         ("gamma=0.5", "finished", 41.5),
     ]
-    rest = {trial.ending: (trial.reason, trial.reached) for trial in sweep.lost}
+    rest = {trial.outcome: (trial.reason, trial.reached) for trial in sweep.lost}
     assert rest == {
         "failed": ("NonFiniteLossError: the loss is nan", "warmup"),
         "pruned": ("by asha after epoch 2", "warmup"),

@@ -19,7 +19,7 @@ from adafocus.interop.programs import take_apart
 from helpers.tiny import numbered_frames
 from pipelines.cli.main import main
 from pipelines.serving.export import log_model
-from pipelines.tracking.client import Run, Tracker
+from pipelines.tracking.client import Tracker
 from preprocessing.media.frame_stream import extract_frames
 
 REGIMES = ("frame", "clip")
@@ -127,7 +127,7 @@ def test_mlflow_loads_it_in_a_process_of_its_own(
     source, out = exported
     tracker = Tracker(tmp_path / "runs")
     run = tracker.run("synthetic", "trial", "mine", sweep="", trial="mine")
-    uri = log_model(Run.open(tracker, run.run_id), out)
+    uri = log_model(tracker.open(run.run_id), out)
     assert "MLFLOW_TRACKING_URI" not in os.environ  # MLflow would leave it there
     path = make_video(tmp_path / "a.mp4")
     frames = np.stack(numbered_frames(12))

@@ -19,7 +19,8 @@ from pipelines.sweeps.plan import finished_trials, make_plan, unreported_trials
 from pipelines.sweeps.space import Space
 from pipelines.sweeps.space_text import parse_space
 from pipelines.sweeps.sweep import Machines, Sweep
-from pipelines.tracking.client import Run, Tracker
+from pipelines.tracking.client import Tracker
+from pipelines.tracking.run import Run
 from preprocessing.schema import DatasetInfo, UserError
 
 INFO = DatasetInfo("folder", ("a", "b"))
@@ -78,7 +79,7 @@ def test_trials_that_the_time_budget_left_are_all_named(tracker: Tracker) -> Non
     points = [{"ppo.lr": rate} for rate in (1e-3, 2e-3, 3e-3)]
     keys = [sweep.trial_key(point, "d") for point in points]
     begun = tracker.run("d", "trial", "lr=0.003", sweep="late", trial=keys[2])
-    begun.tags({"point": '{"ppo.lr": 0.003}'})
+    begun.set_point({"ppo.lr": 0.003})
     past = {key: TrialOutcome("x", point, 1.0) for key, point in zip(keys[:2], points, strict=False)}
     left = stopped(sweep, tracker, past)
     assert [each.name for each in left] == ["lr=0.003", "trial 4, not drawn yet", "trial 5, not drawn yet"]
@@ -92,9 +93,9 @@ def test_points_that_were_logged_as_texts_are_found_again(tracker: Tracker) -> N
     point = {"ppo.gamma": 0.7, "data.crop_scales": (1.0, 0.8)}
     key = sweep.trial_key(point, "d")
     run = tracker.run("d", "trial", "gamma=0.7 crop_scales=1,0.8", sweep="texts", trial=key)
-    run.tags({"point": '{"ppo.gamma": "0.7", "data.crop_scales": "1,0.8"}'})
+    run.set_point({"ppo.gamma": "0.7", "data.crop_scales": "1,0.8"})
     assert make_plan(sweep, tracker, INFO.metric, {}).points == [point]
-    run.tags({"pruned": "early", "pruned_epoch": "3"})
+    run.set_pruned("early", 3)
     run.finish()
     past = finished_trials(sweep, tracker, INFO.metric)
     assert [(each.point, each.status) for each in past.values()] == [(point, "pruned")]

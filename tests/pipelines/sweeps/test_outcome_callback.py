@@ -44,7 +44,7 @@ def ended(sweep: Sweep, tracker: Tracker, deadline: float | None, error: str = "
 
 
 def test_a_trial_is_stopped_only_by_a_time_budget_that_has_ended(sweep: Sweep, tracker: Tracker) -> None:
-    result, run = ended(sweep, tracker, time.monotonic() - 1, clock=3, score=20.0)
+    result, run = ended(sweep, tracker, time.monotonic() - 1, clock=3, score=20.0, evaluated=True)
     assert (result.status, result.stopped, result.score) == ("stopped", "the time budget ended", 20.0)
     assert (run.info.status, run.data.tags["adafocus.reason"]) == ("KILLED", "the time budget ended")
 
@@ -53,7 +53,7 @@ def test_a_trial_is_stopped_only_by_a_time_budget_that_has_ended(sweep: Sweep, t
 def test_a_trial_that_tune_ends_for_no_reason_has_failed(
     budget_s: float | None, sweep: Sweep, tracker: Tracker
 ) -> None:
-    result, run = ended(sweep, tracker, budget_s and time.monotonic() + budget_s, clock=3, score=20.0)
+    result, run = ended(sweep, tracker, budget_s and time.monotonic() + budget_s, clock=3, score=20.0, evaluated=True)
     assert result.status == "failed" and "Ray Tune ended it after epoch 3" in result.error
     assert run.info.status == "FAILED" and run.data.tags["adafocus.reason"] == result.error
 

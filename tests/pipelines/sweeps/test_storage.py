@@ -95,7 +95,7 @@ def test_a_store_that_knows_nothing_of_these_stages_is_not_believed(places: Plac
 def test_what_comes_into_use_while_the_question_stands_stays(places: Places) -> None:
     (free,) = [each for each in list_stored(places) if each.finished and each.can_go]
     run = Tracker.at(places).run("synthetic", "trial", "late", sweep="mine", trial="late")
-    run.tags({"stages": free.folder.name})
+    run.set_stages([free.folder])
     try:
         assert prune(places, [free]) == [] and free.folder.exists()
     finally:
@@ -109,7 +109,7 @@ def test_what_comes_into_use_while_its_lock_is_awaited_stays(places: Places, mon
     def slowly(self: StageLock, timeout_s: float = 0) -> bool:
         if timeout_s > 1:  # somebody had it for a while, finished the stage and let go
             made.append(Tracker.at(places).run("synthetic", "trial", "late", sweep="mine", trial="later"))
-            made[0].tags({"stages": free.folder.name})
+            made[0].set_stages([free.folder])
         return acquire(self, timeout_s)
 
     monkeypatch.setattr(StageLock, "acquire", slowly)

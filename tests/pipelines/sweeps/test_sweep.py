@@ -28,7 +28,8 @@ from pipelines.sweeps.outcomes import TrialOutcome
 from pipelines.sweeps.space import Space
 from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking import metric_names
-from pipelines.tracking.client import Run, Tracker
+from pipelines.tracking.client import Tracker
+from pipelines.tracking.run import Run
 from pipelines.training.loggers import track
 
 
@@ -103,7 +104,7 @@ def check_predictions(places: Places, run: Run, result: Measurement) -> None:
         assert {point["frames"]: point["top1"] for point in row.online} == curve
         assert row.online[-1]["gflops"] == row.gflops == pytest.approx(len(curve) * row.online[0]["gflops"])
         if row.precision == "float32":
-            assert Run.open(Tracker.at(places), run.run_id).curve(f"online/{row.key()}/top1") == curve
+            assert Tracker.at(places).open(run.run_id).curve(f"online/{row.key()}/top1") == curve
 
 
 def check_artifacts(places: Places, run: Run, trial: str) -> None:
@@ -159,7 +160,7 @@ def test_benchmark_and_report(finished: list[TrialOutcome], places: Places, tmp_
     model = Tracker.at(places).client.get_model_version_by_alias("adafocus-demo", "best")
     assert model.run_id == trial and float(model.tags[f"adafocus.score.{result.facts['digest']}"]) == max(scores)
     tracker = Tracker.at(places)
-    logged = Run.open(tracker, trial).metric_names() + Run.open(tracker, run.run_id).metric_names()
+    logged = tracker.open(trial).metric_names() + tracker.open(run.run_id).metric_names()
     unknown = [name for name in logged if metric_names.explain(name) is None]
     assert not unknown, "not in the table of names"
     # Where gradients are clipped; every ten seconds; of the parent run.

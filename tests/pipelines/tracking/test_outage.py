@@ -15,7 +15,8 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
 from adafocus.divergence import DivergedError
 from pipelines.sweeps import trial
 from pipelines.sweeps.trial import OutageError, naming_outages
-from pipelines.tracking.client import Tracker, is_outage
+from pipelines.tracking.client import Tracker
+from pipelines.tracking.outages import is_outage
 from preprocessing.schema import UserError
 
 

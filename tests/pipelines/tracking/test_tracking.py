@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.tracking import metric_names, registry
-from pipelines.tracking.client import Run, Tracker
+from pipelines.tracking.client import Tracker
 from pipelines.tracking.registry import Made
 from preprocessing.schema import UserError
 
@@ -26,7 +26,7 @@ run = Tracker(runs).run("d", "trial", f"trial {number}", sweep="s", trial=str(nu
 run.params({f"p.{key}": f"{number}-{key}" for key in range(150)})
 for step in range(1, 31):
     run.metrics({f"warmup/{name}": number + step / 100 for name in ("loss", "accuracy", "seconds")}, step, step)
-run.json("table.json", {"number": number})
+run.client.log_dict(run.run_id, {"number": number}, "table.json")
 run.finish()
 """
 
@@ -43,10 +43,10 @@ def test_eight_processes_that_open_a_new_store_at_once_lose_nothing(tmp_path: Pa
         assert run.info.status == "FINISHED"
         for key in range(150):
             assert run.data.params[f"p.{key}"] == f"{number}-{key}"
-        opened = Run.open(tracker, run.info.run_id)
+        opened = tracker.open(run.info.run_id)
         for name in ("loss", "accuracy", "seconds"):
             assert opened.curve(f"warmup/{name}") == {step: number + step / 100 for step in range(1, 31)}
-        assert tracker.read_json(run, "table.json") == {"number": number}
+        assert tracker.read_json(run.run_id, "table.json") == {"number": number}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
 def test_a_run_is_found_again_and_says_with_what_it_goes_on(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tracker.run("d", "trial", "it's one", sweep="it's", trial="t")
     first.finish("KILLED")
-    monkeypatch.setattr("pipelines.tracking.client.commit", lambda: "another")
+    monkeypatch.setattr("pipelines.tracking.provenance.commit", lambda: "another")
     again = tracker.run("d", "trial", "it's one", sweep="it's", trial="t")
     assert again.run_id == first.run_id
     (found,) = tracker.find("trial", sweep="it's")
@@ -85,14 +85,14 @@ def test_a_run_that_goes_on_forgets_why_it_ended_and_says_which_params_changed(t
 
 def test_more_runs_than_a_page_are_found(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
-        tracker.run("pages", "shared", str(number), number=str(number))
+        tracker.run("pages", "preprocess", str(number), number=str(number))
     whole = tracker.client.search_runs
 
     def pages_of_two(experiments: list[str], query: str, max_results: int, page_token: str | None) -> object:
         return whole(experiments, query, max_results=2, page_token=page_token)
 
     monkeypatch.setattr(tracker.client, "search_runs", pages_of_two)
-    assert sorted(str(run.info.run_name) for run in tracker.find("shared")) == ["0", "1", "2", "3", "4"]
+    assert sorted(str(run.info.run_name) for run in tracker.find("preprocess")) == ["0", "1", "2", "3", "4"]
 
 
 def test_system_metrics_are_named_by_host_and_go_on_where_they_stopped(
