@@ -25,6 +25,14 @@ TOGETHER = {
 
 def check(config: Config) -> Config:
     """The same configuration. Raises UserError, one line, for settings that do not fit together."""
+    check_model(config)
+    for stage in STAGE_SETTINGS:
+        check_stage(stage, getattr(config, stage))
+    return config
+
+
+def check_model(config: Config) -> Config:
+    """As `check`, of what a model is made of: all that has to hold for a finished one."""
     data, model = check_data(config.data), config.model
     if model.patch_size > data.crop:
         raise UserError(
@@ -35,23 +43,11 @@ def check(config: Config) -> Config:
             "model.action_per is frame, but the focuser's frames are not the glancer's (data.focus_frames=own): set "
             "model.action_per=clip or data.focus_frames=shared"
         )
-    for stage in STAGE_SETTINGS:
-        settings: OptimConfig | PPOConfig = getattr(config, stage)
-        if settings.batch_size % settings.accumulate:
-            raise UserError(
-                f"{stage}.batch_size is {settings.batch_size}, but has to be a multiple of {stage}.accumulate = "
-                f"{settings.accumulate}"
-            )
-        rise = getattr(settings, "warmup_epochs", 0)
-        if 0 < settings.epochs <= rise:  # a schedule that falls to nothing would have no rate to rise to
-            raise UserError(
-                f"{stage}.warmup_epochs is {rise:g}, but has to be below {stage}.epochs = {settings.epochs}"
-            )
     return config
 
 
 def check_data(data: DataConfig) -> DataConfig:
-    """The same of what is taken from a clip."""
+    """As `check`, of what is taken from a clip."""
     if data.crop > data.resize:
         raise UserError(f"data.crop is {data.crop}, but has to be at most data.resize = {data.resize}")
     if data.focus_frames == "shared" and data.num_frames != data.num_focus_frames:
@@ -60,3 +56,13 @@ def check_data(data: DataConfig) -> DataConfig:
             f"{data.num_frames} frames: make them equal, or set data.focus_frames=own"
         )
     return data
+
+
+def check_stage(name: str, settings: OptimConfig | PPOConfig) -> None:
+    """As `check`, of one stage's settings."""
+    size, parts = settings.batch_size, settings.accumulate
+    if size % parts:
+        raise UserError(f"{name}.batch_size is {size}, but has to be a multiple of {name}.accumulate = {parts}")
+    rise = getattr(settings, "warmup_epochs", 0)
+    if 0 < settings.epochs <= rise:  # a schedule that falls to nothing would have no rate to rise to
+        raise UserError(f"{name}.warmup_epochs is {rise:g}, but has to be below {name}.epochs = {settings.epochs}")

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adafocus.config.schema import Config
-from adafocus.config.validation import check
+from adafocus.config.validation import check_model
 from adafocus.models.backbones import Backbone, build_backbone
 from adafocus.models.classifier import build_classifier, running_mean
 from adafocus.models.crop import centre_corners, crop_patches, random_corners
@@ -64,7 +64,7 @@ class AdaFocus(nn.Module):
         Raises UserError for settings and weights that do not fit together.
         """
         super().__init__()
-        data, model = check(config).data, config.model
+        data, model = check_model(config).data, config.model
         self.config = config
         self.num_classes = num_classes
         self.shares_frames = data.focus_frames == "shared"

@@ -6,6 +6,7 @@ import itertools
 import pickle
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -234,7 +235,7 @@ def test_bad_requests_are_told(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no index"):
         load(tmp_path, "val")
     with pytest.raises(UserError, match=r"make them equal, or set data\.focus_frames=own"):
-        load(shards, data=TRIMMED)
+        load(shards, data=replace(TRIMMED, focus_frames="shared"))
     with pytest.raises(UserError, match=r"data.crop is 64, but has to be at most data.resize = 40"):
         load(shards, data=DataConfig(num_frames=4, num_focus_frames=4, resize=40, crop=64))
     with pytest.raises(UserError, match="27 workers cannot share the 26 clips"):
