@@ -26,6 +26,12 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def device_name(name: str) -> str:
+    """The device that `name` stands for, with its maker's name if it is a GPU."""
+    device = pick_device(name)
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
 def _find_device(name: str) -> torch.device:
     if name != "auto":
         try:

@@ -16,7 +16,7 @@ from adafocus.config.overrides import from_flat
 from adafocus.config.schema import Precision
 from adafocus.data.clip_table import evaluation_split
 from adafocus.data.loader import ClipLoader
-from adafocus.devices import pick_device
+from adafocus.devices import device_name, pick_device
 from adafocus.evaluation import multiply_adds
 from adafocus.evaluation.evaluate import PatchSource, Predictions, evaluate
 from adafocus.evaluation.linear_probe import linear_probe
@@ -28,7 +28,6 @@ from pipelines.benchmarks import profiling
 from pipelines.benchmarks.options import DEFAULT_OPTIONS, BenchmarkOptions
 from pipelines.benchmarks.rows import BENCHMARK_ROWS, PROBES, BenchmarkRow, Weights
 from pipelines.paths import Places
-from pipelines.training.loggers import device_name
 from preprocessing.addresses import without_secrets
 from preprocessing.schema import UserError
 from preprocessing.shards.index import read_metadata

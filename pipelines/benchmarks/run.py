@@ -11,11 +11,11 @@ from functools import partial
 
 from adafocus.training.reports import Options
 from pipelines.benchmarks.benchmark import measure_checkpoint
+from pipelines.benchmarks.benchmark_logger import log_benchmark
 from pipelines.benchmarks.options import BenchmarkOptions
 from pipelines.benchmarks.select import Chosen
 from pipelines.paths import Places
 from pipelines.reporting.report import Measured
-from pipelines.training.loggers import track
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def run_benchmark(
 ) -> Measured:
     """Measure a checkpoint and log the result, with a page of `explain` clips of each kind if that is not 0."""
     measurement = measure_checkpoint(selected.folder, places, options, benchmark_options)
-    run = track(measurement, selected, places)
+    run = log_benchmark(measurement, selected, places)
     if explain:
         from pipelines.benchmarks.gallery import log_gallery
 

@@ -32,9 +32,9 @@ from pipelines.sweeps.worker_group import WorkersDiedError, own_group_id, train_
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.outages import is_outage
 from pipelines.tracking.score import score_name, score_of_stages
-from pipelines.training.loggers import complete, describe
-from pipelines.training.reporter import Reporter, Sink
+from pipelines.training.epoch_reporter import EpochReporter, Sink
 from pipelines.training.train import to_mlflow, train_stages
+from pipelines.training.trial_logger import log_result, log_setup
 from preprocessing.schema import UserError
 from preprocessing.shards.index import read_metadata
 
@@ -65,7 +65,7 @@ def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
     try:
         with naming_outages():
             run.set_point(point)
-            describe(run, config, places, sweep.recipe, sweep.options.device)
+            log_setup(run, config, places, sweep.recipe, sweep.options.device)
             work = partial(_train, config, sweep, sweep.method.stage_names, run.run_id, shown, dataset.info.metric)
             if sweep.machines.workers_per_trial > 1:
                 groups = places.runs / "tune" / sweep.name / "groups"
@@ -73,7 +73,7 @@ def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
             else:
                 work(tune.report)
             folder = sweep.folders(point, dataset.digest)[-1]
-            complete(run, folder, places)
+            log_result(run, folder, places)
             run.finish()
     except (StageLockLostError, WorkersDiedError, OutageError):
         raise
@@ -125,7 +125,7 @@ def _train(
         system = run.system_metrics() if teller else contextlib.nullcontext()
         # Tune learns of a group's epochs by polling, one at a time: workers with short ones would be long done before
         # it could prune them.
-        with system, Reporter(*sinks, ahead=1 if group else 0) as reporter:
+        with system, EpochReporter(*sinks, ahead=1 if group else 0) as reporter:
             train_stages(config, sweep.places, sweep.options, report, stages)
 
 

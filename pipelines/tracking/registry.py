@@ -24,7 +24,7 @@ def model_name(recipe: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class MeasuredModel:
     """A measured checkpoint."""
 
     recipe: str
@@ -41,27 +41,27 @@ class Made:
     """Markdown for the version's page."""
 
 
-def register(tracker: Tracker, made: Made) -> str:
+def register(tracker: Tracker, model: MeasuredModel) -> str:
     """Register a checkpoint, or find it, with the score just measured; give the alias to the best on these clips.
 
     Returns the version's URI, `models:/<name>/<version>`.
     """
-    client, name = tracker.client, model_name(made.recipe)
-    source = f"{client.get_run(made.run_id).info.artifact_uri}/{made.folder}"
-    score_tag = f"{PREFIX}score.{made.digest}"
+    client, name = tracker.client, model_name(model.recipe)
+    source = f"{client.get_run(model.run_id).info.artifact_uri}/{model.folder}"
+    score_tag = f"{PREFIX}score.{model.digest}"
     with FileLock(tracker.runs / ".mlflow.lock"):  # one at a time looks which version is the best
         if not client.search_registered_models(f"name = '{name}'"):
-            tags = {f"{PREFIX}recipe": made.recipe, BEST_ON: made.digest}
-            client.create_registered_model(name, tags, f"AdaFocus, recipe `{made.recipe}`: measured checkpoints.")
+            tags = {f"{PREFIX}recipe": model.recipe, BEST_ON: model.digest}
+            client.create_registered_model(name, tags, f"AdaFocus, recipe `{model.recipe}`: measured checkpoints.")
         versions = list(client.search_model_versions(f"name = '{name}'", max_results=10_000))
-        mine = next((each for each in versions if each.run_id == made.run_id and each.source == source), None)
+        mine = next((each for each in versions if each.run_id == model.run_id and each.source == source), None)
         if mine is None:
-            mine = client.create_model_version(name, source, made.run_id, description=made.about)
-        client.set_model_version_tag(name, mine.version, f"{PREFIX}metric", made.metric)
-        client.set_model_version_tag(name, mine.version, score_tag, repr(made.score))
+            mine = client.create_model_version(name, source, model.run_id, description=model.about)
+        client.set_model_version_tag(name, mine.version, f"{PREFIX}metric", model.metric)
+        client.set_model_version_tag(name, mine.version, score_tag, repr(model.score))
         scores = {each.version: float(each.tags[score_tag]) for each in versions if score_tag in each.tags}
-        scores[mine.version] = made.score
+        scores[mine.version] = model.score
         best = min(scores, key=lambda version: (-scores[version], int(version)))  # of equals the older one keeps it
         first = client.get_registered_model(name).tags[BEST_ON]
-        client.set_registered_model_alias(name, BEST if first == made.digest else f"{BEST}-{made.digest[:8]}", best)
+        client.set_registered_model_alias(name, BEST if first == model.digest else f"{BEST}-{model.digest[:8]}", best)
     return f"models:/{name}/{mine.version}"

@@ -15,8 +15,8 @@ from pipelines.logs import in_a_line
 from pipelines.paths import Places
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.run import Run
-from pipelines.training.loggers import complete, describe
-from pipelines.training.reporter import Reporter, Sink
+from pipelines.training.epoch_reporter import EpochReporter, Sink
+from pipelines.training.trial_logger import log_result, log_setup
 from preprocessing.shards.index import read_metadata
 
 log = logging.getLogger(__name__)
@@ -48,10 +48,10 @@ def train(config: Config, recipe: str, places: Places, options: Options, name: s
     dataset = read_metadata(places.shards)
     key = stage_key(config, method_of(config).last, dataset.digest)
     run = Tracker.at(places).run(dataset.info.name, "trial", name, sweep="", trial=name, key=key)
-    describe(run, config, places, recipe, options.device)
+    log_setup(run, config, places, recipe, options.device)
 
     try:
-        with run.system_metrics(), Reporter(to_mlflow(run)) as reporter:
+        with run.system_metrics(), EpochReporter(to_mlflow(run)) as reporter:
 
             def report(row: EpochReport) -> None:
                 reporter(row)
@@ -64,6 +64,6 @@ def train(config: Config, recipe: str, places: Places, options: Options, name: s
     except Exception as error:
         run.finish("FAILED", in_a_line(error))
         raise
-    complete(run, folder, places)
+    log_result(run, folder, places)
     run.finish()
     return folder

@@ -1,10 +1,9 @@
-"""Matplotlib figures without pyplot: an empty one in the project's style, and a finished one as PNG or SVG."""
+"""Matplotlib figures without pyplot: an empty one in the project's style, and a finished one as SVG."""
 
 from __future__ import annotations
 
 import io
 import re
-from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -17,7 +16,7 @@ INK = "#010203"
 
 def new_figure(width: float, height: float, columns: tuple[int, ...] = (1,)) -> tuple[Figure, tuple[Axes, ...]]:
     """An empty figure of so many inches, with axes side by side whose widths have these ratios."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
     axes = figure.subplots(1, len(columns), width_ratios=columns, squeeze=False)[0]
     for each in axes:
         each.spines[["top", "right"]].set_visible(False)
@@ -27,12 +26,6 @@ def new_figure(width: float, height: float, columns: tuple[int, ...] = (1,)) -> 
         for text in (each.xaxis.label, each.yaxis.label, each.title):
             text.set_color(INK)
     return figure, tuple(axes)
-
-
-def save_png(figure: Figure, path: Path) -> Path:
-    """Write a figure as a PNG, on white."""
-    figure.savefig(path, dpi=110)
-    return path
 
 
 def to_svg(figure: Figure, name: str) -> str:

@@ -29,7 +29,7 @@ from pipelines.sweeps.driver import run_sweep
 from pipelines.sweeps.space import Space
 from pipelines.sweeps.sweep import Machines, Sweep
 from pipelines.tracking.client import Tracker
-from pipelines.training.reporter import Reporter
+from pipelines.training.epoch_reporter import EpochReporter
 from pipelines.training.train import to_mlflow, train
 from preprocessing.datasets import synthetic
 
@@ -66,7 +66,7 @@ def report_ms(runs: Path) -> list[float]:
     """Milliseconds of the training loop for each of 200 reports of 25 metrics, 20 ms apart, to a real SQLite store."""
     run = Tracker.at(Places.of("", runs)).run("bench", "trial", "reports", sweep="", trial="reports")
     times = []
-    with Reporter(to_mlflow(run)) as reporter:
+    with EpochReporter(to_mlflow(run)) as reporter:
         for clock in range(1, 201):
             row = EpochReport("ppo", clock, {f"ppo/m{n}": float(n) for n in range(25)}, int(time.time() * 1000))
             started = time.perf_counter()

@@ -21,6 +21,7 @@ from adafocus.models.backbones import BACKBONES
 from adafocus.training.reports import Options
 from helpers.tiny import STAGES
 from pipelines.benchmarks.benchmark import measure_checkpoint
+from pipelines.benchmarks.benchmark_logger import log_benchmark
 from pipelines.benchmarks.options import BenchmarkOptions
 from pipelines.benchmarks.select import Chosen
 from pipelines.cli.main import main
@@ -31,7 +32,6 @@ from pipelines.reporting import pages, report
 from pipelines.sweeps.storage import list_stored
 from pipelines.tracking import metric_names
 from pipelines.tracking.client import Tracker
-from pipelines.training.loggers import track
 from pipelines.training.train import train_stages
 from preprocessing.schema import UserError
 
@@ -210,7 +210,7 @@ def test_compiled_networks_are_told_apart(places: Places) -> None:
         logits, compiled = plain.predictions[row.key()].logits_NTK, fast.predictions[other.key()].logits_NTK
         torch.testing.assert_close(logits, compiled, rtol=1e-3, atol=1e-4)
         assert other.latency_ms < 1000, "it takes seconds to compile"
-    runs = [track(result, Chosen(folder, name="x"), places).run_id for result in (plain, fast, plain)]
+    runs = [log_benchmark(result, Chosen(folder, name="x"), places).run_id for result in (plain, fast, plain)]
     assert runs[0] == runs[2] != runs[1]
     console = Console(width=160, record=True)
     report.show([report.Measured("x", runs[1], "", fast.facts, fast.table(), {})], console)

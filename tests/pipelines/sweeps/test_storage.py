@@ -22,7 +22,7 @@ from pipelines.sweeps.space import Space
 from pipelines.sweeps.storage import find_stored, list_stored, prune
 from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking.client import Tracker
-from pipelines.training.loggers import describe
+from pipelines.training.trial_logger import log_setup
 from preprocessing.schema import UserError
 from preprocessing.shards.index import read_metadata
 
@@ -44,7 +44,7 @@ def places(tiny_config: Config, synthetic_shards: str, tmp_path_factory: pytest.
                 report=lambda _: None,
             )
     run = Tracker.at(places).run("synthetic", "trial", "gamma=0.5", sweep="mine", trial="t")
-    describe(run, used, places, "demo")
+    log_setup(run, used, places, "demo")
     partial = stage_folder("ppo", used, places.runs, _digest(places)).with_suffix(".partial")
     partial.mkdir()
     (partial / "state.pt").write_bytes(b"x" * 1000)

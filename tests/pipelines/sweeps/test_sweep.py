@@ -17,6 +17,7 @@ from adafocus.config.schema import Config
 from adafocus.evaluation import multiply_adds
 from adafocus.training.reports import Options
 from pipelines.benchmarks.benchmark import Measurement, measure_checkpoint
+from pipelines.benchmarks.benchmark_logger import log_benchmark
 from pipelines.benchmarks.options import BenchmarkOptions, parse_precisions
 from pipelines.benchmarks.rows import BENCHMARK_ROWS, PROBES
 from pipelines.benchmarks.select import find_checkpoint
@@ -30,7 +31,6 @@ from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking import metric_names
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.run import Run
-from pipelines.training.loggers import track
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_benchmark_and_report(finished: list[TrialOutcome], places: Places, tmp_
     assert best.data.metrics["finetune/val_top1"] == max(scores)
     options = BenchmarkOptions(batch_size=4, precisions=parse_precisions("float32,bf16"), probe=True)
     result = measure_checkpoint(folder, places, Options(device="cpu"), options)
-    run = track(result, chosen, places)
+    run = log_benchmark(result, chosen, places)
     methods = [kind.label for kind in BENCHMARK_ROWS]
     probes = [f"whole frames: probe on {network}" for network, _ in PROBES]
     assert [row.method for row in result.rows] == [*methods, *(f"{method}, bf16" for method in methods), *probes]
@@ -170,7 +170,7 @@ def test_benchmark_and_report(finished: list[TrialOutcome], places: Places, tmp_
     }  # of the sweep, not a trial
     assert {shown for shown, _ in metric_names.METRICS} - {metric_names.explain(name) for name in logged} <= rare
     # The report has these rows from MLflow alone, and measuring again does not add a run.
-    track(result, chosen, places)
+    log_benchmark(result, chosen, places)
     (reported,) = report.collect(places, "s").measured
     assert reported.rows == result.table() and reported.trial == trial
     assert json.loads(report.as_json([reported]))[0]["facts"]["clips"] == 10

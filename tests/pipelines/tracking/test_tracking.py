@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.tracking import metric_names, registry
 from pipelines.tracking.client import Tracker
-from pipelines.tracking.registry import Made
+from pipelines.tracking.registry import MeasuredModel
 from preprocessing.schema import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -117,7 +117,7 @@ def test_best_is_the_best_on_the_same_clips(tracker: Tracker, tmp_path: Path) ->
     def measure(trial: str, digest: str, score: float) -> str:
         run = tracker.run("d", "trial", trial, trial=trial)
         run.artifact(tmp_path, "model")
-        return registry.register(tracker, Made("demo", run.run_id, "model", digest, "top1", score, "about"))
+        return registry.register(tracker, MeasuredModel("demo", run.run_id, "model", digest, "top1", score, "about"))
 
     def aliases() -> dict[str, str]:
         found = tracker.client.get_registered_model("adafocus-demo").aliases

@@ -13,7 +13,7 @@ from PIL import Image
 from pipelines.recipes.recipes import RECIPES
 from pipelines.reporting.published import MARKS, published, rows_of
 from pipelines.visualize.class_charts import class_chart, confusion_chart
-from pipelines.visualize.figure import INK, save_png, to_svg
+from pipelines.visualize.figure import INK, to_svg
 from pipelines.visualize.result_charts import ResultPoint, compute_chart
 from preprocessing.datasets import DATASETS
 
@@ -36,7 +36,8 @@ def test_confusion_names_what_is_confused(classes: int, tmp_path: Path) -> None:
         assert all(name in text for name in names) and "2" in text.split("\n")
     else:
         assert "2  class-0 (0) as class-7 (7)" in text
-    path = save_png(confusion_chart(labels, guesses, names), tmp_path / "confusion.png")
+    path = tmp_path / "confusion.png"
+    confusion_chart(labels, guesses, names).savefig(path)
     assert min(Image.open(path).size) > 500
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from adafocus.training.reports import EpochReport
-from pipelines.training.reporter import Reporter
+from pipelines.training.epoch_reporter import EpochReporter
 
 
 def row(clock: int) -> EpochReport:
@@ -23,7 +23,7 @@ def test_a_slow_sink_costs_the_loop_nothing_and_loses_nothing() -> None:
         time.sleep(0.3)
         seen.append([row.clock for row in rows])
 
-    with Reporter(slow) as reporter:
+    with EpochReporter(slow) as reporter:
         started = time.monotonic()
         for clock in range(20):
             reporter(row(clock))
@@ -40,7 +40,7 @@ def test_the_loop_may_be_kept_from_running_ahead() -> None:
         time.sleep(0.05)
         arrived.extend(row.clock for row in rows)
 
-    with Reporter(slow, ahead=1) as reporter:
+    with EpochReporter(slow, ahead=1) as reporter:
         for clock in range(10):
             reporter(row(clock))
             most = max(most, clock + 1 - len(arrived))
@@ -53,7 +53,7 @@ def test_a_loop_that_waits_hears_of_a_broken_sink() -> None:
         time.sleep(0.2)
         raise RuntimeError("the store is gone")
 
-    with pytest.raises(RuntimeError, match="the store is gone"), Reporter(broken, ahead=1) as reporter:
+    with pytest.raises(RuntimeError, match="the store is gone"), EpochReporter(broken, ahead=1) as reporter:
         for clock in range(10):
             reporter(row(clock))
 
@@ -62,7 +62,7 @@ def test_rows_arrive_although_the_training_raises() -> None:
     seen: list[int] = []
     with (
         pytest.raises(ValueError, match="diverged"),
-        Reporter(lambda rows: seen.extend(r.clock for r in rows)) as report,
+        EpochReporter(lambda rows: seen.extend(r.clock for r in rows)) as report,
     ):
         report(row(1))
         raise ValueError("diverged")
@@ -78,7 +78,7 @@ def test_what_a_sink_raises_ends_the_training_at_its_next_report(kind: type[Base
         raise kind("the store is gone")
 
     reports = 0
-    with pytest.raises(kind, match="the store is gone"), Reporter(broken) as reporter:
+    with pytest.raises(kind, match="the store is gone"), EpochReporter(broken) as reporter:
         reporter(row(1))
         raised.wait()
         time.sleep(0.05)
@@ -93,7 +93,7 @@ def test_a_sink_that_fails_at_the_end_is_not_passed_over() -> None:
         time.sleep(0.1)
         raise RuntimeError("the store is gone")
 
-    with pytest.raises(RuntimeError, match="the store is gone"), Reporter(broken) as reporter:
+    with pytest.raises(RuntimeError, match="the store is gone"), EpochReporter(broken) as reporter:
         reporter(row(1))
 
 
@@ -102,7 +102,7 @@ def test_the_training_error_is_the_one_that_is_raised(caplog: pytest.LogCaptureF
         time.sleep(0.1)
         raise RuntimeError("the store is gone")
 
-    with pytest.raises(ValueError, match="diverged"), Reporter(broken) as reporter:
+    with pytest.raises(ValueError, match="diverged"), EpochReporter(broken) as reporter:
         reporter(row(1))
         raise ValueError("diverged")
     assert "the last reports were lost: RuntimeError('the store is gone')" in caplog.text

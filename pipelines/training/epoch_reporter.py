@@ -21,7 +21,7 @@ Sink = Callable[[Sequence[EpochReport]], None]
 """Takes rows for good; what it raises ends the training at its next report."""
 
 
-class Reporter:
+class EpochReporter:
     """A context: leaving it, by an error too, waits until all rows have arrived.
 
     What a sink raises (SystemExit, by which Tune ends a trial, included) is raised by the next call, or on leaving.
@@ -39,7 +39,7 @@ class Reporter:
         if not self._put(row) and self._error is not None:
             raise self._error
 
-    def __enter__(self) -> Reporter:
+    def __enter__(self) -> EpochReporter:
         self._thread.start()
         return self
 

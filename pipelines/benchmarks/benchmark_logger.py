@@ -1,0 +1,143 @@
+"""What a benchmark leaves in MLflow: a run of its own with numbers, predictions and pictures, linked with its trial,
+and a version of the model in the registry."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
+
+from adafocus import checkpoint
+from adafocus.config.overrides import flatten, from_flat
+from adafocus.evaluation import metrics
+from pipelines.benchmarks.benchmark import Measurement
+from pipelines.benchmarks.select import Chosen
+from pipelines.paths import Places
+from pipelines.reporting.published import rows_of
+from pipelines.tracking.client import Tracker
+from pipelines.tracking.metric_names import IN_WORDS
+from pipelines.tracking.registry import MeasuredModel, register
+from pipelines.tracking.run import Run
+from pipelines.training.trial_logger import MODEL
+from pipelines.visualize.class_charts import class_chart, confusion_chart
+from pipelines.visualize.patch_strips import save_strips
+from pipelines.visualize.result_charts import ResultPoint, compute_chart, online_chart
+from preprocessing.schema import DatasetInfo
+from preprocessing.shards.index import read_metadata
+
+Online = dict[str, list[dict[str, float]]]
+"""By a row's key, scores and compute after 1..T frames."""
+
+
+def log_benchmark(measurement: Measurement, selected: Chosen, places: Places) -> Run:
+    """Log a benchmark as an MLflow run of its own, linked with the trial that it measured (if it was one), and register
+    the checkpoint if a recipe made it. The same measured again on the same machine goes into the same run."""
+    dataset, tracker = read_metadata(places.shards), Tracker.at(places)
+    trial = tracker.open(selected.run_id) if selected.run_id else None
+    recipe = trial.param("recipe") if trial else ""
+    facts = {**measurement.facts, **({"recipe": recipe} if recipe else {})}
+    run = tracker.run(dataset.info.name, "benchmark", f"benchmark {selected.name}", **_identity(measurement, selected))
+    run.params({**flatten(from_flat(checkpoint.read_meta(selected.folder).config)), **facts})
+    run.dataset(dataset.info, dataset.digest, places.shards, "evaluation")
+    online = _online(measurement)
+    _log_numbers(run, measurement, online)
+    table = {"facts": facts, "rows": measurement.table(), "online": online}
+    run.client.log_dict(run.run_id, table, "table.json")
+    _log_predictions(run, measurement)
+    _log_pictures(run, measurement, selected, places, dataset.info, online)
+    if trial:
+        run.describe(f"Measures the trial {trial.link}.")
+        trial.describe(f"Measured by {run.link}.")
+        trial.client.log_dict(trial.run_id, table, "table.json")
+    else:
+        run.artifact(selected.folder, MODEL)
+    if trial and recipe:
+        about = f"Trained by {trial.link}, measured by {run.link}."
+        metric = dataset.info.metric
+        score = getattr(measurement.rows[0], metric)
+        model = MeasuredModel(recipe, trial.run_id, MODEL, dataset.digest, metric, score, about)
+        run.set_model(register(tracker, model))
+    run.finish()
+    return run
+
+
+def _identity(measurement: Measurement, selected: Chosen) -> dict[str, str]:
+    """What makes it this benchmark: the model, and on what and how it was measured."""
+    conditions = {key: str(measurement.facts[key]) for key in ("digest", "device", "threads", "batch_size")}
+    forms = (f"{row.precision} compiled" if row.compiled else row.precision for row in measurement.rows)
+    return {
+        "trial": selected.run_id or selected.folder.name,
+        "checkpoint": selected.folder.name,
+        **conditions,
+        "precisions": ",".join(dict.fromkeys(forms)),
+    }
+
+
+def _online(measurement: Measurement) -> Online:
+    """The rows' scores while a clip is watched; none for clips that are seen as a whole."""
+    first = measurement.rows[0]
+    shown = [row for row in measurement.rows if row.precision == first.precision and len(row.online) > 1]
+    return {row.key(): row.online for row in shown if len({point["gflops"] for point in row.online}) > 1}
+
+
+def _log_numbers(run: Run, measurement: Measurement, online: Online) -> None:
+    """Log the rows, and the scores after each frame with the frames as the step."""
+    for row in measurement.rows:
+        numbers = {key: value for key, value in asdict(row).items() if isinstance(value, float)}
+        run.metrics({f"bench/{row.key()}/{key}": value for key, value in numbers.items()})
+    for key, points in online.items():
+        for point in points:
+            scores = {f"online/{key}/{score}": point[score] for score in ("top1", "map")}
+            run.metrics(scores, step=int(point["frames"]))
+
+
+def _log_predictions(run: Run, measurement: Measurement) -> None:
+    """Log the predictions of each row as a Parquet file."""
+    with tempfile.TemporaryDirectory() as temporary:
+        for key, predictions in measurement.predictions.items():
+            path = Path(temporary) / f"{key}.parquet"
+            pq.write_table(predictions.table(), path)
+            run.artifact(path, "predictions")
+
+
+def _log_pictures(
+    run: Run, measurement: Measurement, selected: Chosen, places: Places, info: DatasetInfo, online: Online
+) -> None:
+    """Log the charts, and a picture of where the policy looks if there is one."""
+    if not checkpoint.read_meta(selected.folder).lacking("policy"):
+        with tempfile.TemporaryDirectory() as temporary:
+            strips = Path(temporary) / "patches.png"
+            save_strips(selected.folder, places.shards, strips)
+            run.artifact(strips)
+    for name, chart in _charts(measurement, info, online).items():
+        run.client.log_figure(run.run_id, chart, f"{name}.png")
+
+
+def _charts(measurement: Measurement, info: DatasetInfo, online: Online) -> dict[str, Figure]:
+    """Charts of the first row's predictions, and of accuracy over frames and over compute, by name."""
+    predictions = measurement.predictions[measurement.rows[0].key()]
+    logits_NK, labels_NL = predictions.logits_NTK[:, -1], predictions.labels_NL
+    first_N, guesses_N = labels_NL[:, 0].numpy(), logits_NK.argmax(1).numpy()
+    counts_K = metrics.multi_hot(labels_NL, info.num_classes).sum(0).numpy()
+    if info.metric == "map":
+        values_K, name = metrics.class_precision(logits_NK, labels_NL).numpy(), "average precision"
+    else:
+        values_K, name = metrics.class_accuracy(logits_NK, labels_NL).numpy(), "accuracy"
+    metric = IN_WORDS[info.metric]
+    charts = {
+        "confusion": confusion_chart(first_N, guesses_N, info.class_names),
+        "classes": class_chart(values_K, counts_K, info.class_names, name),
+        "compute": compute_chart(
+            [ResultPoint(row.method, row.gflops, getattr(row, info.metric)) for row in measurement.rows],
+            [ResultPoint(row.method, row.gflops, row.accuracy, row.family) for row in rows_of(info.name)],
+            metric,
+            [[ResultPoint("", point["gflops"], point[info.metric]) for point in points] for points in online.values()],
+        ),
+    }
+    if online:
+        curves = {key: [point[info.metric] for point in points] for key, points in online.items()}
+        charts["online"] = online_chart(curves, metric)
+    return charts

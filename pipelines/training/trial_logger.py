@@ -1,0 +1,52 @@
+"""What a trial leaves in MLflow beside its metrics: what it is of, and what it made."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from adafocus import checkpoint
+from adafocus.config.overrides import flatten
+from adafocus.config.schema import Config
+from adafocus.devices import device_name
+from adafocus.methods.identity import stage_folders
+from pipelines.paths import Places
+from pipelines.tracking.run import Run
+from pipelines.visualize.patch_strips import save_strips
+from pipelines.visualize.result_charts import reward_chart
+from preprocessing.shards.index import read_metadata
+
+MODEL = "model"
+"""Folder of a run's artifacts that holds weights and meta.json."""
+
+
+def log_setup(run: Run, config: Config, places: Places, recipe: str, device: str = "auto") -> None:
+    """Log what a trial is before it starts: configuration, device, data set, and the folders of its stages."""
+    dataset = read_metadata(places.shards)
+    run.params({**flatten(config), "recipe": recipe, "device": device_name(device)})
+    run.set_stages(stage_folders(config, places.runs, dataset.digest))
+    run.dataset(dataset.info, dataset.digest, places.shards)
+
+
+def log_result(run: Run, folder: Path, places: Places) -> None:
+    """Log what a trial made: weights, meta.json, the reward's curve, and a picture of where the model looks."""
+    run.artifact(folder, MODEL)
+    with tempfile.TemporaryDirectory() as temporary:
+        strips = Path(temporary) / "patches.png"
+        save_strips(folder, places.shards, strips)
+        run.artifact(strips)
+    _log_rewards(run)
+    meta = checkpoint.read_meta(folder)
+    run.set_result(folder, meta.digest, meta.info["metric"])
+
+
+def _log_rewards(run: Run) -> None:
+    """Log a chart of the policy's reward, if the trial has logged any."""
+    rewards = run.curve("ppo/reward")
+    if rewards:
+        by_time: dict[int, list[float]] = {step: [] for step in rewards}
+        for name in sorted(name for name in run.metric_names() if name.startswith("ppo/reward_t")):
+            for step, value in run.curve(name).items():
+                by_time[step].append(value)
+        chart = reward_chart(list(rewards), list(rewards.values()), by_time)
+        run.client.log_figure(run.run_id, chart, "reward.png")
