@@ -69,10 +69,10 @@ def predict(
         raise UserError(f"--precision is {precision!r}, but has to be float32, bf16 or fp16")
     paths = find_videos(videos)
     places = Places.of(shards or "", runs)
-    chosen = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
-    shards = shards or (Tracker.at(places).shards_of(chosen.run_id) if chosen.run_id else None)
+    selected = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
+    shards = shards or (Tracker.at(places).shards_of(selected.run_id) if selected.run_id else None)
     model = AdaFocusPredictor(
-        chosen.folder,
+        selected.folder,
         device=device,
         precision=cast("Precision", precision),
         patches=cast("Patches", patches),
@@ -116,18 +116,18 @@ def export(
     from pipelines.benchmarks.select import find_checkpoint
     from pipelines.paths import Places
     from pipelines.serving.export import export as write
-    from pipelines.serving.export import log_model
+    from pipelines.serving.log_model import log_model
     from pipelines.tracking.client import Tracker
 
     exactly_one(run=run, sweep=sweep, checkpoint=checkpoint)
     places = Places.of(shards or "", runs)
-    chosen = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
-    shards = shards or (Tracker.at(places).shards_of(chosen.run_id) if chosen.run_id else None)
-    told = write(chosen.folder, out, shards=shards, videos=video or (), title=chosen.name)
-    worst = max(part[f"{kind}_error"] for part in told["programs"].values() for kind in ("pt2", "onnx"))
-    typer.echo(f"{out}: {', '.join(told['programs'])} as .pt2 and .onnx, off by {worst:.1e} at most")
-    if chosen.run_id:
-        typer.echo(f"MLflow model: {log_model(Tracker.at(places).open(chosen.run_id), out)}")
+    selected = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
+    shards = shards or (Tracker.at(places).shards_of(selected.run_id) if selected.run_id else None)
+    facts = write(selected.folder, out, shards=shards, videos=video or (), title=selected.name)
+    worst = max(part[f"{kind}_error"] for part in facts["programs"].values() for kind in ("pt2", "onnx"))
+    typer.echo(f"{out}: {', '.join(facts['programs'])} as .pt2 and .onnx, off by {worst:.1e} at most")
+    if selected.run_id:
+        typer.echo(f"MLflow model: {log_model(Tracker.at(places).open(selected.run_id), out)}")
 
 
 def _text(video: VideoOutcome, top: int) -> str:

@@ -45,39 +45,40 @@ def main(paths: list[str]) -> dict:
         names = facts["programs"][part]["outputs"]
         return dict(zip(names, sessions[part].run(names, inputs), strict=True))
 
-    told, side = facts["preprocessing"], facts["patch_size"]
+    data, side = facts["preprocessing"], facts["patch_size"]
     states = {name: np.zeros(shape, np.float32) for name, shape in facts["states"].items()}
     paths = sorted(paths)
-    glances = np.stack([read(paths[i], facts) for i in sample(len(paths), told["num_frames"], told["pad"])])
-    frames = np.stack([read(paths[i], facts) for i in sample(len(paths), told["num_focus_frames"], told["pad"])])
-    seen = run("glancer", frames=glances)
-    used = facts["glance_input"]
+    glances = np.stack([read(paths[i], facts) for i in sample(len(paths), data["num_frames"], data["pad"])])
+    frames = np.stack([read(paths[i], facts) for i in sample(len(paths), data["num_focus_frames"], data["pad"])])
+    glance = run("glancer", frames=glances)
+    glance_input = facts["glance_input"]  # which of the glancer's outputs the classifier takes, if any
 
-    if facts["by"] == "clip":  # one look for the whole clip
-        row, column = run("policy", map=seen["map"], policy_state=states["policy_state"])["corner"][0]
+    if facts["by"] == "clip":  # one patch for the whole clip
+        row, column = run("policy", map=glance["map"], policy_state=states["policy_state"])["corner"][0]
         focus = run("focuser", patches=frames[:, :, row : row + side, column : column + side].copy())["focus"]
-        logits = run("classifier", focus=focus, **({"glance": seen[used]} if used else {}))["prediction"]
+        more = {"glance": glance[glance_input]} if glance_input else {}
+        logits = run("classifier", focus=focus, **more)["prediction"]
         corners = [[int(row), int(column)]]
-    else:  # a look for every frame
+    else:  # a patch for every frame
         corners, logits = [], []
         for i, frame in enumerate(frames):
-            looked = run("policy", map=seen["map"][i : i + 1], policy_state=states["policy_state"])
-            states["policy_state"] = looked["next_policy_state"]
-            row, column = looked["corner"][0]
+            choice = run("policy", map=glance["map"][i : i + 1], policy_state=states["policy_state"])
+            states["policy_state"] = choice["next_policy_state"]
+            row, column = choice["corner"][0]
             focus = run("focuser", patches=frame[None, :, row : row + side, column : column + side].copy())["focus"]
-            glance = {"glance": seen[used][i : i + 1]} if used else {}
-            said = run("classifier", focus=focus, classifier_state=states["classifier_state"], **glance)
-            states["classifier_state"] = said["next_classifier_state"]
+            more = {"glance": glance[glance_input][i : i + 1]} if glance_input else {}
+            answer = run("classifier", focus=focus, classifier_state=states["classifier_state"], **more)
+            states["classifier_state"] = answer["next_classifier_state"]
             corners.append([int(row), int(column)])
-            logits.append(said["prediction"][0])
+            logits.append(answer["prediction"][0])
         logits = np.stack(logits)
 
-    likely = np.exp(logits - logits.max(-1, keepdims=True))
-    likely /= likely.sum(-1, keepdims=True)
-    best = np.argsort(-likely[-1])[:5]
+    probability = np.exp(logits - logits.max(-1, keepdims=True))
+    probability /= probability.sum(-1, keepdims=True)
+    best = np.argsort(-probability[-1])[:5]
     return {
-        "top": [{"class": facts["class_names"][k], "probability": float(likely[-1, k])} for k in best],
-        "probability": likely.tolist(),
+        "top": [{"class": facts["class_names"][k], "probability": float(probability[-1, k])} for k in best],
+        "probability": probability.tolist(),
         "corners": corners,
     }
 

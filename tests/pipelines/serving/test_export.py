@@ -18,7 +18,7 @@ from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.interop.programs import take_apart
 from helpers.tiny import numbered_frames
 from pipelines.cli.main import main
-from pipelines.serving.export import log_model
+from pipelines.serving.log_model import log_model
 from pipelines.tracking.client import Tracker
 from preprocessing.media.frame_stream import extract_frames
 
