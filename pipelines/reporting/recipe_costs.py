@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from rich.table import Table
 
+from adafocus.config.schema import Config, DataConfig, ModelConfig
 from adafocus.evaluation import multiply_adds
 from adafocus.methods import build_model
 from pipelines.recipes.recipes import RECIPES
@@ -21,13 +23,15 @@ def cost(name: str) -> dict[str, Any]:
     Counted on its modules, of which nothing is computed: no weights are needed.
     """
     config, classes = RECIPES[name](), CLASSES[name.partition("-")[0]]
+    return {"classes": classes, **_count(config.method, config.data, config.model, classes)}
+
+
+@functools.cache
+def _count(method: str, data: DataConfig, model: ModelConfig, classes: int) -> dict[str, Any]:
+    """Recipes of different data sets share networks: each is counted once."""
     with torch.device("meta"):
-        model = build_model(config, classes, pretrained=False).eval()
-    return {
-        "classes": classes,
-        "gflops": multiply_adds.count_model(model),
-        "parameters": multiply_adds.parameters(model),
-    }
+        network = build_model(Config(method=method, data=data, model=model), classes, pretrained=False).eval()
+    return {"gflops": multiply_adds.count_model(network), "parameters": multiply_adds.parameters(network)}
 
 
 def cost_table(costs: dict[str, dict[str, Any]]) -> Table:
