@@ -1,90 +1,140 @@
-"""The shape of the project: imports point one way, and each outside world has one place."""
+"""The shape of the project: imports go down only, each outside world has its room, files are short."""
 
 from __future__ import annotations
 
 import ast
 import re
 import tomllib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("preprocessing", "adafocus", "pipelines")
-FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+FLOORS: dict[str, tuple[str, ...]] = {
+    "preprocessing": (
+        "schema addresses files",
+        "clips media",
+        "datasets shards",
+    ),
+    "adafocus": (
+        "config divergence distributed devices",
+        "models data",
+        "stages",
+        "methods",
+        "checkpoint evaluation",
+        "training inference",
+        "interop",
+    ),
+    "pipelines": (
+        "paths logs progress version recipes",
+        "tracking ray_runtime preprocess visualize",
+        "training",
+        "sweeps benchmarks reporting serving",
+        "cli",
+    ),
+}
+"""Each floor with its rooms, from the bottom to the top. A room imports rooms of its own line and of the lines above it
+in this table, and of the floors before; nothing imports in a circle."""
+BANNED: dict[str, tuple[str, ...]] = {
+    "preprocessing": ("torch", "torchvision", "ray", "mlflow"),
+    "adafocus": ("ray", "mlflow"),
+}
+"""Packages that a floor does without."""
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "subprocess": ("preprocessing/media/ffmpeg.py",),
+    "mlflow": ("pipelines/tracking/", "pipelines/serving/pyfunc_model.py"),  # the second runs inside MLflow
+    "ray": tuple(f"pipelines/{room}/" for room in ("ray_runtime", "preprocess", "training", "sweeps")),
+}
+"""Folders and files that import a package of the outside world."""
+
+FILES = {path.relative_to(ROOT).as_posix(): path for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
+MODULES = {name: name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in FILES}
+"""`adafocus/models/crop.py` -> `adafocus.models.crop`."""
 
 
-def imports(path: Path) -> set[str]:
-    """Modules that a file imports, in functions too."""
+def imported(tree: ast.Module) -> set[str]:
+    """All that a file imports, in functions and for type checking too: our own modules, and others by their names."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found.update((names & set(MODULES.values())) or {node.module})
     return found
 
 
-def name(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
+IMPORTS = {MODULES[name]: imported(tree) - {MODULES[name]} for name, tree in TREES.items()}
+OWN = {module: found & IMPORTS.keys() for module, found in IMPORTS.items()}
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_imports_point_one_way(path: Path) -> None:
-    folder = path.relative_to(ROOT).parts[0]
-    above = FOLDERS[FOLDERS.index(folder) + 1 :]
-    banned = {
-        "preprocessing": ("torch", "torchvision", "ray", "mlflow"),
-        "adafocus": ("ray", "mlflow"),
-        "pipelines": (),
-    }
-    wrong = {module for module in imports(path) if module.split(".")[0] in (*above, *banned[folder])}
-    assert not wrong
+def room_of(module: str) -> str:
+    """`adafocus.models.crop` -> `adafocus.models`."""
+    return ".".join(module.split(".")[:2])
 
 
-ALLOWED = {
-    "subprocess": {"preprocessing/media/ffmpeg.py"},
-    # pyfunc_model.py runs inside MLflow, where a logged model is loaded: it is the model's own code.
-    "mlflow": {"pipelines/serving/pyfunc_model.py", *(name(path) for path in FILES if path.parent.name == "tracking")},
-    "ray": {
-        *("pipelines/preprocess/extract.py", "pipelines/ray_runtime/session.py", "pipelines/ray_runtime/tasks.py"),
-        "pipelines/ray_runtime/resources.py",
-        *(
-            f"pipelines/sweeps/{noun}.py"
-            for noun in ("driver", "plan", "trial", "worker_group", "scheduler", "searcher", "outcome_callback")
-        ),
-    },
-}
+def circle(graph: Mapping[str, Iterable[str]]) -> list[str]:
+    """One circle in a graph; empty if there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
-@pytest.mark.parametrize("module", ALLOWED)
-def test_each_outside_world_has_its_place(module: str) -> None:
-    users = {name(path) for path in FILES if any(found.split(".")[0] == module for found in imports(path))}
-    assert users <= ALLOWED[module]
+def test_nothing_imports_in_a_circle() -> None:
+    assert not circle(OWN)
+    rooms: dict[str, set[str]] = defaultdict(set)
+    for module, found in OWN.items():
+        rooms[room_of(module)] |= {room_of(each) for each in found} - {room_of(module)}
+    assert not circle(rooms)
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_files_are_short_and_say_what_they_are(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= 400
-    assert ast.get_docstring(ast.parse(text)) or not text
+def test_imports_go_down_only() -> None:
+    height = {floor: (number, -1) for number, floor in enumerate(FLOORS)}
+    for number, (floor, lines) in enumerate(FLOORS.items()):
+        height |= {f"{floor}.{room}": (number, at) for at, rooms in enumerate(lines) for room in rooms.split()}
+    assert {room_of(module) for module in OWN} == height.keys(), "rooms without a place in the table, or that are gone"
+    pairs = [(module, each) for module, found in OWN.items() for each in found]
+    assert not [pair for pair in pairs if height[room_of(pair[1])] > height[room_of(pair[0])]]
+
+
+def test_each_outside_world_has_its_rooms() -> None:
+    users: dict[str, list[str]] = defaultdict(list)
+    for name, module in MODULES.items():
+        for package in {each.split(".")[0] for each in IMPORTS[module]}:
+            users[package].append(name)
+    for package, places in ALLOWED.items():
+        assert not [name for name in users[package] if not name.startswith(places)], package
+    for floor, packages in BANNED.items():
+        assert not [name for package in packages for name in users[package] if name.startswith(f"{floor}/")], floor
+
+
+def test_files_are_short_and_say_what_they_are() -> None:
+    for name, path in FILES.items():
+        assert len(path.read_text().splitlines()) <= 400, name
+        assert ast.get_docstring(TREES[name]) or (path.name == "__init__.py" and not path.read_text()), name
 
 
 def test_only_tracking_knows_the_names_of_tags() -> None:
     """Everybody else reads records (pipelines/tracking/records.py)."""
-    for path in FILES:
-        if path.parent.name != "tracking":
-            nodes = list(ast.walk(ast.parse(path.read_text())))
-            texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-            assert not [text for text in texts if re.match(r"adafocus\.\w|mlflow\.(parent|note|source)", text)], path
-            assert not [node for node in nodes if isinstance(node, ast.Attribute) and node.attr == "tags"], path
+    for name, tree in TREES.items():
+        if not name.startswith("pipelines/tracking/"):
+            texts = [str(node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+            assert not [text for text in texts if re.match(r"adafocus\.\w|mlflow\.(parent|note|source)", text)], name
+            assert not [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "tags"], (
+                name
+            )
 
 
 def test_library_code_neither_prints_nor_names_a_device() -> None:
-    for path in FILES:
-        if path.relative_to(ROOT).parts[0] != "pipelines":
-            assert not re.search(r"^\s*print\(|\.cuda\(\)", path.read_text(), re.MULTILINE), path
+    for name, path in FILES.items():
+        if not name.startswith("pipelines/"):
+            assert not re.search(r"^\s*print\(|\.cuda\(\)", path.read_text(), re.MULTILINE), name
 
 
 def test_the_conda_environment_is_the_same() -> None:

@@ -44,12 +44,12 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Training")(tune)
 
 
-MACHINES = {
+RESOURCES = {
     **{name: name for name in ("workers_per_trial", "cpus_per_worker", "gpus_per_worker", "max_concurrent")},
     **{"max_failures": "max_failures", "time_budget": "time_budget_h", "ray_address": "ray_address"},
 }
-"""Options that say how a sweep uses the cluster, and what `Machines` calls them."""
-FREE = {*MACHINES, "num_samples", "device", "num_workers", "eval_every", "save_every", "resume", "runs"}
+"""Options that say how a sweep uses the cluster, and what `Resources` calls them."""
+FREE = {*RESOURCES, "num_samples", "device", "num_workers", "eval_every", "save_every", "resume", "runs"}
 """What may change when a sweep goes on; the rest is what it is."""
 
 
@@ -92,16 +92,17 @@ def tune(
     Killed or interrupted it goes on by the same command, or by --resume NAME.
     """
     from pipelines.paths import Places
+    from pipelines.ray_runtime.resources import Resources
     from pipelines.sweeps.driver import run_sweep
-    from pipelines.sweeps.sweep import Machines, Sweep, default_name, load_sweep
+    from pipelines.sweeps.sweep import Sweep, default_name, load_sweep
 
     sources = {key: context.get_parameter_source(key) for key in context.params}
     given = {key for key, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
-    machines = {ours: context.params[option] for option, ours in MACHINES.items()}
+    resources = {ours: context.params[option] for option, ours in RESOURCES.items()}
     if resume is not None:
         _refuse_fixed(resume, given)
         free = dict(device=device, num_workers=num_workers, eval_every=eval_every, save_every_s=save_every)
-        sweep = _changed(load_sweep(runs, resume), given, machines, num_samples, free)
+        sweep = _changed(load_sweep(runs, resume), given, resources, num_samples, free)
     elif recipe is None or shards is None:
         raise UserError("give --recipe and --shards, or --resume and the name of a sweep")
     else:
@@ -113,7 +114,7 @@ def tune(
             space=_space_of(grid, sample, space, recipe, config),
             places=Places.of(shards, runs),
             options=training_options(device, num_workers, eval_every, save_every),
-            machines=Machines(**machines),
+            resources=Resources(**resources),
             num_samples=num_samples,
             scheduler=scheduler,
             search=search.value,
@@ -139,14 +140,14 @@ def _space_of(
     return parse_space(config, grid or [], sample or [], file)
 
 
-def _changed(sweep: Sweep, given: set[str], machines: dict[str, Any], num_samples: int, free: dict[str, Any]) -> Sweep:
+def _changed(sweep: Sweep, given: set[str], resources: dict[str, Any], num_samples: int, free: dict[str, Any]) -> Sweep:
     """The sweep with what was given on this command line."""
     of_this_start = {"time_budget_h", "ray_address"}  # not of the one before
-    asked = {key: value for key, value in machines.items() if key in given | of_this_start}
+    asked = {key: value for key, value in resources.items() if key in given | of_this_start}
     options = {key: value for key, value in free.items() if key.removesuffix("_s") in given}
     return replace(
         sweep,
-        machines=replace(sweep.machines, **asked),
+        resources=replace(sweep.resources, **asked),
         options=replace(sweep.options, **options),
         num_samples=num_samples if "num_samples" in given else sweep.num_samples,
     )

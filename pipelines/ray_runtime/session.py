@@ -8,11 +8,9 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator
 
 import ray
-from ray.util.state import list_nodes
 
 from preprocessing.schema import UserError
 
@@ -49,20 +47,6 @@ def ray_session(address: str | None, *, dashboard: bool = False, worker_logs: bo
         yield True
     finally:
         ray.shutdown()
-
-
-def has_dashboard(patience_s: float = 20) -> bool:
-    """Does the cluster answer State API calls, as its dashboard does? One that has just started is given time."""
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            list_nodes(address=ray.get_runtime_context().gcs_address, timeout=5)  # there may be other clusters here
-            return True
-        except Exception as error:  # of many kinds, by what is missing
-            if time.monotonic() > deadline:
-                log.info("%s", error)
-                return False
-            time.sleep(0.5)
 
 
 def _check_reachable(address: str) -> None:

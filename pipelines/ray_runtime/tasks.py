@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import ray
 import ray.exceptions
 
-from pipelines.ray_runtime.resources import largest
+from pipelines.ray_runtime.cluster import largest
 from pipelines.ray_runtime.session import ray_session
-from pipelines.sweeps.trial import start_worker
+from pipelines.ray_runtime.worker import start_worker
 from preprocessing.schema import UserError
 
 log = logging.getLogger(__name__)

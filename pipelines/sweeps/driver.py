@@ -20,7 +20,9 @@ from adafocus.divergence import DivergedError
 from adafocus.training.reports import EpochReport
 from adafocus.training.stage_lock import StageLock
 from pipelines.logs import in_a_line
-from pipelines.ray_runtime.resources import fit_machines, largest, started_here, total_of
+from pipelines.ray_runtime.allocation import fit_resources
+from pipelines.ray_runtime.cluster import largest, total_of
+from pipelines.ray_runtime.resources import Resources
 from pipelines.ray_runtime.session import ray_session
 from pipelines.sweeps.outcome_callback import OutcomeCallback, point_of
 from pipelines.sweeps.outcomes import BUDGET_ENDED, TrialOutcome
@@ -79,18 +81,20 @@ class _Driver:
 
     def __init__(self, sweep: Sweep, tracker: Tracker, info: DatasetInfo) -> None:
         self.sweep, self.tracker, self.info, self.digest = sweep, tracker, info, sweep.digest
-        self.deadline = time.monotonic() + sweep.machines.time_budget_h * 3600 if sweep.machines.time_budget_h else None
+        self.deadline = (
+            time.monotonic() + sweep.resources.time_budget_h * 3600 if sweep.resources.time_budget_h else None
+        )
 
     def run(self) -> Outcome:
         try:
-            machines = self.sweep.machines
+            resources = self.sweep.resources
             self.parent = self._open()
             # The dashboard takes seconds to start and is needed only to clean up after groups of workers.
-            group = machines.workers_per_trial > 1
-            with ray_session(machines.ray_address, dashboard=group, worker_logs=True) as own:
-                if own and started_here(machines) and not group:
+            group = resources.workers_per_trial > 1
+            with ray_session(resources.ray_address, dashboard=group, worker_logs=True) as own:
+                if own and resources.starts_ray and not group:
                     self._warm()
-                self.sweep = replace(self.sweep, machines=fit_machines(self.sweep))
+                self.sweep = replace(self.sweep, resources=self._fit_resources())
                 in_time = self._share()
                 known = self.sweep, self.tracker, self.info.metric
                 past = finished_trials(*known)
@@ -102,6 +106,11 @@ class _Driver:
         except BaseException as error:
             self._abort("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", repr(error))
             raise
+
+    def _fit_resources(self) -> Resources:
+        sweep = self.sweep
+        searches = sweep.search == "optuna"  # which would draw trials that have to wait, and learn nothing meanwhile
+        return fit_resources(sweep.resources, sweep.num_trials, sweep.options.device, limit_trials=searches)
 
     def _open(self) -> Run:
         """The sweep's run, begun or found again."""
@@ -154,12 +163,12 @@ class _Driver:
                 to_mlflow(self.parent)([EpochReport(**row) for row in checkpoint.read_meta(folder).history])
             return True
         log.info("stages that all trials share: %s", ", ".join(shared))
-        machines, group = sweep.machines, sweep.machines.workers_per_trial > 1
-        whole = machines.cpus_per_worker if machines.gpus_per_worker else largest("CPU")
+        resources, group = sweep.resources, sweep.resources.workers_per_trial > 1
+        whole = resources.cpus_per_worker if resources.gpus_per_worker else largest("CPU")
         task = ray.remote(
             num_cpus=0 if group else whole,
-            num_gpus=0 if group else machines.gpus_per_worker,
-            max_retries=machines.max_failures,
+            num_gpus=0 if group else resources.gpus_per_worker,
+            max_retries=resources.max_failures,
             retry_exceptions=[OutageError],
         )(train_shared).remote(sweep, self.parent.run_id)
         timeout = None if self.deadline is None else max(self.deadline - time.monotonic(), 1)
@@ -179,7 +188,7 @@ class _Driver:
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(
-                f"the worker that trained the stages which all trials share died {machines.max_failures + 1} times "
+                f"the worker that trained the stages which all trials share died {resources.max_failures + 1} times "
                 f"({reason}); --resume {sweep.name} goes on"
             ) from None
         return True
@@ -198,10 +207,10 @@ class _Driver:
         return callback.outcomes
 
     def _tuner(self, plan: Plan, callback: OutcomeCallback) -> tune.Tuner:
-        sweep, machines = self.sweep, self.sweep.machines
+        sweep, resources = self.sweep, self.sweep.resources
         # A group's own workers have all the processors: its trial only waits for them, so it asks for none.
-        alone = {"CPU": machines.cpus_per_worker, "GPU": machines.gpus_per_worker}
-        needs = tune.PlacementGroupFactory([{"memory": 1e6} if machines.workers_per_trial > 1 else alone])
+        alone = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+        needs = tune.PlacementGroupFactory([{"memory": 1e6} if resources.workers_per_trial > 1 else alone])
         trainable = tune.with_parameters(_run, sweep=sweep, parent=self.parent.run_id)
         return tune.Tuner(
             tune.with_resources(trainable, needs),
@@ -210,14 +219,14 @@ class _Driver:
                 num_samples=plan.count if plan.searcher else 1,
                 search_alg=plan.searcher,
                 scheduler=plan.scheduler,
-                max_concurrent_trials=machines.max_concurrent or None,
+                max_concurrent_trials=resources.max_concurrent or None,
                 reuse_actors=reuses_workers(sweep),
                 time_budget_s=None if self.deadline is None else max(self.deadline - time.monotonic(), 1),
             ),
             run_config=tune.RunConfig(
                 name=sweep.name,
                 storage_path=str(sweep.places.runs / "tune"),
-                failure_config=tune.FailureConfig(max_failures=machines.max_failures),
+                failure_config=tune.FailureConfig(max_failures=resources.max_failures),
                 callbacks=[callback],
                 verbose=0,  # the trials log a line an epoch themselves
             ),
@@ -248,9 +257,9 @@ def reuses_workers(sweep: Sweep) -> bool:
     Not after a trial that may have been pruned: it goes on to the end of its epoch, and Tune waits two seconds for
     that, then it gives up the trial that should come next. Not on a GPU: an error of CUDA leaves the process useless.
     """
-    machines = sweep.machines
-    on_gpu = machines.gpus_per_worker > 0 or sweep.options.device.startswith("cuda")
-    return machines.workers_per_trial == 1 and not find_scheduler(sweep.scheduler).prunes and not on_gpu
+    resources = sweep.resources
+    on_gpu = resources.gpus_per_worker > 0 or sweep.options.device.startswith("cuda")
+    return resources.workers_per_trial == 1 and not find_scheduler(sweep.scheduler).prunes and not on_gpu
 
 
 def _run(config: dict[str, Any], *, sweep: Sweep, parent: str) -> None:

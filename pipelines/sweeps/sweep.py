@@ -17,6 +17,7 @@ from adafocus.methods import Method, method_of
 from adafocus.methods.identity import stage_folders, stage_key, stage_reads
 from adafocus.training.reports import Options
 from pipelines.paths import Places
+from pipelines.ray_runtime.resources import Resources
 from pipelines.sweeps.scheduler_table import find_scheduler
 from pipelines.sweeps.space import Point, Space, show_value
 from preprocessing.addresses import without_secrets
@@ -24,24 +25,6 @@ from preprocessing.files import write_file
 from preprocessing.schema import UserError
 
 Search = Literal["random", "optuna"]
-
-
-@dataclass(frozen=True, slots=True)
-class Machines:
-    """How a sweep uses the cluster; nothing here changes a result."""
-
-    workers_per_trial: int = 1
-    """Processes that share a trial's batches and average their gradients."""
-    cpus_per_worker: float = 0
-    """0: the cluster's CPUs shared by the workers that run at once."""
-    gpus_per_worker: float = 0
-    max_concurrent: int = 0
-    """Trials at once; 0: as many as fit."""
-    max_failures: int = 3
-    """Times that a trial whose worker died is started again, from its last state."""
-    time_budget_h: float = 0
-    """Hours after which a sweep stops; 0: never."""
-    ray_address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +37,7 @@ class Sweep:
     space: Space
     places: Places
     options: Options = field(default_factory=Options)
-    machines: Machines = Machines()
+    resources: Resources = field(default_factory=Resources)
     num_samples: int = 1
     scheduler: str = "fifo"
     """Name in `scheduler_table.SCHEDULERS`."""
@@ -70,7 +53,7 @@ class Sweep:
         """Raise UserError for what cannot be run, before anything is started."""
         record_path(self.places.runs, self.name)
         self.space.check(self.config)
-        if self.num_samples < 1 or self.machines.workers_per_trial < 1:
+        if self.num_samples < 1 or self.resources.workers_per_trial < 1:
             raise UserError("--num-samples and --workers-per-trial have to be 1 or more")
         if self.search == "optuna" and self.space.grid:
             key, values = next(iter(self.space.grid.items()))
@@ -145,7 +128,7 @@ class Sweep:
             "search": self.search,
             "num_samples": self.num_samples,
             "options": asdict(self.options),
-            "machines": asdict(self.machines),
+            "machines": asdict(self.resources),  # as earlier versions call them
             "started_ms": self.started_ms,
             "digest": self.digest,
             "store": self.store,
@@ -176,7 +159,7 @@ def load_sweep(runs: Path, name: str) -> Sweep:
             space=Space(space["grid"], sample).typed(config),
             places=Places.of(record["shards"], runs),
             options=Options(**record["options"]),
-            machines=Machines(**record["machines"]),
+            resources=Resources(**record["machines"]),
             num_samples=record["num_samples"],
             scheduler=record["scheduler"],
             search=record["search"],

@@ -25,7 +25,8 @@ from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.training.reports import EpochReport
 from adafocus.training.stage_lock import StageLockLostError
-from pipelines.logs import in_a_line, start_logging
+from pipelines.logs import in_a_line
+from pipelines.ray_runtime.worker import start_worker
 from pipelines.sweeps.space import Point
 from pipelines.sweeps.sweep import Sweep, show_point
 from pipelines.sweeps.worker_group import WorkersDiedError, own_group_id, train_in_group
@@ -67,9 +68,9 @@ def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
             run.set_point(point)
             log_setup(run, config, places, sweep.recipe, sweep.options.device)
             work = partial(_train, config, sweep, sweep.method.stage_names, run.run_id, shown, dataset.info.metric)
-            if sweep.machines.workers_per_trial > 1:
+            if sweep.resources.workers_per_trial > 1:
                 groups = places.runs / "tune" / sweep.name / "groups"
-                train_in_group(partial(work, ray.train.report), sweep.machines, groups, in_trial=True)
+                train_in_group(partial(work, ray.train.report), sweep.resources, groups, in_trial=True)
             else:
                 work(tune.report)
             folder = sweep.folders(point, dataset.digest)[-1]
@@ -93,9 +94,9 @@ def train_shared(sweep: Sweep, parent: str) -> None:
     start_worker()
     metric = read_metadata(sweep.places.shards).info.metric
     work = partial(_train, sweep.config, sweep, sweep.shared, parent, "shared", metric)
-    if sweep.machines.workers_per_trial > 1:
+    if sweep.resources.workers_per_trial > 1:
         groups = sweep.places.runs / "tune" / sweep.name / "groups"
-        train_in_group(partial(work, None), sweep.machines, groups, in_trial=False)
+        train_in_group(partial(work, None), sweep.resources, groups, in_trial=False)
     else:
         work(None)
 
@@ -116,7 +117,7 @@ def _train(
     with naming_outages():  # here, for on its way out of a group an error loses its cause
         run = Tracker.at(sweep.places).open(run_id)
         sinks: list[Sink] = [to_mlflow(run)] if first else []
-        group = sweep.machines.workers_per_trial > 1
+        group = sweep.resources.workers_per_trial > 1
         if tell:
             told = partial(_with_group, tell) if group else tell
             sinks.append(ToTune(told, sweep.judged, sweep.method.first_epoch(config, sweep.judged), metric))
@@ -146,7 +147,7 @@ def naming_outages() -> Iterator[None]:
 
 def check_gpu(sweep: Sweep) -> None:
     """Raise UserError if this worker has a GPU of Ray's that torch cannot use: `auto` would take the CPU for days."""
-    gpus, device = sweep.machines.gpus_per_worker, sweep.options.device
+    gpus, device = sweep.resources.gpus_per_worker, sweep.options.device
     if gpus and device.startswith(("auto", "cuda")) and not torch.cuda.is_available():
         raise UserError(
             f"Ray gave this worker on {socket.gethostname()} {gpus:g} GPUs, and torch {torch.__version__} finds none: "
@@ -184,12 +185,3 @@ def _shown_to_tune(score: float | None) -> dict[str, float | bool]:
 
 def warm_up() -> None:
     """Nothing but the imports of this module."""
-
-
-def start_worker() -> None:
-    """Log to the driver's terminal, and use as many threads as Ray gave this worker CPUs."""
-    start_logging(anew=True)
-    for name in ("ray", "ray.train"):  # the second has a level of its own; it repeats every report of every worker
-        logging.getLogger(name).setLevel(logging.WARNING)
-    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
-    torch.set_num_threads(max(1, int(cpus)))

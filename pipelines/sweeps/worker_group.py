@@ -24,7 +24,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.util.placement_group import PlacementGroup
 
-from pipelines.sweeps.sweep import Machines
+from pipelines.ray_runtime.resources import Resources
 
 TRAIN_SETTINGS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # importing torch may take a minute
@@ -51,7 +51,7 @@ def release_group(group_id: str | None) -> None:
         ray.util.remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group_id))))
 
 
-def train_in_group(work: Callable[[], None], machines: Machines, folder: Path, *, in_trial: bool) -> None:
+def train_in_group(work: Callable[[], None], resources: Resources, folder: Path, *, in_trial: bool) -> None:
     """Run `work` on all workers until all have ended. In a trial what they report to Ray Train goes on to Ray Tune.
 
     Raises what a worker raised, WorkersDiedError if none raised and some died.
@@ -62,11 +62,11 @@ def train_in_group(work: Callable[[], None], machines: Machines, folder: Path, *
         work,
         torch_config=TorchConfig(timeout_s=PATIENCE_S),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=machines.workers_per_trial,
-            use_gpu=machines.gpus_per_worker > 0,
+            num_workers=resources.workers_per_trial,
+            use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker={
-                "CPU": machines.cpus_per_worker,
-                **({"GPU": machines.gpus_per_worker} if machines.gpus_per_worker else {}),
+                "CPU": resources.cpus_per_worker,
+                **({"GPU": resources.gpus_per_worker} if resources.gpus_per_worker else {}),
             },
         ),
         run_config=ray.train.RunConfig(

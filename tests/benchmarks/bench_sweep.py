@@ -24,10 +24,11 @@ from adafocus.training.reports import EpochReport, Options
 from helpers.packing import pack_synthetic
 from helpers.tiny import SYNTHETIC, TINY
 from pipelines.paths import Places
+from pipelines.ray_runtime.resources import Resources
 from pipelines.recipes.recipes import demo
 from pipelines.sweeps.driver import run_sweep
 from pipelines.sweeps.space import Space
-from pipelines.sweeps.sweep import Machines, Sweep
+from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking.client import Tracker
 from pipelines.training.epoch_reporter import EpochReporter
 from pipelines.training.train import to_mlflow, train
@@ -56,8 +57,10 @@ def loop_s(config: Config, shards: str, runs: Path) -> float:
 def sweep_s(config: Config, shards: str, runs: Path) -> float:
     """Seconds of the same as a sweep, the start and the end of Ray included."""
     started = time.monotonic()
-    space, machines = Space({"ppo.gamma": list(GAMMAS)}), Machines(max_concurrent=1)
-    outcome = run_sweep(Sweep("bench", config, "demo", space, Places.of(shards, runs), Options(device="cpu"), machines))
+    space, resources = Space({"ppo.gamma": list(GAMMAS)}), Resources(max_concurrent=1)
+    outcome = run_sweep(
+        Sweep("bench", config, "demo", space, Places.of(shards, runs), Options(device="cpu"), resources)
+    )
     assert [result.status for result in outcome.trials] == ["finished"] * len(GAMMAS)
     return time.monotonic() - started
 

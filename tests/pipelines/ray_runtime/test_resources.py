@@ -14,11 +14,12 @@ import torch
 from adafocus.config.schema import Config
 from adafocus.training.reports import Options
 from pipelines.paths import Places
-from pipelines.ray_runtime.resources import Node, fit_machines, room, share
-from pipelines.recipes.recipes import demo
+from pipelines.ray_runtime.allocation import allocate, capacity, fit_resources
+from pipelines.ray_runtime.cluster import Node
+from pipelines.ray_runtime.resources import Resources
 from pipelines.sweeps.driver import run_sweep
 from pipelines.sweeps.space import Space
-from pipelines.sweeps.sweep import Machines, Sweep
+from pipelines.sweeps.sweep import Sweep
 from pipelines.sweeps.trial import check_gpu
 from pipelines.tracking.client import Tracker
 from preprocessing.schema import UserError
@@ -59,11 +60,11 @@ BIG: Node = {"CPU": 64, "GPU": 4}
 def test_workers_have_all_that_the_machines_give(
     asked: dict[str, Any], trials: int, nodes: list[Node], expected: tuple[float, int]
 ) -> None:
-    machines = Machines(**asked)
-    cpus, at_once = share(machines, trials, nodes)
+    resources = Resources(**asked)
+    cpus, at_once = allocate(resources, trials, nodes)
     assert (cpus, at_once) == expected
-    fits = room(cpus, machines.gpus_per_worker, nodes)
-    assert fits >= at_once * machines.workers_per_trial or fits == 0
+    fits = capacity(cpus, resources.gpus_per_worker, nodes)
+    assert fits >= at_once * resources.workers_per_trial or fits == 0
 
 
 @pytest.fixture(scope="module")
@@ -74,26 +75,30 @@ def four_gpus() -> Iterator[None]:
     ray.shutdown()
 
 
-def sweep(tmp_path: Path, machines: Machines, device: str = "auto") -> Sweep:
-    space = Space({"seed": list(range(32))})
-    return Sweep("s", demo(), "demo", space, Places.of("/shards", tmp_path), Options(device=device), machines)
+def fit(device: str = "auto", **asked: float) -> Resources:
+    return fit_resources(Resources(**asked), 32, device)
 
 
-def test_gpus_that_nobody_asked_for_are_refused(four_gpus: None, tmp_path: Path) -> None:
+def test_gpus_that_nobody_asked_for_are_refused(four_gpus: None) -> None:
     for device in ("auto", "cuda"):
         with pytest.raises(UserError, match=r"4 GPUs here.*--gpus-per-worker 1.*--device cpu") as raised:
-            fit_machines(sweep(tmp_path, Machines(), device))
+            fit(device)
         assert "\n" not in str(raised.value)
-    assert fit_machines(sweep(tmp_path, Machines(), "cpu")).cpus_per_worker == 2
-    asked = Machines(gpus_per_worker=1)
-    assert fit_machines(sweep(tmp_path, asked)) == replace(asked, cpus_per_worker=16)
+    assert fit("cpu").cpus_per_worker == 2
+    assert fit(gpus_per_worker=1) == Resources(gpus_per_worker=1, cpus_per_worker=16)
 
 
-def test_a_trial_that_this_machine_cannot_hold_is_refused(four_gpus: None, tmp_path: Path) -> None:
+def test_the_number_of_trials_at_once_is_limited_only_where_it_has_to_be(four_gpus: None) -> None:
+    asked = Resources(gpus_per_worker=1)
+    assert fit_resources(asked, 32, "auto").max_concurrent == 0
+    assert fit_resources(asked, 32, "auto", limit_trials=True).max_concurrent == 4
+
+
+def test_a_trial_that_this_machine_cannot_hold_is_refused(four_gpus: None) -> None:
     with pytest.raises(UserError, match="a trial of 5 workers needs 5 GPUs, and this machine has 4"):
-        fit_machines(sweep(tmp_path, Machines(workers_per_trial=5, gpus_per_worker=1)))
+        fit(workers_per_trial=5, gpus_per_worker=1)
     with pytest.raises(UserError, match="a trial of 1 workers needs 65 CPUs, and this machine has 64"):
-        fit_machines(sweep(tmp_path, Machines(cpus_per_worker=65), "cpu"))
+        fit("cpu", cpus_per_worker=65)
 
 
 def test_a_worker_whose_gpu_torch_cannot_see_says_so_at_once(
@@ -103,11 +108,11 @@ def test_a_worker_whose_gpu_torch_cannot_see_says_so_at_once(
     if torch.cuda.is_available():
         pytest.skip("torch sees a GPU here")
     space, places = Space({"ppo.gamma": [0.5, 0.7]}), Places.of(synthetic_shards, tmp_path)
-    sweep = Sweep("s", tiny_config, "demo", space, places, machines=Machines(gpus_per_worker=1))
+    sweep = Sweep("s", tiny_config, "demo", space, places, resources=Resources(gpus_per_worker=1))
     with pytest.raises(UserError, match=r"Ray gave this worker on .* 1 GPUs, and torch .* finds none") as raised:
         run_sweep(sweep)
     assert "\n" not in str(raised.value)
     (parent,) = Tracker.at(places).find("sweep")
     assert parent.info.status == "FAILED"
     check_gpu(replace(sweep, options=Options(device="cpu")))
-    check_gpu(replace(sweep, machines=Machines()))
+    check_gpu(replace(sweep, resources=Resources()))

@@ -12,13 +12,14 @@ from mlflow import MlflowClient
 
 from adafocus.training.reports import Options
 from pipelines.paths import Places
+from pipelines.ray_runtime.resources import Resources
 from pipelines.recipes.recipes import demo
 from pipelines.sweeps.driver import _Driver, reuses_workers
 from pipelines.sweeps.outcomes import TrialOutcome
 from pipelines.sweeps.plan import finished_trials, make_plan, unreported_trials
 from pipelines.sweeps.space import Space
 from pipelines.sweeps.space_text import parse_space
-from pipelines.sweeps.sweep import Machines, Sweep
+from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.run import Run
 from preprocessing.schema import DatasetInfo, UserError
@@ -115,8 +116,8 @@ def test_processes_are_used_again_where_nothing_speaks_against_it(tracker: Track
     assert reuses_workers(sweep)
     for changes in (
         {"scheduler": "asha"},
-        {"machines": Machines(workers_per_trial=2)},
-        {"machines": Machines(gpus_per_worker=0.5)},  # an error of CUDA stays with a process
+        {"resources": Resources(workers_per_trial=2)},
+        {"resources": Resources(gpus_per_worker=0.5)},  # an error of CUDA stays with a process
         {"options": Options(device="cuda:1")},
     ):
         assert not reuses_workers(replace(sweep, **changes)), changes

@@ -17,9 +17,10 @@ from adafocus.config.schema import Config
 from adafocus.training.reports import Options
 from helpers.sweeping import assert_each_epoch_once, holder, wait_for
 from pipelines.paths import Places
+from pipelines.ray_runtime.resources import Resources
 from pipelines.sweeps.driver import run_sweep
 from pipelines.sweeps.space import Space
-from pipelines.sweeps.sweep import Machines, Sweep
+from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking.client import Tracker
 
 
@@ -58,8 +59,8 @@ def test_a_trial_goes_on_elsewhere_when_its_node_dies(
 
         killer = threading.Thread(target=kill_the_node_with_a_trial, daemon=True)
         killer.start()
-        machines = Machines(cpus_per_worker=1, ray_address=cluster.address)
-        outcome = run_sweep(replace(sweep, machines=machines))
+        resources = Resources(cpus_per_worker=1, ray_address=cluster.address)
+        outcome = run_sweep(replace(sweep, resources=resources))
         killer.join(1)
     finally:
         cluster.shutdown()

@@ -191,4 +191,4 @@ def test_a_time_budget_stops_a_sweep_that_goes_on_later(tiny: list[str], tmp_pat
     resumed = start(runs, "--resume", "b", log="resumed")
     assert resumed.wait(400) == 0, resumed.text
     assert {run.info.status for run in trials(runs, "b")} == {"FINISHED"} and len(trials(runs, "b")) == 2
-    assert load_sweep(runs, "b").machines.time_budget_h == 0
+    assert load_sweep(runs, "b").resources.time_budget_h == 0

@@ -12,9 +12,10 @@ import pytest
 from adafocus.config.overrides import override
 from adafocus.training.reports import Options
 from pipelines.paths import Places
+from pipelines.ray_runtime.resources import Resources
 from pipelines.recipes.recipes import activitynet_128, demo
 from pipelines.sweeps.space import Space
-from pipelines.sweeps.sweep import Machines, Sweep, continued, default_name, load_sweep, show_point
+from pipelines.sweeps.sweep import Sweep, continued, default_name, load_sweep, show_point
 from preprocessing.schema import UserError
 
 GRID = Space({"ppo.gamma": [0.5, 0.7]})
@@ -33,7 +34,7 @@ def test_a_record_is_read_back_as_it_was(space: Space, tmp_path: Path) -> None:
         config=override(activitynet_128(), {"data.crop_scales": (1.0, 0.9), "seed": 3}),
         scheduler="asha",
         num_samples=7,
-        machines=Machines(workers_per_trial=2, gpus_per_worker=0.5, ray_address="auto"),
+        resources=Resources(workers_per_trial=2, gpus_per_worker=0.5, ray_address="auto"),
         options=Options(device="cpu", num_workers=2),
         digest="d1",
         store="sqlite:///mlflow.db",
@@ -77,8 +78,8 @@ def test_the_same_command_goes_on_and_another_is_refused(tmp_path: Path) -> None
     first = continued(make(tmp_path), "d1")
     assert first == make(tmp_path, started_ms=first.started_ms, digest="d1", store="sqlite:///mlflow.db")
     first.save()
-    later = make(tmp_path, started_ms=first.started_ms + 1000, num_samples=1, machines=Machines(max_concurrent=3))
-    assert continued(later, "d1") == replace(first, machines=Machines(max_concurrent=3))
+    later = make(tmp_path, started_ms=first.started_ms + 1000, num_samples=1, resources=Resources(max_concurrent=3))
+    assert continued(later, "d1") == replace(first, resources=Resources(max_concurrent=3))
     with pytest.raises(UserError, match=r"there is another sweep 's' \(its space differ\)"):
         continued(make(tmp_path, DRAWN), "d1")
     with pytest.raises(UserError, match=r"\(its config, scheduler differ\)"):
@@ -157,7 +158,7 @@ def test_stages_that_are_shared_and_the_one_in_which_trials_are_compared(tmp_pat
         ({"space": GRID, "num_samples": 2}, "without --sample would repeat the same trials"),
         ({"space": Space(), "scheduler": "asha"}, "compares trials, and there is only one"),
         ({"num_samples": 0}, "have to be 1 or more"),
-        ({"machines": Machines(workers_per_trial=0)}, "have to be 1 or more"),
+        ({"resources": Resources(workers_per_trial=0)}, "have to be 1 or more"),
         ({"space": Space({"ppo.lr": [1]}, {"ppo.lr": ("uniform", [0, 1])})}, "in the grid and drawn too"),
     ],
 )
