@@ -14,9 +14,9 @@ from adafocus import checkpoint
 from adafocus.config.overrides import flatten, from_flat
 from adafocus.evaluation import metrics
 from pipelines.benchmarks.benchmark import Measurement
-from pipelines.benchmarks.select import Chosen
 from pipelines.paths import Places
-from pipelines.reporting.published import rows_of
+from pipelines.reporting.published import published_on
+from pipelines.tracking.checkpoints import SelectedCheckpoint
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.metric_names import IN_WORDS
 from pipelines.tracking.registry import MeasuredModel, register
@@ -32,7 +32,7 @@ Online = dict[str, list[dict[str, float]]]
 """By a row's key, scores and compute after 1..T frames."""
 
 
-def log_benchmark(measurement: Measurement, selected: Chosen, places: Places) -> Run:
+def log_benchmark(measurement: Measurement, selected: SelectedCheckpoint, places: Places) -> Run:
     """Log a benchmark as an MLflow run of its own, linked with the trial that it measured (if it was one), and register
     the checkpoint if a recipe made it. The same measured again on the same machine goes into the same run."""
     dataset, tracker = read_metadata(places.shards), Tracker.at(places)
@@ -64,7 +64,7 @@ def log_benchmark(measurement: Measurement, selected: Chosen, places: Places) ->
     return run
 
 
-def _identity(measurement: Measurement, selected: Chosen) -> dict[str, str]:
+def _identity(measurement: Measurement, selected: SelectedCheckpoint) -> dict[str, str]:
     """What makes it this benchmark: the model, and on what and how it was measured."""
     conditions = {key: str(measurement.facts[key]) for key in ("digest", "device", "threads", "batch_size")}
     forms = (f"{row.precision} compiled" if row.compiled else row.precision for row in measurement.rows)
@@ -104,7 +104,7 @@ def _log_predictions(run: Run, measurement: Measurement) -> None:
 
 
 def _log_pictures(
-    run: Run, measurement: Measurement, selected: Chosen, places: Places, info: DatasetInfo, online: Online
+    run: Run, measurement: Measurement, selected: SelectedCheckpoint, places: Places, info: DatasetInfo, online: Online
 ) -> None:
     """Log the charts, and a picture of where the policy looks if there is one."""
     if not checkpoint.read_meta(selected.folder).lacking("policy"):
@@ -132,7 +132,7 @@ def _charts(measurement: Measurement, info: DatasetInfo, online: Online) -> dict
         "classes": class_chart(values_K, counts_K, info.class_names, name),
         "compute": compute_chart(
             [ResultPoint(row.method, row.gflops, getattr(row, info.metric)) for row in measurement.rows],
-            [ResultPoint(row.method, row.gflops, row.accuracy, row.family) for row in rows_of(info.name)],
+            [ResultPoint(row.method, row.gflops, row.accuracy, row.family) for row in published_on(info.name)],
             metric,
             [[ResultPoint("", point["gflops"], point[info.metric]) for point in points] for points in online.values()],
         ),

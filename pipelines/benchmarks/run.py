@@ -13,9 +13,9 @@ from adafocus.training.reports import Options
 from pipelines.benchmarks.benchmark import measure_checkpoint
 from pipelines.benchmarks.benchmark_logger import log_benchmark
 from pipelines.benchmarks.options import BenchmarkOptions
-from pipelines.benchmarks.select import Chosen
 from pipelines.paths import Places
-from pipelines.reporting.report import Measured
+from pipelines.reporting.benchmark_result import BenchmarkResult
+from pipelines.tracking.checkpoints import SelectedCheckpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,14 @@ class RayWorker:
 
 
 def run_benchmarks(
-    checkpoints: Sequence[Chosen],
+    checkpoints: Sequence[SelectedCheckpoint],
     places: Places,
     options: Options,
     benchmark_options: BenchmarkOptions,
     *,
     explain: int,
     worker: RayWorker | None,
-) -> list[Measured]:
+) -> list[BenchmarkResult]:
     """Run `run_benchmark` for each checkpoint: on `worker`, or in this process if that is None."""
     work = [partial(run_benchmark, each, places, options, benchmark_options, explain=explain) for each in checkpoints]
     if worker is None:
@@ -47,8 +47,13 @@ def run_benchmarks(
 
 
 def run_benchmark(
-    selected: Chosen, places: Places, options: Options, benchmark_options: BenchmarkOptions, *, explain: int = 0
-) -> Measured:
+    selected: SelectedCheckpoint,
+    places: Places,
+    options: Options,
+    benchmark_options: BenchmarkOptions,
+    *,
+    explain: int = 0,
+) -> BenchmarkResult:
     """Measure a checkpoint and log the result, with a page of `explain` clips of each kind if that is not 0."""
     measurement = measure_checkpoint(selected.folder, places, options, benchmark_options)
     run = log_benchmark(measurement, selected, places)
@@ -57,4 +62,4 @@ def run_benchmark(
 
         log_gallery(run, selected.folder, places.shards, measurement, explain)
     trial = selected.run_id or selected.folder.name
-    return Measured(selected.name, run.run_id, trial, measurement.facts, measurement.table(), {})
+    return BenchmarkResult(selected.name, run.run_id, trial, measurement.facts, measurement.table(), {})

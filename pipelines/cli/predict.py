@@ -53,11 +53,11 @@ def predict(
     """Say what videos show, where the model looked, and what it cost. Exit status 1 if a file could not be read."""
     import torch
 
-    from pipelines.benchmarks.select import find_checkpoint
     from pipelines.paths import Places
     from pipelines.progress import progress
     from pipelines.serving.predict import AdaFocusPredictor, default_decoders, predict_all
     from pipelines.serving.videos import find_videos
+    from pipelines.tracking.checkpoints import find_checkpoint
     from pipelines.tracking.client import Tracker
     from pipelines.visualize.explain import explain as write_pictures
     from preprocessing.media.extraction import Limits
@@ -113,10 +113,10 @@ def export(
 
     Of a run or a sweep the checkpoint is logged to MLflow too, as a model that it loads and serves.
     """
-    from pipelines.benchmarks.select import find_checkpoint
     from pipelines.paths import Places
     from pipelines.serving.export import export as write
     from pipelines.serving.log_model import log_model
+    from pipelines.tracking.checkpoints import find_checkpoint
     from pipelines.tracking.client import Tracker
 
     exactly_one(run=run, sweep=sweep, checkpoint=checkpoint)

@@ -62,9 +62,9 @@ def benchmark(
 
     from pipelines.benchmarks.options import BenchmarkOptions, parse_precisions
     from pipelines.benchmarks.run import RayWorker, run_benchmarks
-    from pipelines.benchmarks.select import find_checkpoints
     from pipelines.paths import Places
-    from pipelines.reporting import report as reports
+    from pipelines.reporting.tables import print_results, to_json
+    from pipelines.tracking.checkpoints import find_checkpoints
 
     exactly_one(run=run, sweep=sweep, checkpoint=checkpoint)
     if best > 1 and sweep is None:
@@ -77,7 +77,7 @@ def benchmark(
     worker = None if ray_address is None else RayWorker(ray_address, cpus_per_worker, gpus_per_worker)
     options = training_options(device, num_workers)
     results = run_benchmarks(checkpoints, places, options, benchmark_options, explain=explain, worker=worker)
-    typer.echo(reports.as_json(results)) if as_json else reports.show(results, Console())
+    typer.echo(to_json(results)) if as_json else print_results(results, Console())
 
 
 def report(
@@ -92,15 +92,16 @@ def report(
     from rich.console import Console
 
     from pipelines.paths import Places
-    from pipelines.reporting import report as reports
+    from pipelines.reporting.collect import collect_report
     from pipelines.reporting.pages import write_pages
+    from pipelines.reporting.tables import print_report, to_json
 
-    results = reports.collect(Places.of("", runs), name)
-    written = write_pages(results, out)
+    collected = collect_report(Places.of("", runs), name)
+    written = write_pages(collected, out)
     if as_json:
-        typer.echo(reports.as_json(results.measured))
+        typer.echo(to_json(collected.benchmarks))
     else:
-        reports.show_report(results, Console())
+        print_report(collected, Console())
         typer.echo(f"written: {', '.join(map(str, written))}")
 
 

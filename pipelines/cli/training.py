@@ -42,12 +42,12 @@ def recipes(
     if flops:
         from rich.console import Console
 
-        from pipelines.reporting.recipe_costs import cost, cost_table
+        from pipelines.reporting.recipe_costs import cost_table, recipe_cost
     if as_json:
-        rows = [{"recipe": name, "about": about(name), **(cost(name) if flops else {})} for name in RECIPES]
+        rows = [{"recipe": name, "about": about(name), **(recipe_cost(name) if flops else {})} for name in RECIPES]
         typer.echo(json.dumps(rows))
     elif flops:
-        Console().print(cost_table({name: cost(name) for name in RECIPES}))
+        Console().print(cost_table({name: recipe_cost(name) for name in RECIPES}))
     else:
         typer.echo("\n".join(f"{name:18} {about(name)}" for name in RECIPES))
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipelines.reporting.published import MARKS, Published
-from pipelines.reporting.report import LEGEND, Measured, Report, Section, texts_of
+from pipelines.reporting.benchmark_result import BenchmarkResult
+from pipelines.reporting.published import MARKS, PublishedResult
+from pipelines.reporting.report import Report, Section
+from pipelines.reporting.tables import LEGEND, result_tables
 from pipelines.tracking.metric_names import IN_WORDS
 from pipelines.visualize.figure import to_svg
 from pipelines.visualize.result_charts import ResultPoint, compute_chart, online_chart
@@ -49,7 +51,7 @@ def _environment(escape: bool) -> Environment:
     )
     environment.filters["cell"] = lambda text: str(text) if escape else _cell(str(text))
     environment.filters["hours"] = _hours
-    environment.filters["tables"] = texts_of
+    environment.filters["tables"] = result_tables
     environment.filters["slug"] = lambda text: re.sub(r"[^a-z0-9]+", "-", str(text).lower())
     return environment
 
@@ -66,19 +68,19 @@ def _context(report: Report) -> dict[str, Any]:
 
 def _metric(section: Section) -> str:
     """The name of the data set's metric."""
-    if section.measured:
-        return IN_WORDS[section.measured[0].facts["metric"]]
+    if section.benchmarks:
+        return IN_WORDS[section.benchmarks[0].facts["metric"]]
     return "top-1" if section.dataset in ("minikinetics", "ssv1", "ssv2") else "mAP"
 
 
-def _comparison(section: Section, published: tuple[Published, ...]) -> list[dict[str, Any]]:
+def _comparison(section: Section, published: tuple[PublishedResult, ...]) -> list[dict[str, Any]]:
     """Measured and published results in one list: first what was measured here (all rows of the best benchmark, the
     first row of the others), then the paper's, then the rest by compute."""
     rows: list[dict[str, Any]] = []
-    for number, each in enumerate(section.measured):
+    for number, each in enumerate(section.benchmarks):
         for row in each.rows[: None if number == 0 else 1]:
             accuracy = f"{row[each.facts['metric']]:.1f}"
-            method = f"{each.shown}: {row['method']}"
+            method = f"{each.title}: {row['method']}"
             rows.append({"method": method, "accuracy": accuracy, "gflops": f"{row['gflops']:.3g}", "source": "here"})
     order = ["AdaFocus", "AdaFocus+", "AdaFocusV2", "Uni-AdaFocus", "baseline"]
     for result in sorted(published, key=lambda row: (order.index(row.family), row.gflops)):
@@ -97,7 +99,7 @@ def _charts(section: Section) -> list[tuple[str, str]]:
     """(caption, <svg>) of each chart of a section: accuracy over compute, and accuracy after each frame."""
     metric = _metric(section)
     published = [ResultPoint(row.method, row.gflops, row.accuracy, row.family) for row in section.published]
-    best = max(section.measured, key=lambda each: each.score, default=None)
+    best = max(section.benchmarks, key=lambda each: each.score, default=None)
     measured = _points(best) if best else []
     drawn = []
     if measured or published:
@@ -116,9 +118,9 @@ def _charts(section: Section) -> list[tuple[str, str]]:
     return drawn
 
 
-def _points(measured: Measured) -> list[ResultPoint]:
-    metric = measured.facts["metric"]
-    return [ResultPoint(row["method"], row["gflops"], row[metric]) for row in measured.rows]
+def _points(result: BenchmarkResult) -> list[ResultPoint]:
+    metric = result.facts["metric"]
+    return [ResultPoint(row["method"], row["gflops"], row[metric]) for row in result.rows]
 
 
 def _hours(hours: float) -> str:

@@ -1,4 +1,4 @@
-"""What others have published on the benchmarks: one data file in, rows with their sources out."""
+"""Published results on the paper's data sets, with their sources, read from published.yaml."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import yaml
 
 Mark = Literal["T", "D"]
 MARKS: dict[Mark, str] = {"T": "printed in a table", "D": "read off a plot"}
-"""How a figure is known. Others are not kept."""
+"""How a figure is known; figures known in other ways are not kept."""
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedResult:
     """One published result."""
 
     family: str
@@ -34,7 +34,7 @@ class Published:
 
 
 @functools.cache
-def published() -> dict[str, tuple[Published, ...]]:
+def published_results() -> dict[str, tuple[PublishedResult, ...]]:
     """All rows, by data set."""
     document = yaml.safe_load((files("pipelines.reporting") / "published.yaml").read_text())
     sources = document.pop("sources")
@@ -44,14 +44,14 @@ def published() -> dict[str, tuple[Published, ...]]:
     }
 
 
-def rows_of(dataset: str) -> tuple[Published, ...]:
-    """Published results on a data set; none for one that is no benchmark."""
-    return published().get(dataset, ())
+def published_on(dataset: str) -> tuple[PublishedResult, ...]:
+    """The results on a data set; none for a data set that is not the paper's."""
+    return published_results().get(dataset, ())
 
 
-def _row(values: list[str], sources: dict[str, str]) -> Published:
+def _row(values: list[str], sources: dict[str, str]) -> PublishedResult:
     family, method, accuracy, accuracy_mark, gflops, gflops_mark, source, *recipe = values
-    return Published(
+    return PublishedResult(
         family=family,
         method=method,
         accuracy=float(accuracy),

@@ -1,4 +1,4 @@
-"""What recipes cost: a name in; multiply-adds per video and parameters by part out, counted on the model's modules."""
+"""What recipes cost: multiply-adds per video and parameters by part, counted on the model's modules."""
 
 from __future__ import annotations
 
@@ -13,16 +13,24 @@ from adafocus.evaluation import multiply_adds
 from adafocus.methods import build_model
 from pipelines.recipes.recipes import RECIPES
 
-CLASSES = {"activitynet": 200, "fcvid": 239, "minikinetics": 200, "ssv1": 174, "ssv2": 174, "demo": 10, "folder": 10}
-"""Of the data sets that recipes are named after; of your own clips an example."""
+NUM_CLASSES = {
+    "activitynet": 200,
+    "fcvid": 239,
+    "minikinetics": 200,
+    "ssv1": 174,
+    "ssv2": 174,
+    "demo": 10,
+    "folder": 10,
+}
+"""Of the data sets after which recipes are named; for your own clips an example."""
 
 
-def cost(name: str) -> dict[str, Any]:
+def recipe_cost(name: str) -> dict[str, Any]:
     """What a recipe's model costs: number of classes, giga multiply-adds per video and parameters by part.
 
     Counted on its modules, of which nothing is computed: no weights are needed.
     """
-    config, classes = RECIPES[name](), CLASSES[name.partition("-")[0]]
+    config, classes = RECIPES[name](), NUM_CLASSES[name.partition("-")[0]]
     return {"classes": classes, **_count(config.method, config.data, config.model, classes)}
 
 
@@ -35,17 +43,17 @@ def _count(method: str, data: DataConfig, model: ModelConfig, classes: int) -> d
 
 
 def cost_table(costs: dict[str, dict[str, Any]]) -> Table:
-    """The same of several recipes, to print."""
+    """The costs of several recipes as a table to print."""
     title = "giga multiply-adds per video, and parameters in millions"
     table = Table(
         "recipe", "classes", *multiply_adds.PARTS, "total", "params", box=None, padding=(0, 1, 0, 0), title=title
     )
     for column in table.columns[1:]:
         column.justify = "right"
-    for name, found in costs.items():
-        parts = [f"{found['gflops'][part]:.4g}" for part in multiply_adds.PARTS]
-        total, millions = found["gflops"]["total"], found["parameters"]["total"] / 1e6
+    for name, cost in costs.items():
+        parts = [f"{cost['gflops'][part]:.4g}" for part in multiply_adds.PARTS]
+        total, millions = cost["gflops"]["total"], cost["parameters"]["total"] / 1e6
         table.add_row(
-            name, str(found["classes"]), *parts, f"{total:.1f}" if total > 1 else f"{total:.3g}", f"{millions:.1f}"
+            name, str(cost["classes"]), *parts, f"{total:.1f}" if total > 1 else f"{total:.3g}", f"{millions:.1f}"
         )
     return table

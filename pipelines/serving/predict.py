@@ -18,8 +18,8 @@ from adafocus.config.schema import Precision
 from adafocus.inference import predictor
 from adafocus.inference.prediction import ClipFrames, Prediction, VideoError
 from adafocus.models.adafocus import Patches
-from pipelines.benchmarks.select import find_checkpoint
 from pipelines.paths import Places
+from pipelines.tracking.checkpoints import find_checkpoint
 
 
 class AdaFocusPredictor(predictor.AdaFocusPredictor):

@@ -23,14 +23,17 @@ from helpers.tiny import STAGES
 from pipelines.benchmarks.benchmark import measure_checkpoint
 from pipelines.benchmarks.benchmark_logger import log_benchmark
 from pipelines.benchmarks.options import BenchmarkOptions
-from pipelines.benchmarks.select import Chosen
 from pipelines.cli.main import main
 from pipelines.cli.values import read_config
 from pipelines.paths import Places
 from pipelines.ray_runtime.session import ray_session
-from pipelines.reporting import pages, report
+from pipelines.reporting import pages
+from pipelines.reporting.benchmark_result import BenchmarkResult
+from pipelines.reporting.collect import collect_report
+from pipelines.reporting.tables import print_results
 from pipelines.sweeps.storage import list_stored
 from pipelines.tracking import metric_names
+from pipelines.tracking.checkpoints import SelectedCheckpoint
 from pipelines.tracking.client import Tracker
 from pipelines.training.train import train_stages
 from preprocessing.schema import UserError
@@ -112,8 +115,8 @@ def test_rows_of_parts_that_are_not_trained_are_left_out(
     (run,) = [each for each in tracker.find("benchmark") if each.info.run_id == found["run_id"]]
     artifacts = {item.path for item in tracker.client.list_artifacts(run.info.run_id)}
     assert "gallery.html" in artifacts and "patches.png" not in artifacts
-    (measured,) = [each for each in report.collect(places).measured if each.run_id == found["run_id"]]
-    assert measured.shown == f"{made(places, 'warmup').name}, after warmup"
+    (measured,) = [each for each in collect_report(places).benchmarks if each.run_id == found["run_id"]]
+    assert measured.title == f"{made(places, 'warmup').name}, after warmup"
     assert measured.score == found["rows"][0]["top1"]
     assert len(measure_checkpoint(made(places, "ppo"), places, CPU).rows) == 5
 
@@ -157,10 +160,10 @@ def test_the_best_of_a_sweep_are_measured_into_one_table(
     threads = torch.get_num_threads()
     assert f"synthetic: 10 clips of split val, cpu, {threads} thread{'s' * (threads > 1)}, batch 4" in out
     assert [line.split("│")[1].strip() for line in out.splitlines() if "│ s " in line] == ["s b", "s c"]
-    results = report.collect(swept, "s")
-    assert sorted(each.name for each in results.measured) == ["s b", "s c"]
+    results = collect_report(swept, "s")
+    assert sorted(each.name for each in results.benchmarks) == ["s b", "s c"]
     (section,) = results.sections
-    assert len({each.run_id for each in section.measured}) == 2
+    assert len({each.run_id for each in section.benchmarks}) == 2
     text, page = pages.markdown(results), pages.html(results)
     assert text.count("| trial | patches |") == 1 == page.count("<th>trial</th><th>patches</th>")
     assert len([line for line in text.splitlines() if line.startswith(("| s b |", "| s c |"))]) == 10
@@ -210,9 +213,11 @@ def test_compiled_networks_are_told_apart(places: Places) -> None:
         logits, compiled = plain.predictions[row.key()].logits_NTK, fast.predictions[other.key()].logits_NTK
         torch.testing.assert_close(logits, compiled, rtol=1e-3, atol=1e-4)
         assert other.latency_ms < 1000, "it takes seconds to compile"
-    runs = [log_benchmark(result, Chosen(folder, name="x"), places).run_id for result in (plain, fast, plain)]
+    runs = [
+        log_benchmark(result, SelectedCheckpoint(folder, name="x"), places).run_id for result in (plain, fast, plain)
+    ]
     assert runs[0] == runs[2] != runs[1]
     console = Console(width=160, record=True)
-    report.show([report.Measured("x", runs[1], "", fast.facts, fast.table(), {})], console)
+    print_results([BenchmarkResult("x", runs[1], "", fast.facts, fast.table(), {})], console)
     (line,) = [line for line in console.export_text().splitlines() if "policy (AdaFocus), compiled" in line]
     assert line.split("│")[-2].strip() == "-"

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.paths import Places
-from pipelines.reporting import pages, report
-from pipelines.reporting.published import rows_of
+from pipelines.reporting import pages
+from pipelines.reporting.collect import collect_report
+from pipelines.reporting.published import published_on
 from pipelines.reporting.report import Report
 from pipelines.tracking.client import Tracker
 from preprocessing.schema import UserError
@@ -63,7 +64,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
 
 @pytest.fixture(scope="module")
 def found(places: Places) -> Report:
-    return report.collect(places)
+    return collect_report(places)
 
 
 def test_a_sweep_is_told_with_all_its_trials(found: Report) -> None:
@@ -73,15 +74,15 @@ def test_a_sweep_is_told_with_all_its_trials(found: Report) -> None:
         ("gamma=0.7", "finished", 42.5),
         ("gamma=0.5", "finished", 41.5),
     ]
-    rest = {trial.outcome: (trial.reason, trial.reached) for trial in sweep.lost}
+    rest = {trial.outcome: (trial.reason, trial.reached) for trial in sweep.unfinished}
     assert rest == {
         "failed": ("NonFiniteLossError: the loss is nan", "warmup"),
         "pruned": ("by asha after epoch 2", "warmup"),
     }
     assert sweep.stage_hours == {"warmup": pytest.approx(1), "ppo": pytest.approx(1)}
-    assert sweep.alone_hours == pytest.approx(4 + 1)
+    assert sweep.hours_without_sharing == pytest.approx(4 + 1)
     assert (sweep.metric, sweep.reuse, sweep.space) == ("top-1", {"hours_saved": 1.5}, {"ppo.gamma": "0.5, 0.7"})
-    assert [trial.reason for trial in found.single] == ["OutOfMemoryError: 3 GiB"]
+    assert [trial.reason for trial in found.unfinished] == ["OutOfMemoryError: 3 GiB"]
 
 
 def test_a_benchmark_that_was_killed_is_named(found: Report) -> None:
@@ -104,8 +105,10 @@ def test_markdown_has_every_measured_number_and_no_other(found: Report) -> None:
     assert numbers == {"42.5", "23.5", "39.8"}
     own = [line for line in text.splitlines() if line.startswith("| policy (AdaFocus)")]
     assert own == ["| policy (AdaFocus) | 42.5 | 61.2 | - | 23.5 | 12 | 34.5 | 5 |"]
-    papers = [each for each in rows_of("activitynet") if each.family == "AdaFocus"]  # nothing of ours to compare with
-    for published in (*rows_of("ssv1"), *papers):
+    papers = [
+        each for each in published_on("activitynet") if each.family == "AdaFocus"
+    ]  # nothing of ours to compare with
+    for published in (*published_on("ssv1"), *papers):
         shown = f"{published.accuracy:g} [{published.accuracy_mark}] | {published.gflops:g} [{published.gflops_mark}]"
         assert shown in text
     widths: dict[str, set[int]] = {}
@@ -138,19 +141,19 @@ def test_the_page_needs_no_network_and_runs_nothing(found: Report) -> None:
 
 
 def test_files_and_choice_of_a_sweep(places: Places, tmp_path: Path) -> None:
-    one = report.collect(places, "s")
+    one = collect_report(places, "s")
     assert [section.dataset for section in one.sections] == ["ssv1"] and one.sections[0].missing == []
     paths = pages.write_pages(one, tmp_path / "new" / "RESULTS.md")
     assert [path.name for path in paths] == ["RESULTS.md", "RESULTS.html"] and all(
         path.stat().st_size for path in paths
     )
     with pytest.raises(UserError, match="holds no sweep 'other'"):
-        report.collect(places, "other")
+        collect_report(places, "other")
 
 
 def test_an_empty_store_is_said(tmp_path: Path) -> None:
     places = Places.of("", tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
     with pytest.raises(UserError, match="holds no trial yet"):
-        report.collect(places)
+        collect_report(places)
     secret = Places("", tmp_path, "postgresql://me:secret@host/db")
     assert secret.store == "postgresql://host/db"

@@ -20,15 +20,16 @@ from pipelines.benchmarks.benchmark import Measurement, measure_checkpoint
 from pipelines.benchmarks.benchmark_logger import log_benchmark
 from pipelines.benchmarks.options import BenchmarkOptions, parse_precisions
 from pipelines.benchmarks.rows import BENCHMARK_ROWS, PROBES
-from pipelines.benchmarks.select import find_checkpoint
 from pipelines.paths import Places
 from pipelines.ray_runtime.session import ray_session
-from pipelines.reporting import report
+from pipelines.reporting.collect import collect_report
+from pipelines.reporting.tables import to_json
 from pipelines.sweeps.driver import run_sweep
 from pipelines.sweeps.outcomes import TrialOutcome
 from pipelines.sweeps.space import Space
 from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking import metric_names
+from pipelines.tracking.checkpoints import find_checkpoint
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.run import Run
 
@@ -171,9 +172,9 @@ def test_benchmark_and_report(finished: list[TrialOutcome], places: Places, tmp_
     assert {shown for shown, _ in metric_names.METRICS} - {metric_names.explain(name) for name in logged} <= rare
     # The report has these rows from MLflow alone, and measuring again does not add a run.
     log_benchmark(result, chosen, places)
-    (reported,) = report.collect(places, "s").measured
+    (reported,) = collect_report(places, "s").benchmarks
     assert reported.rows == result.table() and reported.trial == trial
-    assert json.loads(report.as_json([reported]))[0]["facts"]["clips"] == 10
+    assert json.loads(to_json([reported]))[0]["facts"]["clips"] == 10
 
 
 def test_a_failed_trial_is_named_and_stops_no_other(tiny_config: Config, places: Places) -> None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pipelines.recipes.recipes import RECIPES
-from pipelines.reporting.published import MARKS, published, rows_of
+from pipelines.reporting.published import MARKS, published_on, published_results
 from pipelines.visualize.class_charts import class_chart, confusion_chart
 from pipelines.visualize.figure import INK, to_svg
 from pipelines.visualize.result_charts import ResultPoint, compute_chart
@@ -54,7 +54,7 @@ def test_classes_without_clips_are_counted_not_drawn(classes: int) -> None:
 
 def test_an_svg_takes_the_pages_colours_and_is_the_same_again() -> None:
     def draw() -> str:
-        rows = [ResultPoint(row.method, row.gflops, row.accuracy, row.family) for row in rows_of("activitynet")]
+        rows = [ResultPoint(row.method, row.gflops, row.accuracy, row.family) for row in published_on("activitynet")]
         return to_svg(compute_chart([ResultPoint("mine", 26.5, 70)], rows, "mAP"), "a")
 
     text = draw()
@@ -65,12 +65,12 @@ def test_an_svg_takes_the_pages_colours_and_is_the_same_again() -> None:
 
 
 def test_published_figures_have_a_mark_a_source_and_a_known_recipe() -> None:
-    assert set(published()) <= {dataset.name for dataset in DATASETS}
-    for dataset, rows in published().items():
+    assert set(published_results()) <= {dataset.name for dataset in DATASETS}
+    for dataset, rows in published_results().items():
         assert len(rows) == len(set(rows))
         for row in rows:
             assert {row.accuracy_mark, row.gflops_mark} <= set(MARKS) and row.source
             assert 0 < row.accuracy < 100 and 1 < row.gflops < 700
             assert row.recipe is None or (row.recipe in RECIPES and row.recipe.startswith(dataset))
-    assert not any(row.family == "AdaFocus" for name in ("fcvid", "minikinetics") for row in rows_of(name))
-    assert rows_of("folder") == ()
+    assert not any(row.family == "AdaFocus" for name in ("fcvid", "minikinetics") for row in published_on(name))
+    assert published_on("folder") == ()

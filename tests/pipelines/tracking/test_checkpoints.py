@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.benchmarks.select import find_checkpoint, find_checkpoints
 from pipelines.paths import Places
+from pipelines.tracking.checkpoints import find_checkpoint, find_checkpoints
 from pipelines.tracking.client import Tracker
 from preprocessing.schema import UserError
 

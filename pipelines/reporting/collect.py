@@ -1,0 +1,116 @@
+"""Collects a report from MLflow alone: no number comes from anywhere else, and what was not measured is named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from adafocus.methods import stage_names
+from pipelines.paths import Places
+from pipelines.recipes.recipes import RECIPES
+from pipelines.reporting.benchmark_result import BenchmarkResult
+from pipelines.reporting.published import published_on
+from pipelines.reporting.report import Report, Section, SweepSummary
+from pipelines.tracking.client import Tracker
+from pipelines.tracking.metric_names import IN_WORDS
+from pipelines.tracking.records import SweepRecord, TrialRecord
+from preprocessing.schema import UserError
+
+PAPER_DATASETS = ("activitynet", "fcvid", "minikinetics", "ssv1", "ssv2")
+"""Data sets of the paper, in its order."""
+
+
+def collect_report(places: Places, sweep: str | None = None) -> Report:
+    """Read the store: all of it, or one sweep. Raises UserError if there is nothing to report."""
+    tracker = Tracker.at(places)
+    identity = {} if sweep is None else {"sweep": sweep}
+    trials, sweeps = tracker.trials(**identity), tracker.sweeps(**identity)
+    measured = None if sweep is None else {trial.run_id for trial in trials}
+    benchmarks, broken = _read_benchmarks(tracker, measured)
+    if not benchmarks and not sweeps and not trials:
+        subject = f"sweep {sweep!r}" if sweep is not None else "trial yet"
+        raise UserError(f"{places.store} holds no {subject}; `adafocus train` or `adafocus tune` makes one")
+    summaries = [
+        _summary(tracker, each, [trial for trial in trials if trial.parent_id == each.run_id]) for each in sweeps
+    ]
+    datasets = dict.fromkeys(PAPER_DATASETS if sweep is None else ())
+    datasets |= dict.fromkeys([*(each.facts["dataset"] for each in benchmarks), *(each.dataset for each in summaries)])
+    sections = []
+    for dataset in datasets:
+        own = [each for each in benchmarks if each.facts["dataset"] == dataset]
+        own_sweeps = [each for each in summaries if each.dataset == dataset]
+        missing = _missing(dataset, own, own_sweeps) if sweep is None else []
+        sections.append(Section(dataset, own, own_sweeps, missing))
+    sections.sort(key=lambda section: not (section.benchmarks or section.sweeps))
+    unfinished = [trial for trial in trials if not trial.sweep and trial.outcome != "finished"]
+    return Report(places.store, sections, unfinished, broken)
+
+
+def _read_benchmarks(tracker: Tracker, trials: set[str] | None) -> tuple[list[BenchmarkResult], list[str]]:
+    """Results of the benchmarks of these trials (None: of all), the best first, and in words those that have none."""
+    results, broken = [], []
+    for run in tracker.benchmarks():
+        if trials is not None and run.trial not in trials:
+            continue
+        table: dict[str, Any] | None = tracker.read_json(run.run_id, "table.json")
+        if table is None:
+            broken.append(f"{run.name}: it left no table; was it killed? Measure again")
+        else:
+            online = table.get("online", {})
+            results.append(BenchmarkResult(run.measured, run.run_id, run.trial, table["facts"], table["rows"], online))
+    return sorted(results, key=lambda each: each.score, reverse=True), broken
+
+
+def _summary(tracker: Tracker, sweep: SweepRecord, trials: list[TrialRecord]) -> SweepSummary:
+    hours, hours_without_sharing = _stage_hours(tracker, sweep, trials)
+    metrics = {trial.metric for trial in trials if trial.metric}
+    return SweepSummary(
+        name=sweep.sweep,
+        dataset=sweep.dataset,
+        recipe=sweep.recipe,
+        metric=IN_WORDS[metrics.pop()] if metrics else "score",
+        status=sweep.status.lower(),
+        space=sweep.space,
+        trials=sorted(trials, key=lambda trial: -(trial.score if trial.score is not None else -1)),
+        stage_hours=hours,
+        hours_without_sharing=hours_without_sharing,
+        reuse=sweep.reuse,
+    )
+
+
+def _stage_hours(tracker: Tracker, sweep: SweepRecord, trials: Sequence[TrialRecord]) -> tuple[dict[str, float], float]:
+    """Training hours by stage, and in total if no trial had shared a stage.
+
+    A trial that found a stage finished logs its epochs again, with the time at which they were trained: the same step
+    at the same time is the same epoch.
+    """
+    epochs: dict[str, dict[tuple[int, int], float]] = {stage: {} for stage in stage_names()}
+    hours_without_sharing = 0.0
+    for run in (sweep, *trials):
+        for stage in stage_names():
+            if f"{stage}/seconds" in run.metrics:
+                entries = tracker.open(run.run_id).entries(f"{stage}/seconds")
+                epochs[stage] |= {(entry.step, entry.timestamp): entry.value for entry in entries}
+                if run is not sweep:
+                    hours_without_sharing += sum(entry.value for entry in entries) / 3600
+    hours = {stage: sum(seconds.values()) / 3600 for stage, seconds in epochs.items() if seconds}
+    return hours, hours_without_sharing
+
+
+def _missing(dataset: str, benchmarks: list[BenchmarkResult], sweeps: list[SweepSummary]) -> list[str]:
+    """What a reader may look for and does not find, in words."""
+    measured = {each.facts.get("recipe") for each in benchmarks}
+    missing = []
+    if dataset in PAPER_DATASETS:
+        missing += [
+            f"{recipe}: not run here: needs the data set and GPUs (docs/datasets/{dataset}.md)"
+            for recipe in RECIPES
+            if recipe.startswith(f"{dataset}-") and recipe not in measured
+        ]
+        if not any(row.family == "AdaFocus" for row in published_on(dataset)):
+            missing.append("the paper's own figure: none that is printed in a table or can be read off a plot")
+    trials = {each.trial for each in benchmarks}
+    for sweep in sweeps:
+        if not trials & {trial.run_id for trial in sweep.trials}:
+            missing.append(f"sweep {sweep.name}: no trial is measured yet (`adafocus benchmark --sweep {sweep.name}`)")
+    return missing
