@@ -59,12 +59,18 @@ def count_model(
     return {**counts, "total": sum(counts.values())}
 
 
-def exit_costs(model: AdaFocus, *, patches: Patches | None = "policy") -> list[float]:
-    """GFLOPs that have been computed by each exit; the same for all where the clip is seen as a whole."""
-    exits = model.config.data.num_focus_frames
+def exit_costs(config: Config, num_classes: int, *, patches: Patches | None = "policy") -> list[float]:
+    """GFLOPs per video that have been computed by each exit.
+
+    Where an exit needs no frame behind it every frame costs the same; else the whole clip is seen before the first.
+    """
+    with torch.device("meta"):
+        model = build_model(config, num_classes, pretrained=False).eval()
+    exits = config.data.num_focus_frames
     if not model.is_causal:
         return [count_model(model, patches=patches)["total"]] * exits
-    return [count_model(model, patches=patches, num_frames=number + 1)["total"] for number in range(exits)]
+    frame = count_model(model, patches=patches, num_frames=1)["total"]
+    return [frame * (number + 1) for number in range(exits)]
 
 
 def count_whole(model: AdaFocus) -> float:

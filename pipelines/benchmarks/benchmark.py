@@ -132,9 +132,7 @@ class _Session:
     ) -> BenchmarkRow:
         """Accuracy of the predictions, beside compute, time and memory of the model that made them."""
         scores, online, sample = predictions.metrics(), predictions.online(), self.sample
-        gflops, parameters = _cost(self.models["own"], source, self.info.num_classes)
-        is_causal = self.models["own"].is_causal
-        prefixes = [gflops * (t + 1) / len(online) if is_causal else gflops for t in range(len(online))]
+        costs, parameters = _cost(self.models["own"], source, len(online))
         log.info("%s: top-1 %.1f %%", label, scores["top1"])
         return BenchmarkRow(
             method=label,
@@ -145,14 +143,14 @@ class _Session:
             top5=scores["top5"],
             map=scores["map"],
             hit_rate=scores.get("hit_rate"),
-            gflops=gflops,
+            gflops=costs[-1],
             parameters=parameters,
             videos_per_s=len(sample.clip_ids) / profiling.median_seconds(model, sample, source),
             latency_ms=1000 * profiling.median_seconds(model, profiling.first_clip(sample), source),
             memory_mb=None if compiled else profiling.peak_bytes(model, sample, source) / 1e6,
             online=[
                 {"frames": t + 1, "gflops": cost, **values}
-                for t, (cost, values) in enumerate(zip(prefixes, online, strict=True))
+                for t, (cost, values) in enumerate(zip(costs, online, strict=True))
             ],
         )
 
@@ -212,12 +210,13 @@ def _changes(precision: Precision, *, compiled: bool) -> list[str]:
     return [*([precision] if precision != "float32" else []), *(["compiled"] if compiled else [])]
 
 
-def _cost(model: AdaFocus, source: PatchSource, num_classes: int) -> tuple[float, int]:
-    """GFLOPs per video and parameters, those of batch norms included, of the parts that a row uses."""
+def _cost(model: AdaFocus, source: PatchSource, exits: int) -> tuple[list[float], int]:
+    """GFLOPs per video by each exit, and parameters, those of batch norms included, of the parts that a row uses."""
     parts = multiply_adds.parameters(model)
     if source == "whole":
-        return multiply_adds.count_whole(model), parts["focuser"]
-    if source == "glancer":
-        return multiply_adds.count(model.config, num_classes, patches=None)["total"], parts["glancer"]
-    unused = 0 if source == "policy" else parts["policy"]
-    return multiply_adds.count(model.config, num_classes, patches=source)["total"], parts["total"] - unused
+        whole = multiply_adds.count_whole(model)
+        return [whole * (number + 1) / exits if model.is_causal else whole for number in range(exits)], parts["focuser"]
+    patches = None if source == "glancer" else source
+    costs = multiply_adds.exit_costs(model.config, model.num_classes, patches=patches)
+    used = parts["glancer"] if patches is None else parts["total"] - (0 if patches == "policy" else parts["policy"])
+    return costs[-exits:], used

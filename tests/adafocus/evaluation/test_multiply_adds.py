@@ -1,3 +1,9 @@
+"""Multiply-adds against sums by hand and published totals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -49,3 +55,12 @@ def test_parameters_are_counted_by_part() -> None:
         counts = multiply_adds.parameters(build_model(RECIPES["activitynet-128"](), 1000, pretrained=False))
     assert counts["glancer"] == 3_504_872 and counts["focuser"] == 25_557_032  # as torchvision documents
     assert counts["total"] == sum(counts[part] for part in multiply_adds.PARTS)
+
+
+def test_an_exit_costs_what_has_been_computed_by_then(tiny_form: Callable[[Config], Config]) -> None:
+    config = tiny_form(RECIPES["activitynet-128"]())
+    costs = multiply_adds.exit_costs(config, 5)
+    prefixes = [multiply_adds.count(config, 5, num_frames=number)["total"] for number in (1, 2, 3, 4)]
+    assert costs == pytest.approx(prefixes) and costs[-1] == pytest.approx(multiply_adds.count(config, 5)["total"])
+    whole = tiny_form(RECIPES["ssv1-144"]())
+    assert multiply_adds.exit_costs(whole, 5) == [multiply_adds.count(whole, 5)["total"]] * 6
