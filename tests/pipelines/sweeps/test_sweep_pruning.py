@@ -14,8 +14,10 @@ from preprocessing.datasets import synthetic
 from preprocessing.datasets.synthetic import SyntheticSpec
 
 EASY = SyntheticSpec(num_train=60, num_val=20, num_frames=8, size=40, digit=24, fragments=0)
-GRID = ["--grid", "warmup.head_lr=3e-3,1e-6,2e-6", "--set", "warmup.backbone_lr=3e-3"]
-"""The first learns (35 % after 8 epochs), the others do not (10 %)."""
+FIXED = ["--set", "warmup.backbone_lr=3e-3", "--set", "warmup.head_lr=3e-3"]
+GRID = ["--grid", "warmup.lr_batch_size=8,8000000,16000000", *FIXED]
+"""The first learns at these rates (15 % of 20 clips after an epoch, 35 % after eight); the others have a millionth of
+them and stay at the 10 % of their first weights."""
 EPOCHS_BEFORE = 6
 PRUNED = r"pruned in warmup after ([1236]) of its epochs, epoch (\d+) in all"
 """At the first or the second rung, as rounding has it: 1 or 3 of 8 epochs, 2 or 6 of 18."""
@@ -33,9 +35,9 @@ def easy(tmp_path_factory: pytest.TempPathFactory, tiny_changes: dict[str, objec
 
 def check_pruned(runs: Path, text: str) -> None:
     """The good trial is finished; the others were pruned inside warmup, are no failures, and went no further."""
-    found = {run.data.params["warmup.head_lr"]: run for run in trials(runs, "a")}
+    found = {run.data.params["warmup.lr_batch_size"]: run for run in trials(runs, "a")}
     assert len(found) == 3, text
-    good, *weak = (found[key] for key in ("0.003", "1e-06", "2e-06"))
+    good, *weak = (found[key] for key in ("8", "8000000", "16000000"))
     assert good.info.status == "FINISHED" and "adafocus.pruned" not in good.data.tags
     for run in weak:
         assert run.info.status == "FINISHED", text
@@ -95,8 +97,9 @@ def test_a_restarted_sweep_neither_runs_pruned_trials_again_nor_forgets_them(eas
 def test_a_search_draws_what_pruning_then_stops(easy: list[str], tmp_path: Path) -> None:
     """The same three rates; with seed 0 the search draws the one in the middle first."""
     runs = tmp_path / "runs"
-    sample = ["--sample", "warmup.head_lr=choice:1e-6:3e-3:2e-6", "--num-samples", 3, "--search", "optuna"]
-    fixed = ["--set", "warmup.backbone_lr=3e-3", "--set", "seed=0", "--max-concurrent", 1]
+    drawn = "warmup.lr_batch_size=choice:8000000:8:16000000"
+    sample = ["--sample", drawn, "--num-samples", 3, "--search", "optuna"]
+    fixed = [*FIXED, "--set", "seed=0", "--max-concurrent", 1]
     sweep = start(runs, *easy, *sample, *fixed, "--name", "a", "--scheduler", "asha")
     assert sweep.wait(800) == 0, sweep.text
     check_pruned(runs, sweep.text)
