@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -28,13 +29,17 @@ from preprocessing.schema import DatasetInfo
 
 
 @pytest.fixture(scope="session")
-def make_video() -> Callable[..., Path]:
-    """make_video(path, count=12, fps=10, height=48, width=64, seed=0) writes an H.264 file."""
+def make_video(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """make_video(path, count=12, fps=10, height=48, width=64, seed=0) writes an H.264 file. Equal ones are encoded
+    once."""
+    encoded = tmp_path_factory.mktemp("encoded")
 
     def make(path: Path, count: int = 12, fps: float = 10, height: int = 48, width: int = 64, seed: int = 0) -> Path:
+        original = encoded / f"{count}-{fps}-{height}-{width}-{seed}.mp4"
+        if not original.exists():
+            encode_video(original, numbered_frames(count, height, width, seed), fps)
         path.parent.mkdir(parents=True, exist_ok=True)
-        encode_video(path, numbered_frames(count, height, width, seed), fps)
-        return path
+        return Path(shutil.copyfile(original, path))
 
     return make
 

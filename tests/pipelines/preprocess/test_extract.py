@@ -33,9 +33,10 @@ SPEC = ExtractionSpec(height=48)
 
 
 @pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
+def local_ray() -> Iterator[str]:
+    """Address of a Ray that all tests here share."""
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
+    yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 
 
@@ -55,13 +56,13 @@ def tars(out: Path) -> dict[str, bytes]:
 
 def ffmpegs(root: Path) -> list[int]:
     """Processes that decode videos below `root`."""
-    found = []
+    pids = []
     for process in psutil.process_iter(["name", "cmdline"]):
         if "ffmpeg" in (process.info["name"] or "") and any(
             str(root) in part for part in process.info["cmdline"] or []
         ):
-            found.append(process.pid)
-    return found
+            pids.append(process.pid)
+    return pids
 
 
 def command(root: Path, out: Path, *more: str) -> list[str]:
@@ -70,7 +71,7 @@ def command(root: Path, out: Path, *more: str) -> list[str]:
 
 
 def test_ray_writes_the_bytes_of_the_plain_loop(
-    local_ray: None, folder_root: Path, tmp_path: Path, loop_tars: dict[str, bytes]
+    local_ray: str, folder_root: Path, tmp_path: Path, loop_tars: dict[str, bytes]
 ) -> None:
     summary = preprocess("folder", folder_root, str(tmp_path), spec=SPEC, clips_per_shard=3)
     assert tars(tmp_path) == loop_tars
@@ -85,7 +86,7 @@ def test_ray_writes_the_bytes_of_the_plain_loop(
     assert (again["shards_written"], again["digest"]) == (0, summary["digest"])
 
 
-def test_options_reach_the_shards(local_ray: None, folder_root: Path, tmp_path: Path) -> None:
+def test_options_reach_the_shards(local_ray: str, folder_root: Path, tmp_path: Path) -> None:
     spec = ExtractionSpec(height=24, fps=5, max_frames=4, quality=8)
     summary = preprocess("folder", folder_root, str(tmp_path), spec=spec, splits=["train"], limit=2)
     index = read_index(Store(tmp_path))
@@ -95,9 +96,7 @@ def test_options_reach_the_shards(local_ray: None, folder_root: Path, tmp_path: 
     assert summary["splits"] == {"train": 2}
 
 
-def test_what_cannot_work_is_told_before_anything_is_written(
-    local_ray: None, folder_root: Path, tmp_path: Path
-) -> None:
+def test_what_cannot_work_is_told_before_anything_is_written(local_ray: str, folder_root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         preprocess("folder", tmp_path / "nowhere", str(tmp_path / "out"), spec=SPEC)
     root = tmp_path / "root"
@@ -108,7 +107,7 @@ def test_what_cannot_work_is_told_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_two_runs_into_one_folder_are_refused(local_ray: None, folder_root: Path, tmp_path: Path) -> None:
+def test_two_runs_into_one_folder_are_refused(local_ray: str, folder_root: Path, tmp_path: Path) -> None:
     with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="another run is writing to"):
         preprocess("folder", folder_root, str(tmp_path), spec=SPEC)
 
@@ -131,7 +130,7 @@ def test_no_space_left_is_told(folder_root: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_estimate_is_near_the_truth(local_ray: None, folder_root: Path, tmp_path: Path) -> None:
+def test_estimate_is_near_the_truth(local_ray: str, folder_root: Path, tmp_path: Path) -> None:
     told = estimate("folder", folder_root, str(tmp_path / "out"), spec=SPEC, clips_per_shard=3)
     assert (told["clips"], told["found"], told["missing"], told["shards"]) == (12, 11, 1, 5)
     assert not (tmp_path / "out").exists()
@@ -141,9 +140,10 @@ def test_estimate_is_near_the_truth(local_ray: None, folder_root: Path, tmp_path
     assert told["num_bytes"] == pytest.approx(tar_bytes, rel=0.5)
 
 
-def test_command_line(folder_root: Path, tmp_path: Path) -> None:
+def test_command_line(local_ray: str, folder_root: Path, tmp_path: Path) -> None:
     """Exit status 1 for too many failures, 2 for what the user has to change, and JSON for programs."""
-    done = subprocess.run(command(folder_root, tmp_path / "o", "--json"), capture_output=True, text=True, timeout=120)
+    joined = command(folder_root, tmp_path / "o", "--json", "--ray-address", local_ray)
+    done = subprocess.run(joined, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["failed"] == 3
     assert "more than 5% of the clips failed" in done.stderr
@@ -173,10 +173,10 @@ def test_command_line(folder_root: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def slow_root(tmp_path_factory: pytest.TempPathFactory, run_ffmpeg: Callable[..., None]) -> Path:
-    """Eight clips of some seconds of work each: long enough to be interrupted in the middle."""
+    """Eight clips of half a second of work each, two of which are extracted at once: time to be interrupted."""
     root = tmp_path_factory.mktemp("slow")
     first = root / "0.mp4"
-    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240:r=30:d=30", "-preset", "ultrafast", first)
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240:r=30:d=8", "-preset", "ultrafast", first)
     lines = ["path,label,split"]
     for number in range(8):
         if number:
@@ -189,7 +189,7 @@ def slow_root(tmp_path_factory: pytest.TempPathFactory, run_ffmpeg: Callable[...
 def interrupt(root: Path, out: Path, number: int) -> tuple[int, float]:
     """Start a run, send it a signal when the first shard stands, return exit status and seconds until it was gone."""
     process = subprocess.Popen(
-        [*command(root, out), "--clips-per-shard", "1", "--height", "480"],
+        [*command(root, out), "--clips-per-shard", "1", "--height", "360"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -205,7 +205,9 @@ def interrupt(root: Path, out: Path, number: int) -> tuple[int, float]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_run_leaves_no_ffmpeg_and_goes_on(slow_root: Path, tmp_path: Path, number: int) -> None:
+def test_interrupted_run_leaves_no_ffmpeg_and_goes_on(
+    local_ray: str, slow_root: Path, tmp_path: Path, number: int
+) -> None:
     status, seconds = interrupt(slow_root, tmp_path, number)
     assert status == (130 if number == signal.SIGINT else -signal.SIGKILL)
     assert seconds < 10
@@ -216,9 +218,7 @@ def test_interrupted_run_leaves_no_ffmpeg_and_goes_on(slow_root: Path, tmp_path:
     finished = {path.stem: os.stat(path.with_suffix(".tar")).st_mtime_ns for path in tmp_path.glob("*.parquet")}
     assert 0 < len(finished) < 8
     assert not (tmp_path / "index.parquet").exists()
-    subprocess.run(
-        [*command(slow_root, tmp_path), "--clips-per-shard", "1", "--height", "480"], check=True, timeout=120
-    )
+    preprocess("folder", slow_root, str(tmp_path), spec=ExtractionSpec(height=360), clips_per_shard=1)
     index = read_index(Store(tmp_path))
     assert index.table["clip_id"].to_pylist() == [f"{number}.mp4" for number in range(8)]
     assert set(index.table["status"].to_pylist()) == {"ok"}

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
 from ray.cluster_utils import Cluster
 
 from helpers.packing import pack
@@ -22,7 +23,7 @@ from preprocessing.shards.job import Job
 from preprocessing.shards.storage import Store
 from preprocessing.shards.verify import Problem, verify
 
-SPEC = ExtractionSpec(height=360)
+SPEC = ExtractionSpec(height=240)
 NUM_CLIPS = 12
 
 
@@ -46,6 +47,7 @@ def kill_node(node: object) -> list[int]:
     return [process.pid for process in family]
 
 
+@pytest.mark.slow
 def test_node_killed_in_mid_run(tmp_path: Path, run_ffmpeg: Callable[..., None]) -> None:
     root, out, loop = tmp_path / "root", tmp_path / "out", tmp_path / "loop"
     make_root(root, run_ffmpeg)

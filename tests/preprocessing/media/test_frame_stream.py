@@ -67,20 +67,21 @@ def test_fps_and_max_frames(tmp_path: Path, make_video: Callable[..., Path]) -> 
     assert (len(jpegs), result.status) == (7, "ok")
 
 
-def variable_rate(tmp_path: Path, make_video: Callable[..., Path], run_ffmpeg: Callable[..., None]) -> Path:
+@pytest.fixture(scope="module")
+def variable_rate(
+    tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path], run_ffmpeg: Callable[..., None]
+) -> Path:
     """Ten frames, with gaps as if every third of thirty had been kept late."""
-    path = tmp_path / "vfr.mkv"
-    source = make_video(tmp_path / "cfr.mp4", count=30, fps=30)
+    folder = tmp_path_factory.mktemp("variable")
+    path = folder / "vfr.mkv"
+    source = make_video(folder / "cfr.mp4", count=30, fps=30)
     select = "select='lt(n,5)+gte(n,5)*not(mod(n,5))'"
     run_ffmpeg("-i", source, "-vf", select, "-fps_mode", "passthrough", "-c:v", "libx264", path)
     return path
 
 
-def test_variable_rate_keeps_each_frame_once(
-    tmp_path: Path, make_video: Callable[..., Path], run_ffmpeg: Callable[..., None]
-) -> None:
-    path = variable_rate(tmp_path, make_video, run_ffmpeg)
-    jpegs, result = frames_of(path)
+def test_variable_rate_keeps_each_frame_once(variable_rate: Path) -> None:
+    jpegs, result = frames_of(variable_rate)
     assert numbers_of(jpegs)[:6] == [0, 1, 2, 3, 4, 5]
     assert (len(jpegs), result.status) == (10, "ok")
 
@@ -91,12 +92,12 @@ def test_paper_profile_is_the_reference_command_bit_for_bit(
     tmp_path: Path,
     make_video: Callable[..., Path],
     run_ffmpeg: Callable[..., None],
+    variable_rate: Path,
     kind: str,
     rate: int | None,
 ) -> None:
-    if kind == "variable":
-        path = variable_rate(tmp_path, make_video, run_ffmpeg)
-    else:
+    path = variable_rate
+    if kind == "constant":
         path = make_video(tmp_path / "a.mp4", count=25, height=96, width=128)
     option = ["-r", rate] if rate else []
     run_ffmpeg("-nostats", "-loglevel", "0", "-i", path, "-vf", "scale=-1:360", *option, tmp_path / "image_%05d.jpg")
@@ -201,8 +202,9 @@ def test_limits(tmp_path: Path, make_video: Callable[..., Path]) -> None:
 
 def test_memory_does_not_grow_with_the_clip(tmp_path: Path, run_ffmpeg: Callable[..., None]) -> None:
     """An hour at one frame a second: both processes together stay far below 300 MB."""
-    path = tmp_path / "hour.mp4"
-    run_ffmpeg("-f", "lavfi", "-i", "testsrc=s=64x48:r=1:d=3600", "-preset", "ultrafast", path)
+    minute, path = tmp_path / "minute.mp4", tmp_path / "hour.mp4"
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc=s=64x48:r=1:d=60", "-preset", "ultrafast", minute)
+    run_ffmpeg("-stream_loop", 59, "-i", minute, "-c", "copy", path)
     count, peak = 0, 0
     me = psutil.Process()
     before = me.memory_info().rss

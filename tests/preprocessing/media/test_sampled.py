@@ -118,8 +118,9 @@ def test_a_folder_of_frames(tmp_path: Path, make_video: Callable[..., Path]) -> 
 
 
 def test_it_can_be_stopped_from_another_thread(tmp_path: Path, run_ffmpeg: Run) -> None:
-    path = tmp_path / "long.mp4"
-    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x480:d=60:r=60", "-preset", "ultrafast", path)
+    second, path = tmp_path / "second.mp4", tmp_path / "long.mp4"
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x480:d=1:r=60", "-preset", "ultrafast", second)
+    run_ffmpeg("-stream_loop", 199, "-i", second, "-c", "copy", path)
     stop = threading.Event()
     threading.Timer(0.4, stop.set).start()
     started = time.monotonic()
