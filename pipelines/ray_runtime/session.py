@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -38,6 +39,7 @@ def ray_session(address: str | None, *, dashboard: bool = False, worker_logs: bo
             log_to_driver=worker_logs,
             logging_level=logging.ERROR,
             configure_logging=False,
+            runtime_env=None if address == "local" else {"env_vars": _wait_policy()},
         )
     except (ConnectionError, ValueError) as error:
         raise UserError(f"no Ray cluster at {address!r}: {error}") from None
@@ -47,6 +49,16 @@ def ray_session(address: str | None, *, dashboard: bool = False, worker_logs: bo
         yield True
     finally:
         ray.shutdown()
+
+
+def _wait_policy() -> dict[str, str]:
+    """The variable by which OpenMP threads sleep while they wait (see `adafocus`), for workers that do not inherit it.
+
+    Empty if this process belongs to a job that sets it: its workers have it, and Ray refuses to be given it twice.
+    """
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    name = "OMP_WAIT_POLICY"
+    return {} if name in job.get("env_vars", {}) else {name: os.environ[name]}
 
 
 def _check_reachable(address: str) -> None:

@@ -1,0 +1,65 @@
+"""In Ray's workers, too, threads that wait sleep, whoever started the cluster."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from helpers.threads import SLEEP, bare_environment, spin_counts
+from pipelines.ray_runtime.session import _wait_policy
+
+RUN = """
+import sys
+import ray
+from pipelines.ray_runtime.session import ray_session
+import torch
+with ray_session(sys.argv[1], worker_logs=True):
+    ray.get(ray.remote(torch.is_tensor).remote(1))
+"""
+"""A task that loads torch in a worker before anything of ours, as Ray Train does."""
+
+
+def counts_of_workers(address: str) -> list[int]:
+    """Spin counts of the worker that a driver's task ran in, as Ray passes its output on."""
+    argv = [sys.executable, "-c", RUN, address]
+    ran = subprocess.run(argv, env=bare_environment(), check=True, capture_output=True, text=True)
+    lines = (ran.stdout + ran.stderr).splitlines()
+    return spin_counts("\n".join(line for line in lines if "pid=" in line))
+
+
+@pytest.fixture
+def foreign_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a cluster whose processes know nothing of our policy."""
+    for name in ("OMP_WAIT_POLICY", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_DISPLAY_ENV", "VERBOSE")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    yield cluster.address
+    cluster.shutdown()
+
+
+def test_workers_of_an_own_cluster_sleep() -> None:
+    counts = counts_of_workers("local")
+    assert counts and set(counts) == {SLEEP}
+
+
+def test_workers_of_another_cluster_sleep(foreign_cluster: str) -> None:
+    counts = counts_of_workers(foreign_cluster)
+    assert counts and set(counts) == {SLEEP}
+
+
+def test_a_job_that_names_a_policy_is_not_contradicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray refuses a variable that both the job and its process name."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert _wait_policy() == {"OMP_WAIT_POLICY": "ACTIVE"}
+    for environment in ({}, {"env_vars": {"RECIPE": "demo"}}):
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": environment}))
+        assert _wait_policy() == {"OMP_WAIT_POLICY": "ACTIVE"}
+    job = {"runtime_env": {"env_vars": {"OMP_WAIT_POLICY": "ACTIVE"}}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    assert _wait_policy() == {}
