@@ -28,7 +28,7 @@ from helpers.packing import pack
 from helpers.tiny import TINY
 from pipelines.paths import Places
 from pipelines.recipes.recipes import demo
-from pipelines.sweeps.scheduler import make_scheduler
+from pipelines.sweeps.plan import make_scheduler
 from pipelines.sweeps.space import Space
 from pipelines.sweeps.sweep import Sweep
 from preprocessing.datasets import find_dataset

@@ -11,7 +11,7 @@ from pipelines.cli.options import DEFAULT_RUNS, Json, RunsFolder
 from preprocessing.schema import UserError
 
 if TYPE_CHECKING:
-    from pipelines.sweeps.storage import Stored
+    from pipelines.sweeps.storage import StoredFolder
 
 
 def register(app: typer.Typer) -> None:
@@ -29,22 +29,23 @@ def list_stages(runs: RunsFolder = DEFAULT_RUNS, as_json: Json = False) -> None:
     from rich.table import Table
 
     from pipelines.paths import Places
-    from pipelines.sweeps.storage import list_stored
+    from pipelines.sweeps.storage import list_folders
 
-    found = list_stored(Places.of("", runs))
+    folders = list_folders(Places.of("", runs))
     if as_json:
-        typer.echo(json.dumps([_facts(each) for each in found]))
+        typer.echo(json.dumps([_facts(each) for each in folders]))
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("stage", "MB", "status", "used by"):
         table.add_column(heading, no_wrap=heading != "used by", justify="right" if heading == "MB" else "left")
-    for each in found:
+    for each in folders:
         more = f" and {len(each.users) - 3} more" if len(each.users) > 3 else ""
         table.add_row(each.name, _megabytes(each), each.status, ", ".join(each.users[:3]) + more)
     Console().print(table)
-    going = [each for each in found if each.can_go]
+    removable = [each for each in folders if each.removable]
     typer.echo(
-        f"{len(found)} folders, {_total(found)}; {len(going)} of them can go, {_total(going)}: `adafocus runs prune`"
+        f"{len(folders)} folders, {_total(folders)}; {len(removable)} of them can go, {_total(removable)}: "
+        "`adafocus runs prune`"
     )
 
 
@@ -53,12 +54,12 @@ def show_stage(
     runs: RunsFolder = DEFAULT_RUNS,
     as_json: Json = False,
 ) -> None:
-    """Show one stage: who uses it, what made it, what it reached."""
+    """Show one stage: who uses it, its configuration, what it reached."""
     from adafocus.checkpoint import read_meta
     from pipelines.paths import Places
-    from pipelines.sweeps.storage import find_stored
+    from pipelines.sweeps.storage import find_folder
 
-    stored = find_stored(Places.of("", runs), name)
+    stored = find_folder(Places.of("", runs), name)
     facts = _facts(stored)
     if stored.finished:
         meta = read_meta(stored.folder)
@@ -85,35 +86,35 @@ def prune_stages(
     A sweep uses its stages as long as its record, sweeps/NAME.json below --runs, is there.
     """
     from pipelines.paths import Places
-    from pipelines.sweeps.storage import list_stored, prune
+    from pipelines.sweeps.storage import list_folders, remove_folders
 
     places = Places.of("", runs)
-    going = [each for each in list_stored(places) if each.can_go]
-    for each in going:
+    removable = [each for each in list_folders(places) if each.removable]
+    for each in removable:
         again = f"; {', '.join(each.users)} would begin it anew" if each.users else ""
         typer.echo(f"{each.name}  {_megabytes(each)} MB  {each.status}{again}")
-    if not going or dry_run:
-        typer.echo(f"{len(going)} folders would go, {_total(going)}" if going else "nothing can go")
+    if not removable or dry_run:
+        typer.echo(f"{len(removable)} folders would go, {_total(removable)}" if removable else "nothing can go")
         return
-    if not yes and not typer.confirm(f"Remove these {len(going)} folders, {_total(going)}?"):
+    if not yes and not typer.confirm(f"Remove these {len(removable)} folders, {_total(removable)}?"):
         raise UserError("nothing was removed")
-    removed = prune(places, going)
+    removed = remove_folders(places, removable)
     typer.echo(f"{len(removed)} folders removed, {_total(removed)}")
 
 
-def _facts(stored: Stored) -> dict[str, Any]:
+def _facts(stored: StoredFolder) -> dict[str, Any]:
     return {
         "stage": stored.name,
         "bytes": stored.num_bytes,
         "status": stored.status,
         "users": list(stored.users),
-        "can_go": stored.can_go,
+        "can_go": stored.removable,
     }
 
 
-def _megabytes(stored: Stored) -> str:
+def _megabytes(stored: StoredFolder) -> str:
     return f"{stored.num_bytes / 1e6:.1f}"
 
 
-def _total(stored: list[Stored]) -> str:
+def _total(stored: list[StoredFolder]) -> str:
     return f"{sum(each.num_bytes for each in stored) / 1e6:.1f} MB"

@@ -27,7 +27,7 @@ from preprocessing.schema import UserError
 
 if TYPE_CHECKING:
     from adafocus.config.schema import Config
-    from pipelines.sweeps.driver import Outcome
+    from pipelines.sweeps.driver import SweepOutcome
     from pipelines.sweeps.space import Space
     from pipelines.sweeps.sweep import Sweep
 
@@ -44,13 +44,13 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Training")(tune)
 
 
-RESOURCES = {
+RESOURCE_OPTIONS = {
     **{name: name for name in ("workers_per_trial", "cpus_per_worker", "gpus_per_worker", "max_concurrent")},
     **{"max_failures": "max_failures", "time_budget": "time_budget_h", "ray_address": "ray_address"},
 }
-"""Options that say how a sweep uses the cluster, and what `Resources` calls them."""
-FREE = {*RESOURCES, "num_samples", "device", "num_workers", "eval_every", "save_every", "resume", "runs"}
-"""What may change when a sweep goes on; the rest is what it is."""
+"""Options that say how a sweep uses the cluster -> their fields of `Resources`."""
+CHANGEABLE = {*RESOURCE_OPTIONS, "num_samples", "device", "num_workers", "eval_every", "save_every", "resume", "runs"}
+"""Options that may change when a sweep goes on; the others define it."""
 
 
 def tune(
@@ -59,7 +59,7 @@ def tune(
     shards: Annotated[str | None, typer.Option(help="Folder or URL of a preprocessed data set.")] = None,
     runs: RunsFolder = DEFAULT_RUNS,
     name: Annotated[str | None, typer.Option(help="Name of the sweep; else made of recipe and space.")] = None,
-    resume: Annotated[str | None, typer.Option(help="Go on with this sweep; all it is comes from its record.")] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with this sweep, as its record defines it.")] = None,
     grid: Annotated[list[str] | None, typer.Option(help="Try every value: --grid ppo.gamma=0.5,0.7.")] = None,
     sample: Annotated[list[str] | None, typer.Option(help="Draw: --sample ppo.lr=loguniform:1e-5:1e-3.")] = None,
     space: Annotated[str | None, typer.Option(help="YAML file with maps grid and sample; `recipe`: its own.")] = None,
@@ -94,15 +94,16 @@ def tune(
     from pipelines.paths import Places
     from pipelines.ray_runtime.resources import Resources
     from pipelines.sweeps.driver import run_sweep
-    from pipelines.sweeps.sweep import Sweep, default_name, load_sweep
+    from pipelines.sweeps.sweep import Sweep
+    from pipelines.sweeps.sweep_file import default_name, load_sweep
 
     sources = {key: context.get_parameter_source(key) for key in context.params}
     given = {key for key, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
-    resources = {ours: context.params[option] for option, ours in RESOURCES.items()}
+    resources = {name: context.params[option] for option, name in RESOURCE_OPTIONS.items()}
     if resume is not None:
         _refuse_fixed(resume, given)
-        free = dict(device=device, num_workers=num_workers, eval_every=eval_every, save_every_s=save_every)
-        sweep = _changed(load_sweep(runs, resume), given, resources, num_samples, free)
+        changeable = dict(device=device, num_workers=num_workers, eval_every=eval_every, save_every_s=save_every)
+        sweep = _changed(load_sweep(runs, resume), given, resources, num_samples, changeable)
     elif recipe is None or shards is None:
         raise UserError("give --recipe and --shards, or --resume and the name of a sweep")
     else:
@@ -124,8 +125,8 @@ def tune(
 
 
 def _refuse_fixed(resume: str, given: set[str]) -> None:
-    """Raise UserError for an option that would make another sweep of it."""
-    if fixed := sorted(given - FREE):
+    """Raise UserError for an option that belongs to the sweep's definition."""
+    if fixed := sorted(given - CHANGEABLE):
         option = "--set" if fixed[0] == "changes" else f"--{fixed[0].replace('_', '-')}"
         raise UserError(f"--resume {resume} takes {option} from the sweep itself: leave it out")
 
@@ -133,35 +134,38 @@ def _refuse_fixed(resume: str, given: set[str]) -> None:
 def _space_of(
     grid: list[str] | None, sample: list[str] | None, space: str | None, recipe: str, config: Config
 ) -> Space:
-    """What the options say."""
+    """The search space that the options define."""
     from pipelines.sweeps.space_text import RECIPE, parse_space, recipe_space
 
     file = recipe_space(recipe, config) if space == RECIPE else Path(space) if space else None
     return parse_space(config, grid or [], sample or [], file)
 
 
-def _changed(sweep: Sweep, given: set[str], resources: dict[str, Any], num_samples: int, free: dict[str, Any]) -> Sweep:
-    """The sweep with what was given on this command line."""
+def _changed(
+    sweep: Sweep, given: set[str], resources: dict[str, Any], num_samples: int, changeable: dict[str, Any]
+) -> Sweep:
+    """The sweep with the options of this command line."""
     of_this_start = {"time_budget_h", "ray_address"}  # not of the one before
-    asked = {key: value for key, value in resources.items() if key in given | of_this_start}
-    options = {key: value for key, value in free.items() if key.removesuffix("_s") in given}
+    given_resources = {key: value for key, value in resources.items() if key in given | of_this_start}
+    options = {key: value for key, value in changeable.items() if key.removesuffix("_s") in given}
     return replace(
         sweep,
-        resources=replace(sweep.resources, **asked),
+        resources=replace(sweep.resources, **given_resources),
         options=replace(sweep.options, **options),
         num_samples=num_samples if "num_samples" in given else sweep.num_samples,
     )
 
 
-def _show(sweep: Sweep, outcome: Outcome) -> None:
+def _show(sweep: Sweep, outcome: SweepOutcome) -> None:
     """Print how each trial ended, and end with status 1 if one failed."""
-    counts = {word: 0 for word in ("finished", "pruned", "failed", "stopped")}
-    for result in outcome.trials:
-        counts[result.status] += 1
-        said = result.error or result.pruned or result.stopped
-        score = "-" if result.score is None else f"{result.score:.1f}"
-        line = f"FAILED: {said}" if result.error else f"score {score}" + (f", {said}" if said else "")
-        typer.echo(f"{result.name}: {line}")
+    from pipelines.sweeps.outcomes import STATUSES
+
+    counts = dict.fromkeys(STATUSES, 0)
+    for trial in outcome.trials:
+        counts[trial.status] += 1
+        score = "-" if trial.score is None else f"{trial.score:.1f}"
+        reason = f", {trial.reason}" if trial.reason else ""
+        typer.echo(f"{trial.name}: " + (f"FAILED: {trial.error}" if trial.error else f"score {score}{reason}"))
     total = f"{len(outcome.trials)} trials, {', '.join(f'{n} {word}' for word, n in counts.items() if n)}"
     typer.echo(f"sweep {sweep.name}: {total}")
     typer.echo(outcome.reuse.line())

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from pipelines.sweeps.space import Point
 
+Status = Literal["finished", "pruned", "failed", "stopped"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 BUDGET_ENDED = "the time budget ended"
 
 
@@ -31,9 +34,14 @@ class TrialOutcome:
     """False for a trial that the time budget left waiting."""
 
     @property
-    def status(self) -> str:
-        """In one word."""
+    def status(self) -> Status:
+        """How it ended, in one word."""
         return "failed" if self.error else "pruned" if self.pruned else "stopped" if self.stopped else "finished"
+
+    @property
+    def reason(self) -> str:
+        """Why it did not finish; empty if it did."""
+        return self.error or self.pruned or self.stopped
 
 
 def has_passed(deadline: float | None) -> bool:

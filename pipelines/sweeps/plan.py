@@ -1,4 +1,4 @@
-"""What of a sweep is left to run: MLflow says what has become of every trial, scheduler and search learn from it."""
+"""The plan of a sweep's start: which trials are left, by the outcomes that MLflow holds of earlier starts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from ray.tune.schedulers import TrialScheduler
 
 from adafocus import checkpoint
-from adafocus.methods import method_of
 from pipelines.sweeps.outcomes import BUDGET_ENDED, TrialOutcome, has_passed
-from pipelines.sweeps.scheduler import Pruning, make_scheduler
+from pipelines.sweeps.scheduler import Pruning
+from pipelines.sweeps.scheduler_table import find_scheduler
 from pipelines.sweeps.searcher import DistinctSearch, PastTrial, make_searcher
-from pipelines.sweeps.space import Point, order_for_sharing, typed_point
-from pipelines.sweeps.sweep import Sweep, show_point
+from pipelines.sweeps.space import Point, order_for_sharing, show_point, typed_point
+from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.records import TrialRecord
 from pipelines.tracking.run import Run
@@ -24,18 +24,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a start of a sweep has to try."""
+    """What a start of a sweep has to try, and what decides about it."""
 
     points: list[Point]
-    """Those that are known beforehand; a search draws the others."""
+    """The points that are known beforehand; a searcher draws the others."""
     count: int
-    """Of all trials."""
+    """Number of all trials that are left."""
     scheduler: TrialScheduler
     searcher: DistinctSearch | None = None
 
 
 def finished_trials(sweep: Sweep, tracker: Tracker, metric: str) -> dict[str, TrialOutcome]:
-    """Trials that need not run again, by their key: finished with a checkpoint that is still there, or pruned."""
+    """Outcomes of the trials that need not run again, by their keys: pruned, or finished with a checkpoint that is
+    still there."""
     past = {}
     for trial in tracker.trials(sweep=sweep.name):
         point, folder = _point(sweep, trial), sweep.places.runs / trial.checkpoint
@@ -52,7 +53,7 @@ def finished_trials(sweep: Sweep, tracker: Tracker, metric: str) -> dict[str, Tr
 
 
 def make_plan(sweep: Sweep, tracker: Tracker, metric: str, past: dict[str, TrialOutcome]) -> Plan:
-    """What is left to try; scheduler and search know of the trials that need not run again."""
+    """Plan the trials that are left; scheduler and searcher learn from those that need not run again, `past`."""
     scheduler = make_scheduler(sweep)
     trials = {trial.key: trial for trial in tracker.trials(sweep=sweep.name)}
     if isinstance(scheduler, Pruning):
@@ -72,26 +73,35 @@ def make_plan(sweep: Sweep, tracker: Tracker, metric: str, past: dict[str, Trial
     return Plan(begun, count, scheduler, make_searcher(sweep, known, begun, getattr(scheduler, "pruned", {})))
 
 
+def make_scheduler(sweep: Sweep) -> TrialScheduler:
+    """A new scheduler of the kind that the sweep asks for."""
+    key = f"{sweep.judged}.epochs"
+    tried = sweep.space.grid.get(key) or sweep.space.sample.get(key, ("", []))[1]
+    epochs = [int(value) for value in tried or [getattr(sweep.config, sweep.judged).epochs]]
+    scheduler: TrialScheduler = find_scheduler(sweep.scheduler).make(max(1, *epochs))
+    return scheduler
+
+
 def unreported_trials(
     sweep: Sweep, plan: Plan, reported: list[TrialOutcome], deadline: float | None
 ) -> list[TrialOutcome]:
-    """Trials of which Tune said nothing: so that none is lost without a word."""
+    """Outcomes of the trials of which Tune reported nothing, so that none is missing from the result."""
     keys = {sweep.trial_key(each.point, sweep.digest) for each in reported}
-    lost = [point for point in plan.points if sweep.trial_key(point, sweep.digest) not in keys]
+    unreported = [point for point in plan.points if sweep.trial_key(point, sweep.digest) not in keys]
     stopped, error = (BUDGET_ENDED, "") if has_passed(deadline) else ("", "Ray Tune ended without starting it")
-    undrawn = 0 if plan.searcher and plan.searcher.exhausted else plan.count - len(reported) - len(lost)
-    shown = [(show_point(point), point) for point in lost]
-    shown += [(f"trial {sweep.num_samples - undrawn + 1 + n}, not drawn yet", {}) for n in range(undrawn)]
-    return [TrialOutcome(name, point, stopped=stopped, error=error, begun=False) for name, point in shown]
+    undrawn = 0 if plan.searcher and plan.searcher.exhausted else plan.count - len(reported) - len(unreported)
+    named = [(show_point(point), point) for point in unreported]
+    named += [(f"trial {sweep.num_samples - undrawn + 1 + n}, not drawn yet", {}) for n in range(undrawn)]
+    return [TrialOutcome(name, point, stopped=stopped, error=error, begun=False) for name, point in named]
 
 
 def _judged_scores(sweep: Sweep, run: Run, metric: str) -> list[tuple[int, float]]:
-    """(epoch in the stage where trials are compared, score) of a trial, out of MLflow."""
+    """A trial's scores in the stage where trials are compared: (epoch of that stage, score)."""
     judged = sweep.judged
-    name, first = score_name(judged, metric), method_of(sweep.config).first_epoch(sweep.config, judged)
-    return [(step - first, value) for step, value in run.curve(name).items()]
+    epochs_before = sweep.method.first_epoch(sweep.config, judged)
+    return [(step - epochs_before, value) for step, value in run.curve(score_name(judged, metric)).items()]
 
 
 def _point(sweep: Sweep, trial: TrialRecord) -> Point | None:
-    """What a trial changes, as values; None if its worker died before it could say so."""
+    """What a trial changes; None if its worker died before that was logged."""
     return typed_point(sweep.config, trial.point) if trial.point else None

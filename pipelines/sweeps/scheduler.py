@@ -12,9 +12,6 @@ from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
-from pipelines.sweeps.scheduler_table import find_scheduler
-from pipelines.sweeps.sweep import Sweep
-
 REDUCTION = 3
 """Of so many trials that reach a rung, one goes on; a rung is so many times as far as the one before."""
 FIRST_RUNG = 9
@@ -72,12 +69,3 @@ class Asha(Pruning, ASHAScheduler):
 def make_fifo(max_epochs: int) -> TrialScheduler:
     """A scheduler that lets every trial run to its end."""
     return FIFOScheduler()
-
-
-def make_scheduler(sweep: Sweep) -> TrialScheduler:
-    """A new scheduler of the kind that the sweep asks for."""
-    key = f"{sweep.judged}.epochs"
-    tried = sweep.space.grid.get(key) or sweep.space.sample.get(key, ("", []))[1]
-    epochs = [int(value) for value in tried or [getattr(sweep.config, sweep.judged).epochs]]
-    scheduler: TrialScheduler = find_scheduler(sweep.scheduler).make(max(1, *epochs))
-    return scheduler

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,6 +106,14 @@ def show_value(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return ",".join(map(show_value, value)) if isinstance(value, tuple) else str(value)
+
+
+def show_point(point: Point) -> str:
+    """A point in words, such as `gamma=0.7 lr=0.0003`, with whole keys where two end alike."""
+    shown = {key: f"{value:.4g}" if isinstance(value, float) else show_value(value) for key, value in point.items()}
+    ends = Counter(key.split(".")[-1] for key in point)
+    names = {key: key if ends[key.split(".")[-1]] > 1 else key.split(".")[-1] for key in point}
+    return " ".join(f"{names[key]}={value}" for key, value in shown.items()) or "single"
 
 
 def order_for_sharing(points: list[Point], config: Config, digest: str) -> list[Point]:

@@ -1,17 +1,13 @@
-"""What a sweep is, kept as a file beside its results, so that it can go on by its name alone."""
+"""A sweep: what is tried, on what, how and where."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import time
-from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from adafocus.config.overrides import flatten, from_flat, override
+from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.methods import Method, method_of
 from adafocus.methods.identity import stage_folders, stage_key, stage_reads
@@ -20,16 +16,16 @@ from pipelines.paths import Places
 from pipelines.ray_runtime.resources import Resources
 from pipelines.sweeps.scheduler_table import find_scheduler
 from pipelines.sweeps.space import Point, Space, show_value
-from preprocessing.addresses import without_secrets
-from preprocessing.files import write_file
 from preprocessing.schema import UserError
 
 Search = Literal["random", "optuna"]
+TUNE_FOLDER = "tune"
+"""Folder of Ray Tune's files, below the folder of runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What is tried, on what, how and where."""
+    """A search over configurations of one recipe: its trials differ in the settings of the space."""
 
     name: str
     config: Config
@@ -47,18 +43,18 @@ class Sweep:
     digest: str = ""
     """Of the shards that it began with."""
     store: str = ""
-    """Where its MLflow runs are, as `shown_store` says it."""
+    """Where its MLflow runs are, in the words of `sweep_file.describe_store`."""
 
     def check(self) -> None:
         """Raise UserError for what cannot be run, before anything is started."""
-        record_path(self.places.runs, self.name)
+        check_name(self.name)
         self.space.check(self.config)
         if self.num_samples < 1 or self.resources.workers_per_trial < 1:
             raise UserError("--num-samples and --workers-per-trial have to be 1 or more")
         if self.search == "optuna" and self.space.grid:
             key, values = next(iter(self.space.grid.items()))
-            drawn = f"--sample {key}=choice:{':'.join(map(show_value, values))}"
-            raise UserError(f"--search optuna draws every value, and a grid is tried in full: use {drawn}")
+            sample = f"--sample {key}=choice:{':'.join(map(show_value, values))}"
+            raise UserError(f"--search optuna draws every value, and a grid is tried in full: use {sample}")
         if self.search == "optuna" and not self.space.sample:
             raise UserError("--search optuna has nothing to draw: give --sample KEY=... or --space recipe")
         if self.num_samples > 1 and not self.space.sample:
@@ -90,133 +86,29 @@ class Sweep:
 
     @property
     def num_trials(self) -> int:
-        """How many trials there are in all."""
+        """Number of all trials."""
         return self.num_samples if self.search == "optuna" else len(self.space.points(self.config, self.num_samples))
 
     @property
-    def path(self) -> Path:
-        """Where this record is kept."""
-        return record_path(self.places.runs, self.name)
+    def tune_folder(self) -> Path:
+        """Where Ray Tune keeps its files of this sweep."""
+        return self.places.runs / TUNE_FOLDER / self.name
+
+    @property
+    def groups_folder(self) -> Path:
+        """Where Ray Train keeps its files of the trials' groups of workers."""
+        return self.tune_folder / "groups"
 
     def trial_key(self, point: Point, digest: str) -> str:
-        """What names a trial in MLflow: the key of its last stage."""
+        """The key of a trial's last stage, which identifies the trial in MLflow."""
         return stage_key(override(self.config, point), self.method.last, digest)
 
     def folders(self, point: Point, digest: str) -> list[Path]:
         """Where the results of a trial's stages are or will be."""
-        config = override(self.config, point)
-        return stage_folders(config, self.places.runs, digest)
-
-    def save(self) -> None:
-        """Keep the record."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(self.path, json.dumps(self._to_dict(), indent=1).encode())
-
-    def definition(self) -> dict[str, Any]:
-        """What makes it this sweep and no other; how many samples are drawn and on which machines may change."""
-        record = self._to_dict()
-        return {key: record[key] for key in ("recipe", "config", "space", "shards", "scheduler", "search")}
-
-    def _to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "recipe": self.recipe,
-            "config": {key: list(v) if isinstance(v, tuple) else v for key, v in flatten(self.config).items()},
-            "space": json.loads(json.dumps(asdict(self.space))),
-            "shards": self.places.shards,
-            "scheduler": self.scheduler,
-            "search": self.search,
-            "num_samples": self.num_samples,
-            "options": asdict(self.options),
-            "machines": asdict(self.resources),  # as earlier versions call them
-            "started_ms": self.started_ms,
-            "digest": self.digest,
-            "store": self.store,
-        }
+        return stage_folders(override(self.config, point), self.places.runs, digest)
 
 
-def record_path(runs: Path, name: str) -> Path:
-    """Where a sweep's record is. Raises UserError for a name that is none."""
+def check_name(name: str) -> None:
+    """Raise UserError for a name that cannot be a file's name."""
     if not name or Path(name).name != name or name.startswith("."):
         raise UserError(f"{name!r} is no name for a sweep: it becomes a file's name")
-    return runs / "sweeps" / f"{name}.json"
-
-
-def load_sweep(runs: Path, name: str) -> Sweep:
-    """The sweep of this name. Raises UserError if there is none."""
-    path = record_path(runs.absolute(), name)
-    if not path.is_file():
-        known = sorted(each.stem for each in path.parent.glob("*.json"))
-        raise UserError(f"there is no sweep {name!r} in {runs}; known: {', '.join(known) or 'none'}")
-    try:
-        record = json.loads(path.read_text())
-        config, space = from_flat(record["config"]), record["space"]
-        sample = {key: (name, arguments) for key, (name, arguments) in space["sample"].items()}
-        return Sweep(
-            name=name,
-            config=config,
-            recipe=record["recipe"],
-            space=Space(space["grid"], sample).typed(config),
-            places=Places.of(record["shards"], runs),
-            options=Options(**record["options"]),
-            resources=Resources(**record["machines"]),
-            num_samples=record["num_samples"],
-            scheduler=record["scheduler"],
-            search=record["search"],
-            started_ms=record["started_ms"],
-            digest=record["digest"],
-            store=record["store"],
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no sweep's record: {error!r}") from None
-
-
-def continued(sweep: Sweep, digest: str) -> Sweep:
-    """The sweep on the shards of this digest: as it is, or the one of this name that was begun before, on the machines
-    that are given now.
-
-    Raises UserError if that was another sweep, had other shards, or has its runs in another MLflow store.
-    """
-    store = shown_store(sweep.places)
-    if not sweep.path.exists():
-        return dataclasses.replace(sweep, digest=digest, store=store)
-    before = load_sweep(sweep.places.runs, sweep.name)
-    was, now = before.definition(), sweep.definition()
-    changed = [key for key in now if now[key] != was[key]]
-    if changed:
-        raise UserError(
-            f"there is another sweep {sweep.name!r} (its {', '.join(changed)} differ): choose another --name, or go on "
-            f"with it by --resume {sweep.name}"
-        )
-    if before.digest != digest:
-        raise UserError(
-            f"the shards at {without_secrets(sweep.places.shards)} have changed since sweep {sweep.name!r} began "
-            f"(digest {before.digest[:12]} then, {digest[:12]} now): its trials cannot be compared with new ones; "
-            "choose another --name"
-        )
-    if before.store != store:
-        raise UserError(
-            f"sweep {sweep.name!r} has its runs in {before.store}, and MLflow is at {store} now: set "
-            f"MLFLOW_TRACKING_URI to where they are (if that has moved, change `store` in {sweep.path})"
-        )
-    return dataclasses.replace(sweep, started_ms=before.started_ms, digest=digest, store=store)
-
-
-def shown_store(places: Places) -> str:
-    """The address of the MLflow store without what may be secret in it, and relative to the runs if it is a file
-    there, for those may move."""
-    return without_secrets(places.tracking_uri.replace(f"{places.runs}/", ""))
-
-
-def default_name(sweep: Sweep) -> str:
-    """The recipe and what is tried, so that the same command goes on with the same sweep."""
-    text = json.dumps(sweep.definition(), sort_keys=True)
-    return f"{sweep.recipe}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
-
-
-def show_point(point: Point) -> str:
-    """A point in words: `gamma=0.7 lr=0.0003`, with whole keys where two end alike."""
-    shown = {key: f"{value:.4g}" if isinstance(value, float) else show_value(value) for key, value in point.items()}
-    ends = Counter(key.split(".")[-1] for key in point)
-    names = {key: key if ends[key.split(".")[-1]] > 1 else key.split(".")[-1] for key in point}
-    return " ".join(f"{names[key]}={value}" for key, value in shown.items()) or "single"

@@ -31,7 +31,7 @@ from pipelines.reporting import pages
 from pipelines.reporting.benchmark_result import BenchmarkResult
 from pipelines.reporting.collect import collect_report
 from pipelines.reporting.tables import print_results
-from pipelines.sweeps.storage import list_stored
+from pipelines.sweeps.storage import list_folders
 from pipelines.tracking import metric_names
 from pipelines.tracking.checkpoints import SelectedCheckpoint
 from pipelines.tracking.client import Tracker
@@ -81,7 +81,7 @@ def test_the_file_of_initial_weights_is_not_needed_again(places: Places) -> None
     assert [row.key() for row in result.rows] == ["policy", "random", "centre", "warmup_random", "glancer"]
     run = Tracker.at(places).run("synthetic", "trial", "untagged", sweep="", trial="untagged")
     run.client.set_tag(run.run_id, "adafocus.checkpoint", made(places, "finetune").name)
-    assert {stored.users for stored in list_stored(places)} == {("untagged",)}
+    assert {stored.users for stored in list_folders(places)} == {("untagged",)}
     old = made(places, "finetune").with_name("old")  # as records were before they named their stages
     shutil.copytree(made(places, "finetune"), old)
     meta = json.loads((old / checkpoint.META).read_text())

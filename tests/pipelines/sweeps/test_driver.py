@@ -14,12 +14,13 @@ from adafocus.training.reports import Options
 from pipelines.paths import Places
 from pipelines.ray_runtime.resources import Resources
 from pipelines.recipes.recipes import demo
-from pipelines.sweeps.driver import _Driver, reuses_workers
+from pipelines.sweeps.driver import SweepDriver
 from pipelines.sweeps.outcomes import TrialOutcome
 from pipelines.sweeps.plan import finished_trials, make_plan, unreported_trials
 from pipelines.sweeps.space import Space
 from pipelines.sweeps.space_text import parse_space
 from pipelines.sweeps.sweep import Sweep
+from pipelines.sweeps.tuner import reuses_workers
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.run import Run
 from preprocessing.schema import DatasetInfo, UserError
@@ -37,11 +38,11 @@ def make(tracker: Tracker, name: str, space: Space = DRAWN, **changes: Any) -> S
     return Sweep(name, demo(), "demo", space, Places.of("/shards", tracker.runs), digest="d", **changes)
 
 
-class Failing(_Driver):
+class Failing(SweepDriver):
     """Fails as soon as its run is there."""
 
-    def _open(self) -> Run:
-        super()._open()
+    def _open_run(self) -> Run:
+        super()._open_run()
         raise UserError("this is why")
 
 
@@ -52,10 +53,10 @@ def test_a_sweep_that_fails_at_once_leaves_no_run_open(tracker: Tracker) -> None
     assert parent.info.status == "FAILED" and "this is why" in parent.data.tags["adafocus.reason"]
 
 
-class Unreachable(_Driver):
+class Unreachable(SweepDriver):
     """Fails, and by then there is no MLflow either."""
 
-    def _open(self) -> Run:
+    def _open_run(self) -> Run:
         self.tracker.client = MlflowClient("http://127.0.0.1:1")
         raise UserError("this is why")
 

@@ -19,8 +19,9 @@ from helpers.tiny import STAGES
 from pipelines.cli.main import main
 from pipelines.paths import Places
 from pipelines.sweeps.space import Space
-from pipelines.sweeps.storage import find_stored, list_stored, prune
+from pipelines.sweeps.storage import find_folder, list_folders, remove_folders
 from pipelines.sweeps.sweep import Sweep
+from pipelines.sweeps.sweep_file import save_sweep
 from pipelines.tracking.client import Tracker
 from pipelines.training.trial_logger import log_setup
 from preprocessing.schema import UserError
@@ -58,27 +59,27 @@ def _digest(places: Places) -> str:
 
 
 def test_every_stage_is_listed_with_who_uses_it(places: Places) -> None:
-    pretrain, *warmups, partial = list_stored(places)
-    assert pretrain.users == ("mine gamma=0.5",) and pretrain.finished and not pretrain.can_go
-    assert sorted((warmup.users, warmup.can_go) for warmup in warmups) == [((), True), (("mine gamma=0.5",), False)]
-    assert not partial.finished and partial.can_go and partial.num_bytes == 1000
+    pretrain, *warmups, partial = list_folders(places)
+    assert pretrain.users == ("mine gamma=0.5",) and pretrain.finished and not pretrain.removable
+    assert sorted((warmup.users, warmup.removable) for warmup in warmups) == [((), True), (("mine gamma=0.5",), False)]
+    assert not partial.finished and partial.removable and partial.num_bytes == 1000
     assert partial.status == "unfinished, nobody trains it" and partial.users == ("mine gamma=0.5",)
     assert pretrain.num_bytes > sum(path.stat().st_size for path in pretrain.folder.glob("*.safetensors"))
-    assert find_stored(places, "pretrain") == pretrain
+    assert find_folder(places, "pretrain") == pretrain
     with pytest.raises(
         UserError, match=r"'warmup' has to be the beginning of one stage in .*; fitting: warmup-.*, warmup-"
     ):
-        find_stored(places, "warmup")
+        find_folder(places, "warmup")
 
 
 def test_what_is_being_trained_stays(places: Places) -> None:
-    partial = list_stored(places)[-1]
+    partial = list_folders(places)[-1]
     lock = StageLock(places.runs, partial.folder.stem)
     assert lock.acquire()
     try:
-        (held,) = [each for each in list_stored(places) if each.folder == partial.folder]
-        assert held.status.startswith("being trained by process ") and not held.can_go
-        assert prune(places, [held]) == []
+        (held,) = [each for each in list_folders(places) if each.folder == partial.folder]
+        assert held.status.startswith("being trained by process ") and not held.removable
+        assert remove_folders(places, [held]) == []
     finally:
         lock.release()
 
@@ -86,24 +87,24 @@ def test_what_is_being_trained_stays(places: Places) -> None:
 def test_a_store_that_knows_nothing_of_these_stages_is_not_believed(places: Places, tmp_path: Path) -> None:
     """With MLFLOW_TRACKING_URI astray every stage looks unused."""
     astray = Places(places.shards, places.runs, f"sqlite:///{tmp_path}/other.db")
-    assert all(each.can_go for each in list_stored(astray))
+    assert all(each.removable for each in list_folders(astray))
     with pytest.raises(UserError, match="knows none of the stages in"):
-        prune(astray, list_stored(astray))
-    assert len(list_stored(places)) == 4
+        remove_folders(astray, list_folders(astray))
+    assert len(list_folders(places)) == 4
 
 
 def test_what_comes_into_use_while_the_question_stands_stays(places: Places) -> None:
-    (free,) = [each for each in list_stored(places) if each.finished and each.can_go]
+    (free,) = [each for each in list_folders(places) if each.finished and each.removable]
     run = Tracker.at(places).run("synthetic", "trial", "late", sweep="mine", trial="late")
     run.set_stages([free.folder])
     try:
-        assert prune(places, [free]) == [] and free.folder.exists()
+        assert remove_folders(places, [free]) == [] and free.folder.exists()
     finally:
         Tracker.at(places).client.delete_run(run.run_id)
 
 
 def test_what_comes_into_use_while_its_lock_is_awaited_stays(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    (free,) = [each for each in list_stored(places) if each.finished and each.can_go]
+    (free,) = [each for each in list_folders(places) if each.finished and each.removable]
     acquire, made = StageLock.acquire, []
 
     def slowly(self: StageLock, timeout_s: float = 0) -> bool:
@@ -114,7 +115,7 @@ def test_what_comes_into_use_while_its_lock_is_awaited_stays(places: Places, mon
 
     monkeypatch.setattr(StageLock, "acquire", slowly)
     try:
-        assert prune(places, [free]) == [] and free.folder.exists() and made
+        assert remove_folders(places, [free]) == [] and free.folder.exists() and made
     finally:
         Tracker.at(places).client.delete_run(made[0].run_id)
 
@@ -130,31 +131,31 @@ def test_what_comes_into_use_while_its_lock_is_awaited_stays(places: Places, mon
     ],
 )
 def test_a_sweep_uses_what_its_record_fits_whatever_mlflow_knows(places: Places, space: Space, used: bool) -> None:
-    (free,) = [each for each in list_stored(places) if each.finished and each.can_go]
+    (free,) = [each for each in list_folders(places) if each.finished and each.removable]
     config = override(from_flat(read_meta(free.folder).config), {"warmup.head_lr": 0.1})
     sweep = Sweep("noted", config, "demo", space, places)
-    sweep.save()
+    file = save_sweep(sweep)
     try:
-        (found,) = [each for each in list_stored(places) if each.folder == free.folder]
-        assert found.users == (("sweep noted",) if used else ()) and found.can_go != used
+        (found,) = [each for each in list_folders(places) if each.folder == free.folder]
+        assert found.users == (("sweep noted",) if used else ()) and found.removable != used
     finally:
-        sweep.path.unlink()
+        file.unlink()
 
 
 def test_files_of_ray_tune_go_when_their_sweep_does_not_run(places: Places) -> None:
     state = places.runs / "tune" / "ended" / "groups" / "123" / "state.json"
     state.parent.mkdir(parents=True)
     state.write_text("x" * 100)
-    found = find_stored(places, "tune/ended")
-    assert found.can_go and found.num_bytes == 100 and "sweep that ended" in found.status
+    found = find_folder(places, "tune/ended")
+    assert found.removable and found.num_bytes == 100 and "sweep that ended" in found.status
     lock = StageLock(places.runs, "sweep-ended")
     assert lock.acquire()
     try:
-        held = find_stored(places, "tune/ended")
-        assert not held.can_go and "in use by process" in held.status and prune(places, [found]) == []
+        held = find_folder(places, "tune/ended")
+        assert not held.removable and "in use by process" in held.status and remove_folders(places, [found]) == []
     finally:
         lock.release()
-    assert prune(places, [found]) == [found] and not found.folder.exists()
+    assert remove_folders(places, [found]) == [found] and not found.folder.exists()
 
 
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -178,9 +179,9 @@ def test_the_command_lists_shows_and_prunes(
     assert status == 0 and "2 folders would go" in text and "mine gamma=0.5 would begin it anew" in text
     monkeypatch.setattr("typer.confirm", lambda question: False)
     assert cli(monkeypatch, capsys, "prune", *runs)[0] == 2
-    assert len(list_stored(places)) == 4
+    assert len(list_folders(places)) == 4
     status, text = cli(monkeypatch, capsys, "prune", "--yes", *runs)
     assert status == 0 and "2 folders removed" in text
-    assert [each.can_go for each in list_stored(places)] == [False, False]
+    assert [each.removable for each in list_folders(places)] == [False, False]
     assert (places.runs / "artifacts-of-others").is_dir()
     assert "nothing can go" in cli(monkeypatch, capsys, "prune", *runs)[1]

@@ -22,7 +22,7 @@ from helpers.sweeping import (
     weights,
 )
 from helpers.tiny import STAGES
-from pipelines.sweeps.sweep import load_sweep
+from pipelines.sweeps.sweep_file import load_sweep
 from pipelines.tracking.client import Tracker
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

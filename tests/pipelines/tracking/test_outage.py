@@ -13,8 +13,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
 
 from adafocus.divergence import DivergedError
-from pipelines.sweeps import trial
-from pipelines.sweeps.trial import OutageError, naming_outages
+from pipelines.sweeps import outages
+from pipelines.sweeps.outages import OutageError, convert_outages
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.outages import is_outage
 from preprocessing.schema import UserError
@@ -77,8 +77,8 @@ def test_a_locked_database_is_an_outage_and_a_full_one_is_not(tmp_path: Path) ->
 def test_only_what_may_pass_is_worth_another_start(
     error: Exception, passes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial, "PAUSE_S", 0.0)
+    monkeypatch.setattr(outages, "PAUSE_S", 0.0)
     assert is_outage(error) == passes
-    with pytest.raises(OutageError if passes else type(error)) as raised, naming_outages():
+    with pytest.raises(OutageError if passes else type(error)) as raised, convert_outages():
         raise error
     assert str(error) in str(raised.value)

@@ -22,7 +22,7 @@ from adafocus.config.schema import Config
 from adafocus.training.reports import Options
 from helpers.tiny import STAGES
 from pipelines.paths import Places
-from pipelines.sweeps.storage import list_stored
+from pipelines.sweeps.storage import list_folders
 from pipelines.tracking.client import Tracker
 from pipelines.training.train import train
 
@@ -116,7 +116,7 @@ def test_another_configuration_of_the_same_name_is_a_run_of_its_own(
     )
     assert {run.data.tags["adafocus.checkpoint"] for run in runs} == {folder.name for folder in folders}
     # No stage has lost its user.
-    assert all(each.users == ("demo",) for each in list_stored(places))
+    assert all(each.users == ("demo",) for each in list_folders(places))
 
 
 def test_training_that_diverges_says_so_in_a_line(

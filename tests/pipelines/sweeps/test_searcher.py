@@ -1,102 +1,27 @@
-"""Which trials go on and which come next, with Ray Tune's own scheduler and search but without running any trial."""
+"""Which trials come next, by Optuna's own search but without running any trial."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from adafocus.config.overrides import override
-from adafocus.training.reports import EpochReport
 from pipelines.paths import Places
 from pipelines.recipes.recipes import demo
-from pipelines.sweeps.scheduler import Asha, make_scheduler
 from pipelines.sweeps.searcher import DistinctSearch, PastTrial, make_searcher
 from pipelines.sweeps.space import Point, Space
 from pipelines.sweeps.space_text import parse_space
 from pipelines.sweeps.sweep import Sweep
-from pipelines.sweeps.trial import ToTune
-
-STOP, GO_ON = TrialScheduler.STOP, TrialScheduler.CONTINUE
-
-
-def tell(scheduler: Asha, name: str, **result: Any) -> str:
-    return scheduler.on_trial_result(None, SimpleNamespace(trial_id=name), result)
-
-
-def begin(scheduler: Asha, *names: str) -> None:
-    for name in names:
-        scheduler.on_trial_add(None, SimpleNamespace(trial_id=name))
-
-
-def test_trials_are_compared_in_one_stage_only() -> None:
-    """The third trial is bad outside the judged stage, where it goes on, and then bad inside, where it is stopped."""
-    scheduler = Asha(max_epochs=9)
-    begin(scheduler, "a", "b", "c")
-    for name, score in (("a", 50.0), ("b", 60.0)):
-        assert tell(scheduler, name, clock=5, judged_epoch=1, judged_score=score) == GO_ON
-    assert tell(scheduler, "c", clock=3, score=0.0) == GO_ON
-    assert tell(scheduler, "c", clock=5, judged_epoch=1, judged_score=10.0, score=10.0) == STOP
-    assert scheduler.pruned == {"c": 1}
-    # Reaching the stage's last epoch is not the end: the next stage follows.
-    for epoch in range(2, 10):
-        assert tell(scheduler, "b", clock=4 + epoch, judged_epoch=epoch, judged_score=61.0) == GO_ON
-    assert tell(scheduler, "b", clock=14, score=1.0) == GO_ON
-    scheduler.on_trial_complete(None, SimpleNamespace(trial_id="b"), {"score": 70.0})
-
-
-def test_rungs_are_at_a_ninth_and_a_third_of_the_stage() -> None:
-    scheduler = Asha(max_epochs=50)
-    begin(scheduler, "a", "b")
-    for epoch in range(1, 51):
-        assert tell(scheduler, "a", judged_epoch=epoch, judged_score=90.0) == GO_ON
-    decisions = [tell(scheduler, "b", judged_epoch=epoch, judged_score=1.0) for epoch in range(1, 6)]
-    assert decisions == [GO_ON] * 4 + [STOP]
-
-
-def test_what_earlier_trials_reached_is_known_after_a_restart() -> None:
-    scheduler = Asha(max_epochs=9)
-    scheduler.add_past_trial("x", [(1, 80.0), (2, 81.0), (3, 82.0)])
-    scheduler.add_past_trial("pruned", [(1, 2.0)])
-    begin(scheduler, "new")
-    assert tell(scheduler, "new", judged_epoch=1, judged_score=40.0) == STOP
 
 
 def sweep(tmp_path: Path, space: Space, **changes: Any) -> Sweep:
     config = override(demo(), {"ppo.epochs": 18})
     return Sweep("s", config, "demo", space, Places.of("/shards", tmp_path), **changes)
-
-
-def test_the_scheduler_knows_how_long_the_judged_stage_is(tmp_path: Path) -> None:
-    assert isinstance(make_scheduler(sweep(tmp_path, Space({"ppo.gamma": [1]}))), FIFOScheduler)
-    scheduler = make_scheduler(sweep(tmp_path, Space({"ppo.gamma": [1]}), scheduler="asha"))
-    assert isinstance(scheduler, Asha) and scheduler._max_t == 18
-    longer = make_scheduler(sweep(tmp_path, Space({"ppo.epochs": [9, 30]}), scheduler="asha"))
-    assert isinstance(longer, Asha) and longer._max_t == 30
-
-
-def test_reports_to_tune_have_one_clock_and_compare_in_the_judged_stage() -> None:
-    told: list[dict[str, Any]] = []
-    to_tune = ToTune(told.append, "ppo", 4, "top1")
-    rows = [
-        EpochReport("pretrain", 1, {"pretrain/val_focuser_top1": 7.0}, 0),
-        EpochReport("warmup", 4, {"warmup/val_top1": 9.0}, 0),
-        EpochReport("ppo", 5, {"ppo/val_top1": 20.0}, 0),
-        EpochReport("ppo", 6, {"ppo/loss": 1.0}, 0),  # an epoch without evaluation
-        EpochReport("finetune", 7, {"finetune/val_top1": 30.0}, 0),
-    ]
-    to_tune(rows[:2])
-    to_tune(rows[2:])
-    assert [row["clock"] for row in told] == [1, 4, 5, 6, 7]
-    assert [row["score"] for row in told] == [7.0, 9.0, 20.0, 20.0, 30.0]
-    judged = [(row["judged_epoch"], row["judged_score"]) for row in told if "judged_epoch" in row]
-    assert judged == [(1, 20.0)]
 
 
 DRAWN = Space({}, {"ppo.lr": ("loguniform", [1e-5, 1e-3]), "ppo.gamma": ("choice", [0.5, 0.7, 0.9])})

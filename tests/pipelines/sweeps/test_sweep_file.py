@@ -14,8 +14,9 @@ from adafocus.training.reports import Options
 from pipelines.paths import Places
 from pipelines.ray_runtime.resources import Resources
 from pipelines.recipes.recipes import activitynet_128, demo
-from pipelines.sweeps.space import Space
-from pipelines.sweeps.sweep import Sweep, continued, default_name, load_sweep, show_point
+from pipelines.sweeps.space import Space, show_point
+from pipelines.sweeps.sweep import Sweep
+from pipelines.sweeps.sweep_file import continue_sweep, default_name, load_sweep, save_sweep
 from preprocessing.schema import UserError
 
 GRID = Space({"ppo.gamma": [0.5, 0.7]})
@@ -39,20 +40,22 @@ def test_a_record_is_read_back_as_it_was(space: Space, tmp_path: Path) -> None:
         digest="d1",
         store="sqlite:///mlflow.db",
     )
-    sweep.save()
+    save_sweep(sweep)
     assert load_sweep(tmp_path, "s") == sweep
 
 
 def test_a_record_whose_values_are_texts_is_the_same_sweep(tmp_path: Path) -> None:
     """As records were before values had the types of their settings."""
     space = Space({"ppo.gamma": [0.5, 0.7], "model.reuse_glance": [True, False]}, DRAWN.sample)
-    sweep = continued(make(tmp_path, space), "d1")
-    sweep.save()
-    record = json.loads(sweep.path.read_text())
+    sweep = continue_sweep(make(tmp_path, space), "d1")
+    file = save_sweep(sweep)
+    record = json.loads(file.read_text())
     record["space"]["grid"] = {"ppo.gamma": ["0.5", "0.7"], "model.reuse_glance": ["true", "false"]}
     record["space"]["sample"]["model.patch_size"] = ["choice", ["32", "44"]]
-    sweep.path.write_text(json.dumps(record))
-    assert load_sweep(tmp_path, "s") == sweep == continued(make(tmp_path, space, started_ms=sweep.started_ms), "d1")
+    file.write_text(json.dumps(record))
+    assert (
+        load_sweep(tmp_path, "s") == sweep == continue_sweep(make(tmp_path, space, started_ms=sweep.started_ms), "d1")
+    )
 
 
 SERVER = "postgresql://user:secret@host:5432/db?password=secret"
@@ -68,44 +71,44 @@ SERVER = "postgresql://user:secret@host:5432/db?password=secret"
     ],
 )
 def test_the_record_names_the_store_without_its_password(address: str, shown: str, tmp_path: Path) -> None:
-    sweep = continued(make(tmp_path, places=Places.of("/shards", tmp_path, address)), "d1")
-    sweep.save()
+    sweep = continue_sweep(make(tmp_path, places=Places.of("/shards", tmp_path, address)), "d1")
+    file = save_sweep(sweep)
     assert load_sweep(tmp_path, "s").store == shown
-    assert "secret" not in sweep.path.read_text()
+    assert "secret" not in file.read_text()
 
 
 def test_the_same_command_goes_on_and_another_is_refused(tmp_path: Path) -> None:
-    first = continued(make(tmp_path), "d1")
+    first = continue_sweep(make(tmp_path), "d1")
     assert first == make(tmp_path, started_ms=first.started_ms, digest="d1", store="sqlite:///mlflow.db")
-    first.save()
+    save_sweep(first)
     later = make(tmp_path, started_ms=first.started_ms + 1000, num_samples=1, resources=Resources(max_concurrent=3))
-    assert continued(later, "d1") == replace(first, resources=Resources(max_concurrent=3))
+    assert continue_sweep(later, "d1") == replace(first, resources=Resources(max_concurrent=3))
     with pytest.raises(UserError, match=r"there is another sweep 's' \(its space differ\)"):
-        continued(make(tmp_path, DRAWN), "d1")
+        continue_sweep(make(tmp_path, DRAWN), "d1")
     with pytest.raises(UserError, match=r"\(its config, scheduler differ\)"):
-        continued(make(tmp_path, config=activitynet_128(), scheduler="asha"), "d1")
+        continue_sweep(make(tmp_path, config=activitynet_128(), scheduler="asha"), "d1")
 
 
 def test_shards_that_were_built_anew_are_refused(tmp_path: Path) -> None:
-    continued(make(tmp_path), "a" * 40).save()
+    save_sweep(continue_sweep(make(tmp_path), "a" * 40))
     with pytest.raises(UserError, match=r"the shards at /shards have changed since .* \(digest a{12} then, b{12} now"):
-        continued(load_sweep(tmp_path, "s"), "b" * 40)
+        continue_sweep(load_sweep(tmp_path, "s"), "b" * 40)
 
 
 def test_another_store_is_refused_and_runs_that_moved_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when MLFLOW_TRACKING_URI was forgotten: the new runs would be written where nobody looks for them."""
     old, new = tmp_path / "old", tmp_path / "new"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", SERVER)
-    begun = continued(make(old), "d1")
-    begun.save()
-    assert continued(load_sweep(old, "s"), "d1") == begun
+    begun = continue_sweep(make(old), "d1")
+    file = save_sweep(begun)
+    assert continue_sweep(load_sweep(old, "s"), "d1") == begun
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     with pytest.raises(UserError, match=r"runs in postgresql://host:5432/db, and MLflow is at sqlite:///mlflow.db now"):
-        continued(load_sweep(old, "s"), "d1")
-    begun.path.unlink()
-    continued(make(old), "d1").save()
+        continue_sweep(load_sweep(old, "s"), "d1")
+    file.unlink()
+    save_sweep(continue_sweep(make(old), "d1"))
     old.rename(new)
-    assert continued(load_sweep(new, "s"), "d1").store == "sqlite:///mlflow.db"
+    assert continue_sweep(load_sweep(new, "s"), "d1").store == "sqlite:///mlflow.db"
 
 
 def test_a_point_is_shown_by_whole_keys_where_two_end_alike() -> None:
@@ -130,7 +133,7 @@ def test_a_name_that_is_no_file_is_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_a_sweep_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
-    make(tmp_path).save()
+    save_sweep(make(tmp_path))
     with pytest.raises(UserError, match=r"there is no sweep 'x' in .*; known: s"):
         load_sweep(tmp_path, "x")
     (tmp_path / "sweeps" / "x.json").write_text('{"name": 3}')
