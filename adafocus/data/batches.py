@@ -85,8 +85,8 @@ class ClipMaker:
         focus = _empty(len(clips), data.num_focus_frames, data.crop) if self._independent else glance
         labels = torch.full((len(clips), self._max_labels), -1, dtype=torch.int64)
         for row, (number, _) in enumerate(clips):
-            found = self.table.labels(number)
-            labels[row, : len(found)] = torch.tensor(found)
+            indices = self.table.labels(number)
+            labels[row, : len(indices)] = torch.tensor(indices)
         fill = partial(self._fill, epoch)
         boxes = self._map(fill, *zip(*clips, strict=True), glance, focus)
         placed = [box for box in boxes if box is not None]
@@ -177,9 +177,9 @@ def decode_all(jpegs: Iterable[Tensor], size: tuple[int, int], *, end: int, fast
     # The row below takes part in interpolating colours; a decoder works in blocks of 16 rows at most.
     rows = min((end + 2 + 15) // 16 * 16, size[0])
     for jpeg in jpegs:
-        data, found = jpeg.numpy(), frame_size(jpeg)
-        if found != size:
-            raise ValueError(f"a frame of {found} pixels in a clip of {size}")
+        data, own_size = jpeg.numpy(), frame_size(jpeg)
+        if own_size != size:
+            raise ValueError(f"a frame of {own_size} pixels in a clip of {size}")
         field = height_field(data[:_HEADER].tobytes()) if rows < size[0] else None
         if field is not None:
             data[field : field + 2] = divmod(rows, 256)  # it states that it has only so many rows: all that is decoded
@@ -219,11 +219,11 @@ def evaluation_clip(jpegs: Sequence[bytes], data: DataConfig, pad: Pad = "last")
     independent_focus = data.focus_frames == "own"
     glance = evaluation_frames(len(jpegs), data.num_frames, pad)
     focus = evaluation_frames(len(jpegs), data.num_focus_frames, pad) if independent_focus else glance
-    chosen = [torch.frombuffer(bytearray(jpegs[index]), dtype=torch.uint8) for index in np.union1d(glance, focus)]
-    size = frame_size(chosen[0])
+    sampled = [torch.frombuffer(bytearray(jpegs[index]), dtype=torch.uint8) for index in np.union1d(glance, focus)]
+    size = frame_size(sampled[0])
     view = evaluation_view(*size, data.resize, data.crop)
     glance_TCHW = _empty(1, data.num_frames, data.crop)[0]
     focus_TCHW = _empty(1, data.num_focus_frames, data.crop)[0] if independent_focus else glance_TCHW
     targets = [(glance, glance_TCHW), (focus, focus_TCHW)] if independent_focus else [(glance, glance_TCHW)]
-    _draw(chosen, size, view, targets, fast=False)
+    _draw(sampled, size, view, targets, fast=False)
     return glance_TCHW, focus_TCHW

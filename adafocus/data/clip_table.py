@@ -88,15 +88,15 @@ class ClipTable:
         return self._sizes[self._size_bounds[row] : self._size_bounds[row + 1]]
 
     def labels(self, number: int) -> list[int]:
-        found: list[int] = self._labels[int(self.rows[number])].as_py()
-        return found
+        labels: list[int] = self._labels[int(self.rows[number])].as_py()
+        return labels
 
     def boxes(self, number: int) -> np.ndarray | None:
         """Object boxes of all frames, fractions (top, left, bottom, right), float32 (N, 4), where the clip has them."""
-        found = self._boxes[int(self.rows[number])]
-        if not found.is_valid:
+        boxes = self._boxes[int(self.rows[number])]
+        if not boxes.is_valid:
             return None
-        return np.asarray(found.values.values.to_numpy()[found.values.offset * 4 :][: len(found) * 4]).reshape(-1, 4)
+        return np.asarray(boxes.values.values.to_numpy()[boxes.values.offset * 4 :][: len(boxes) * 4]).reshape(-1, 4)
 
     def read(self, number: int, frames: np.ndarray) -> list[Tensor]:
         """JPEG bytes, uint8 (n,), of the frames with these indices (T,). Raises OSError if a shard is cut short."""

@@ -115,14 +115,14 @@ class _Shards(IterableDataset[Batch]):
         own = shards[reader::readers] or [shards[reader % len(shards)]]
         share = len(range(reader % len(shards), readers, len(shards))) if readers > len(shards) else 1
         part = reader // len(shards) if readers > len(shards) else 0
-        chosen = {
+        sampled = {
             number: self._maker.frames(self.epoch, number)
             for shard in own
             for number in self._members[shard][part::share]
         }
         stages: list[Any] = [
             partial(self._open, own),
-            partial(tar_file_expander, select_files=partial(self._is_wanted, chosen)),
+            partial(tar_file_expander, select_files=partial(self._is_wanted, sampled)),
             group_by_keys,
         ]
         if self._train:
@@ -132,13 +132,13 @@ class _Shards(IterableDataset[Batch]):
             try:
                 for sample in wds.DataPipeline(*stages):
                     number = self._number[sample["__key__"]]
-                    jpegs = [sample[f"{frame + 1:06d}.jpg"] for frame in chosen[number]]
+                    jpegs = [sample[f"{frame + 1:06d}.jpg"] for frame in sampled[number]]
                     yield number, [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
                     count += 1
             except (tarfile.TarError, KeyError) as error:
                 raise OSError(f"{', '.join(own)} cannot be read: run `adafocus verify` ({error})") from error
-            if count != len(chosen):  # a tar cut at a member's end reads like a shorter one
-                raise OSError(f"{len(chosen) - count} clips are missing in {', '.join(own)}: run `adafocus verify`")
+            if count != len(sampled):  # a tar cut at a member's end reads like a shorter one
+                raise OSError(f"{len(sampled) - count} clips are missing in {', '.join(own)}: run `adafocus verify`")
             if not self._train:
                 return
 
@@ -147,9 +147,9 @@ class _Shards(IterableDataset[Batch]):
             with self._maker.table.store.open_stream(shard) as stream:
                 yield {"url": shard, "stream": stream}
 
-    def _is_wanted(self, chosen: dict[int, np.ndarray], name: str) -> bool:
+    def _is_wanted(self, sampled: dict[int, np.ndarray], name: str) -> bool:
         key, _, rest = name.partition(".")
-        frames = chosen.get(self._number.get(key, -1))
+        frames = sampled.get(self._number.get(key, -1))
         if frames is None or not rest.endswith(".jpg"):
             return False
         frame = int(rest[:6]) - 1

@@ -42,9 +42,9 @@ def linear_probe(
     search = GridSearchCV(regression, {"logisticregression__C": STRENGTHS}, cv=folds)
     search.fit(seen.logits_NTK[:, -1].numpy(), seen.labels_NL[:, 0].numpy())
     count, frames, _ = asked.logits_NTK.shape
-    found = search.predict_log_proba(asked.logits_NTK.flatten(0, 1).numpy())
+    log_probability = search.predict_log_proba(asked.logits_NTK.flatten(0, 1).numpy())
     logits = np.full((count * frames, model.num_classes), np.finfo(np.float32).min, np.float32)
-    logits[:, search.classes_] = np.maximum(found, np.finfo(np.float32).min)
+    logits[:, search.classes_] = np.maximum(log_probability, np.finfo(np.float32).min)
     logits_NTK = torch.from_numpy(logits).unflatten(0, (count, frames))
     return Predictions(asked.clip_ids, asked.labels_NL, logits_NTK, None, None)
 

@@ -103,7 +103,7 @@ class AdaFocusPredictor:
         Raises VideoError if there are no frames, or `stop` was set.
         """
         started = time.perf_counter()
-        clip = sample_frames(path, self.spec, self._wanted, limits=self.limits, stop=stop)
+        clip = sample_frames(path, self.spec, self._sampled, limits=self.limits, stop=stop)
         if not len(clip):
             raise VideoError(f"{clip.result.status}: {clip.result.error}")
         try:
@@ -133,10 +133,10 @@ class AdaFocusPredictor:
         """Which frames of a clip of so many the focuser sees, int64 (T,)."""
         return evaluation_frames(num_frames, self.config.data.num_focus_frames, self.pad)
 
-    def _wanted(self, num_frames: int) -> Sequence[int]:
+    def _sampled(self, num_frames: int) -> Sequence[int]:
         glance = evaluation_frames(num_frames, self.config.data.num_frames, self.pad)
-        found: list[int] = np.union1d(glance, self.focus_index(num_frames)).tolist()
-        return found
+        frames: list[int] = np.union1d(glance, self.focus_index(num_frames)).tolist()
+        return frames
 
     @torch.no_grad()
     def predict_frames(self, clip: ClipFrames) -> Prediction:

@@ -32,11 +32,11 @@ def export_programs(model: AdaFocus, clips: Sequence[ClipFrames], out: Path) -> 
     Returns inputs and outputs of each part, and the largest errors found on the clips. Raises RuntimeError if a file
     does not compute what the model does.
     """
-    told: dict[str, Any] = {}
+    described: dict[str, Any] = {}
     programs = take_apart(model)
     for program in programs:
         write(program, out)
-        told[program.name] = {
+        described[program.name] = {
             "inputs": {name: _shape(value, program.any_number) for name, value in program.inputs.items()},
             "outputs": list(program.outputs),
         }
@@ -45,10 +45,10 @@ def export_programs(model: AdaFocus, clips: Sequence[ClipFrames], out: Path) -> 
         for clip in clips:
             for name, error in _errors(model, clip, programs, runs).items():
                 key = f"{kind}_error"
-                told[name][key] = max(told[name].get(key, 0.0), error)
+                described[name][key] = max(described[name].get(key, 0.0), error)
                 if error > TOLERANCE:
                     raise RuntimeError(f"{name}.{kind} is off by {error:.1e} on {clip.name}")
-    return told
+    return described
 
 
 def write(program: Program, out: Path) -> None:
@@ -75,9 +75,9 @@ def load_pt2(path: Path, program: Program) -> Run:
     """A `torch.export` file as a function."""
     module = torch.export.load(path).module()
 
-    def run(*given: Tensor) -> list[Tensor]:
-        found = module(*given)
-        return list(found) if isinstance(found, tuple) else [found]
+    def run(*inputs: Tensor) -> list[Tensor]:
+        outputs = module(*inputs)
+        return list(outputs) if isinstance(outputs, tuple) else [outputs]
 
     return run
 
@@ -106,17 +106,17 @@ def _errors(model: AdaFocus, clip: ClipFrames, programs: Sequence[Program], runs
     """
     errors = dict.fromkeys(runs, 0.0)
 
-    def run(name: str, *given: Tensor) -> list[Tensor]:
+    def run(name: str, *inputs: Tensor) -> list[Tensor]:
         program = next(each for each in programs if each.name == name)
-        wanted = program.module(*given)
-        found = runs[name](*given)
-        for left, right in zip(found, wanted if isinstance(wanted, tuple) else (wanted,), strict=True):
+        expected = program.module(*inputs)
+        outputs = runs[name](*inputs)
+        for left, right in zip(outputs, expected if isinstance(expected, tuple) else (expected,), strict=True):
             errors[name] = max(errors[name], _error(left, right))
-        return found
+        return outputs
 
-    said_TK = run_clip(model, clip, run)
+    logits_TK = run_clip(model, clip, run)
     whole = model(clip.glance_TCHW[None], clip.focus_TCHW[None])
-    errors["classifier"] = max(errors["classifier"], _error(said_TK, whole.logits_BTK[0]))
+    errors["classifier"] = max(errors["classifier"], _error(logits_TK, whole.logits_BTK[0]))
     return errors
 
 
@@ -131,15 +131,15 @@ def run_clip(model: AdaFocus, clip: ClipFrames, run: Callable[..., list[Tensor]]
         patches = clip.focus_TCHW[:, :, row : row + side, column : column + side].contiguous()
         (focus,) = run("focuser", patches)
         return run("classifier", focus, *([seen[used]] if used else []))[0]
-    classifier_state, said = states["classifier_state"], list[Tensor]()
+    classifier_state, predictions = states["classifier_state"], list[Tensor]()
     for step, frame_CHW in enumerate(clip.focus_TCHW):
         corner, _, policy_state = run("policy", seen["map"][step : step + 1], policy_state)
         row, column = corner[0].tolist()
         (focus,) = run("focuser", frame_CHW[None, :, row : row + side, column : column + side].contiguous())
         glance = [seen[used][step : step + 1]] if used else []
         logits, classifier_state = run("classifier", focus, classifier_state, *glance)
-        said.append(logits)
-    return torch.cat(said)
+        predictions.append(logits)
+    return torch.cat(predictions)
 
 
 def facts(model: AdaFocus, meta: Meta, spec: ExtractionSpec, programs: dict[str, Any]) -> dict[str, Any]:
@@ -170,10 +170,10 @@ def facts(model: AdaFocus, meta: Meta, spec: ExtractionSpec, programs: dict[str,
     }
 
 
-def _error(found: Tensor, wanted: Tensor) -> float:
+def _error(actual: Tensor, expected: Tensor) -> float:
     """Largest difference as a share of the largest value."""
-    largest = max(float(wanted.abs().max()), 1e-6)
-    return float((found.double() - wanted.double()).abs().max()) / largest
+    largest = max(float(expected.abs().max()), 1e-6)
+    return float((actual.double() - expected.double()).abs().max()) / largest
 
 
 def _shape(value: Tensor, any_number: bool) -> dict[str, Any]:

@@ -83,10 +83,10 @@ def import_files(sources: Sequence[Source], config: Config) -> tuple[Imported, l
 
     Raises UserError as `import_checkpoint`, and if two files hold the same part.
     """
-    found: Imported | None = None
+    merged: Imported | None = None
     records: list[dict[str, Any]] = []
     for source in sources:
-        one = import_checkpoint(source.path, config, into=found.model if found else None, only=source.only)
+        one = import_checkpoint(source.path, config, into=merged.model if merged else None, only=source.only)
         for record in records:
             if twice := set(record["parts"]) & set(one.parts):
                 part = sorted(twice)[0]
@@ -95,13 +95,13 @@ def import_files(sources: Sequence[Source], config: Config) -> tuple[Imported, l
                     f"{part}={source.path}"
                 )
         records.append(source.record(one))
-        if found:
-            parts = tuple(part for part in THEIR_PART if part in (*found.parts, *one.parts))
-            one = Imported(one.model, parts, dict(found.info.items() & one.info.items()))
-        found = one
-    if found is None:
+        if merged:
+            parts = tuple(part for part in THEIR_PART if part in (*merged.parts, *one.parts))
+            one = Imported(one.model, parts, dict(merged.info.items() & one.info.items()))
+        merged = one
+    if merged is None:
         raise UserError("there is no file to import")
-    return found, records
+    return merged, records
 
 
 def check_stage(imported: Imported, stage: str) -> None:
@@ -253,5 +253,5 @@ def _load(module: torch.nn.Module, names: Mapping[str, str], table: Mapping[str,
 
 
 def _info(checkpoint: Mapping[str, Any]) -> dict[str, float]:
-    found = {name: checkpoint.get(name) for name in ("epoch", "acc", "best_acc", "best_prec1")}
-    return {name: float(value) for name, value in found.items() if isinstance(value, int | float | Tensor | np.number)}
+    values = {name: checkpoint.get(name) for name in ("epoch", "acc", "best_acc", "best_prec1")}
+    return {name: float(value) for name, value in values.items() if isinstance(value, int | float | Tensor | np.number)}

@@ -125,7 +125,7 @@ def parts_of(config: Config, stage: str) -> tuple[str, ...]:
 
 def check_networks(config: Config) -> None:
     """Raises UserError unless the configuration has the reference's networks, the only ones its files can fill."""
-    wanted = ("mobilenet_v2", "resnet50", "gru" if layout_of(config) == "plain" else "average")
-    found = (config.model.glancer, config.model.focuser, config.model.classifier)
-    if found != wanted:
-        raise UserError(f"a reference checkpoint holds {', '.join(wanted)}, but the recipe has {', '.join(found)}")
+    expected = ("mobilenet_v2", "resnet50", "gru" if layout_of(config) == "plain" else "average")
+    networks = (config.model.glancer, config.model.focuser, config.model.classifier)
+    if networks != expected:
+        raise UserError(f"a reference checkpoint holds {', '.join(expected)}, but the recipe has {', '.join(networks)}")

@@ -45,9 +45,9 @@ class LossWatch:
         values = torch.stack([loss for loss, _ in self.pending]).tolist() if self.pending else []
         bad = (number for number, value in enumerate(values) if not math.isfinite(value))
         own = next(((number, values[number], self.pending[number][1]) for number in bad), None)
-        found = [first for first in distributed.gather(own) if first is not None]
-        if found:
-            _, value, clip_ids = min(found, key=lambda first: first[0])
+        non_finite = [first for first in distributed.gather(own) if first is not None]
+        if non_finite:
+            _, value, clip_ids = min(non_finite, key=lambda first: first[0])
             raise NonFiniteLossError(f"the loss is {value} on the batch of clips {', '.join(clip_ids)}")
         self.pending.clear()
         self.steps = 0
