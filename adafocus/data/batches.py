@@ -1,4 +1,4 @@
-"""What becomes of a clip on its way to the networks. Goes in: JPEG bytes of chosen frames; comes out: batches.
+"""Batches of clips as the networks get them. Goes in: JPEG bytes of sampled frames; comes out: batches.
 
 Letters: B clips, T frames, C colours, H W pixels (H = W = `data.crop`), L labels.
 
@@ -8,26 +8,22 @@ What a clip looks like in an epoch depends on (seed, epoch, clip) alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-import simplejpeg
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from adafocus.config.schema import DataConfig
 from adafocus.data.clip_table import ClipTable
+from adafocus.data.decoding import draw_views, frame_size
 from adafocus.data.sampling import Pad, evaluation_frames, training_frames
 from adafocus.data.transforms import View, evaluation_view, training_view
-from preprocessing.media.jpeg import height_field
-
-_HEADER = 4096
-"""A JPEG's header lies in so many first bytes; of a longer one all rows are decoded."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ class Batch:
 
 
 class ClipMaker:
-    """Chooses a clip's frames, decodes and crops them, and stacks clips to batches. Picklable."""
+    """Samples a clip's frames, decodes and crops them, and stacks clips to batches. Picklable."""
 
     def __init__(self, table: ClipTable, data: DataConfig, seed: int, train: bool) -> None:
         self.table, self._data, self._seed, self._train = table, data, seed, train
@@ -75,7 +71,7 @@ class ClipMaker:
 
     def frames(self, epoch: int, number: int) -> np.ndarray:
         """Indices of the frames that the clip needs in this epoch, ascending, each once."""
-        _, glance, focus = self._choose(epoch, number)
+        _, glance, focus = self._sample(epoch, number)
         return np.union1d(glance, focus)
 
     def make(self, epoch: int, clips: Sequence[tuple[int, Sequence[Tensor]]]) -> Batch:
@@ -116,11 +112,11 @@ class ClipMaker:
         self, epoch: int, number: int, jpegs: Sequence[Tensor], glance_TCHW: Tensor, focus_TCHW: Tensor
     ) -> np.ndarray | None:
         """Decode and crop a clip's frames to where they belong. Returns its boxes in the focus frames, or None."""
-        rng, glance, focus = self._choose(epoch, number)
+        rng, glance, focus = self._sample(epoch, number)
         size = frame_size(jpegs[0])
         view = self._view(rng, *size)
         targets = [(glance, glance_TCHW), (focus, focus_TCHW)] if self._independent else [(glance, glance_TCHW)]
-        _draw(jpegs, size, view, targets, fast=self._train)
+        draw_views(jpegs, size, view, targets, fast=self._train)
         boxes = self.table.boxes(number)
         return None if boxes is None else view.place_boxes(boxes[focus], *size)
 
@@ -130,7 +126,7 @@ class ClipMaker:
             return training_view(rng, height, width, data.crop, data.crop_scales, flip=self.table.info.flip)
         return evaluation_view(height, width, data.resize, data.crop)
 
-    def _choose(self, epoch: int, number: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
+    def _sample(self, epoch: int, number: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
         """The clip's own random numbers, and the frames (T,) that glancer and focuser see."""
         rng = np.random.default_rng((self._seed, epoch, number))
         count, pad = self.table.num_frames(number), self.table.info.pad
@@ -160,59 +156,6 @@ def _pick(rng: np.random.Generator | None, num_frames: int, count: int, pad: Pad
     return evaluation_frames(num_frames, count, pad) if rng is None else training_frames(rng, num_frames, count, pad)
 
 
-def frame_size(jpeg: Tensor) -> tuple[int, int]:
-    """(height, width) in pixels of a JPEG, uint8 (n,). Raises ValueError if it is none."""
-    height, width, *_ = simplejpeg.decode_jpeg_header(jpeg.numpy())
-    return height, width
-
-
-def decode_all(jpegs: Iterable[Tensor], size: tuple[int, int], *, end: int, fast: bool) -> Iterator[Tensor]:
-    """RGB frames uint8 (C, H, W) of JPEGs uint8 (n,) of one size (H, W); each is gone when the next one comes.
-
-    Rows from `end` on may stay undecoded, with any content. `fast` interpolates colours and transforms blocks in less
-    exact ways: for training, whose pixels are cropped and scaled at random anyhow. Raises ValueError for a JPEG that is
-    broken or of another size.
-    """
-    frame_HW3 = np.empty((*size, 3), np.uint8)
-    # The row below takes part in interpolating colours; a decoder works in blocks of 16 rows at most.
-    rows = min((end + 2 + 15) // 16 * 16, size[0])
-    for jpeg in jpegs:
-        data, own_size = jpeg.numpy(), frame_size(jpeg)
-        if own_size != size:
-            raise ValueError(f"a frame of {own_size} pixels in a clip of {size}")
-        field = height_field(data[:_HEADER].tobytes()) if rows < size[0] else None
-        if field is not None:
-            data[field : field + 2] = divmod(rows, 256)  # it states that it has only so many rows: all that is decoded
-        try:
-            simplejpeg.decode_jpeg(data, buffer=frame_HW3, fastdct=fast, fastupsample=fast, strict=False)
-        finally:
-            if field is not None:
-                data[field : field + 2] = divmod(size[0], 256)
-        yield torch.from_numpy(frame_HW3).permute(2, 0, 1)
-
-
-def _draw(
-    jpegs: Iterable[Tensor],
-    size: tuple[int, int],
-    view: View,
-    targets: Sequence[tuple[np.ndarray, Tensor]],
-    *,
-    fast: bool,
-) -> None:
-    """Put the view of every frame where it belongs: each target is (frame indices (T,), their place (T, C, S, S)).
-
-    `jpegs` are those of all targets' frames, each once, in ascending order.
-    """
-    places: dict[int, list[Tensor]] = {}
-    for wanted, out_TCSS in targets:
-        for frame, out_CSS in zip(wanted.tolist(), out_TCSS, strict=True):
-            places.setdefault(frame, []).append(out_CSS)
-    for frame, decoded in zip(sorted(places), decode_all(jpegs, size, end=view.end, fast=fast), strict=True):
-        seen_CSS = view.apply(decoded)
-        for out_CSS in places[frame]:
-            out_CSS.copy_(seen_CSS)
-
-
 def evaluation_clip(jpegs: Sequence[bytes], data: DataConfig, pad: Pad = "last") -> tuple[Tensor, Tensor]:
     """(glance, focus) frames uint8 (T, C, H, W) of a clip given as all its JPEGs: the pixels that an evaluation loader
     gives for the same clip out of a shard."""
@@ -225,5 +168,5 @@ def evaluation_clip(jpegs: Sequence[bytes], data: DataConfig, pad: Pad = "last")
     glance_TCHW = _empty(1, data.num_frames, data.crop)[0]
     focus_TCHW = _empty(1, data.num_focus_frames, data.crop)[0] if independent_focus else glance_TCHW
     targets = [(glance, glance_TCHW), (focus, focus_TCHW)] if independent_focus else [(glance, glance_TCHW)]
-    _draw(sampled, size, view, targets, fast=False)
+    draw_views(sampled, size, view, targets, fast=False)
     return glance_TCHW, focus_TCHW

@@ -1,4 +1,4 @@
-"""Clips of a finished data set by number. Goes in: the index and the shards; comes out: JPEG bytes of chosen frames.
+"""Clips of a finished data set by number. Goes in: the index and the shards; comes out: JPEG bytes of single frames.
 
 The index is memory-mapped: all workers of a machine share one copy. Frames are read by their byte offsets, one
 positional read each, and nothing else of a shard is read.

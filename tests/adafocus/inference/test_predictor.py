@@ -14,8 +14,8 @@ import torch
 
 from adafocus.checkpoint import META, load_model, save
 from adafocus.config.overrides import override
-from adafocus.data.batches import decode_all, frame_size
 from adafocus.data.clip_table import ClipTable
+from adafocus.data.decoding import decode_all, frame_size
 from adafocus.data.loader import ClipLoader
 from adafocus.evaluation.evaluate import evaluate
 from adafocus.inference.prediction import VideoError

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from adafocus.data.batches import decode_all, frame_size
+from adafocus.data.decoding import decode_all, frame_size
 from preprocessing.media.jpeg import height_field
 
 
