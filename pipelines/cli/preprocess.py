@@ -41,37 +41,34 @@ def preprocess(
     as_json: Json = False,
 ) -> None:
     """Cut videos into frames and pack them into shards with an index. Start it again to go on after a stop."""
-    from pipelines.preprocess.extract import describe, estimate
-    from pipelines.preprocess.extract import preprocess as run
+    from pipelines.preprocess.preprocess_logger import log_summary
+    from pipelines.preprocess.request import Request
+    from pipelines.preprocess.run import estimate
+    from pipelines.preprocess.run import preprocess as run
     from pipelines.tracking.client import Tracker
     from preprocessing.media.extraction import Limits
 
     spec = _spec(height, fps, quality, max_frames, profile)
     too_many = _failure_limit(max_failures)
-    root = data_root or Path("data") / dataset
-    selected = splits.split(",") if splits else None
     if clips_per_shard < 1 or (limit is not None and limit < 1):
         raise UserError("--clips-per-shard and --limit have to be at least 1")
-    if dry_run:
-        cost = estimate(dataset, root, out, spec=spec, splits=selected, limit=limit, clips_per_shard=clips_per_shard)
-        typer.echo(json.dumps(cost) if as_json else _estimate_text(cost))
-        return
-    summary = run(
+    request = Request(
         dataset,
-        root,
+        data_root or Path("data") / dataset,
         out,
-        spec=spec,
-        splits=selected,
+        spec,
+        splits=tuple(splits.split(",")) if splits else None,
         limit=limit,
         clips_per_shard=clips_per_shard,
         limits=Limits(timeout_s=timeout),
         drop_damaged=drop_damaged,
-        retry_failed=retry_failed,
-        ray_address=ray_address,
     )
-    tracked = Tracker(runs).run(summary["dataset"], "preprocess", "preprocess", digest=summary["digest"])
-    tracked.summary("preprocess", describe(summary))
-    tracked.finish()
+    if dry_run:
+        cost = estimate(request)
+        typer.echo(json.dumps(cost) if as_json else _estimate_text(cost))
+        return
+    summary = run(request, retry_failed=retry_failed, ray_address=ray_address)
+    log_summary(Tracker(runs), summary)
     typer.echo(json.dumps(summary) if as_json else _summary_text(summary))
     if too_many(summary["failed"], summary["clips"]):
         typer.echo(

@@ -24,7 +24,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from pipelines.preprocess.extract import preprocess
+from pipelines.preprocess.request import Request
+from pipelines.preprocess.run import preprocess
 from preprocessing.media.arguments import extraction_argv
 from preprocessing.media.encode import encode_video
 from preprocessing.schema import ExtractionSpec
@@ -71,7 +72,7 @@ def bare_seconds(paths: list[Path]) -> float:
 def our_seconds(root: Path, out: Path) -> float:
     """Wall time of the whole run, reading the manifest and writing the index included."""
     started = time.perf_counter()
-    summary = preprocess("folder", root, str(out), spec=SPEC, clips_per_shard=20)
+    summary = preprocess(Request("folder", root, str(out), spec=SPEC, clips_per_shard=20))
     assert summary["statuses"] == {"ok": NUM_CLIPS} and summary["num_frames"] == NUM_CLIPS * NUM_FRAMES
     return time.perf_counter() - started
 

@@ -14,7 +14,8 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from helpers.packing import pack
-from pipelines.preprocess.extract import preprocess
+from pipelines.preprocess.request import Request
+from pipelines.preprocess.run import preprocess
 from preprocessing.clips import measure_sources
 from preprocessing.datasets import find_dataset
 from preprocessing.schema import ExtractionSpec
@@ -69,7 +70,9 @@ def test_node_killed_in_mid_run(tmp_path: Path, run_ffmpeg: Callable[..., None])
 
         killer = threading.Thread(target=kill_when_at_work, daemon=True)
         killer.start()
-        summary = preprocess("folder", root, str(out), spec=SPEC, clips_per_shard=1, ray_address=cluster.address)
+        summary = preprocess(
+            Request("folder", root, str(out), spec=SPEC, clips_per_shard=1), ray_address=cluster.address
+        )
         killer.join(1)
     finally:
         cluster.shutdown()

@@ -1,0 +1,46 @@
+"""What a user asks to be extracted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from preprocessing.clips import select_clips
+from preprocessing.datasets import find_dataset
+from preprocessing.media.extraction import DEFAULT_LIMITS, Limits
+from preprocessing.schema import Clip, ExtractionSpec, UserError
+from preprocessing.shards.job import Job
+from preprocessing.shards.storage import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Which clips of a data set, from where, where to, and how."""
+
+    dataset: str
+    data_root: Path
+    """Folder of the videos and annotations."""
+    out: str
+    """Folder or URL for the shards."""
+    spec: ExtractionSpec
+    splits: tuple[str, ...] | None = None
+    """None: all."""
+    limit: int | None = None
+    """Only so many clips of each split, the first ones."""
+    clips_per_shard: int = 64
+    limits: Limits = DEFAULT_LIMITS
+    """Of time and size, for each clip."""
+    drop_damaged: bool = False
+    """Leave out clips whose decoder reports errors."""
+
+    def read_clips(self) -> tuple[Job, list[Clip]]:
+        """The settings of the extraction, and its clips in their order. Raises UserError if there are none."""
+        dataset, root = find_dataset(self.dataset), self.data_root.absolute()
+        dataset.make(root)
+        if not root.is_dir():
+            raise UserError(
+                f"the data root {self.data_root} does not exist; give the folder of the videos as --data-root"
+            )
+        info, clips = dataset.read_clips(root)
+        job = Job(Store(self.out), root, info, self.spec, self.clips_per_shard, self.limits, self.drop_damaged)
+        return job, select_clips(clips, self.splits, self.limit)

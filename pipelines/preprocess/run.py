@@ -1,0 +1,62 @@
+"""Preprocessing from a request to a finished data set, or to an estimate of what that would cost."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pipelines.preprocess.extract import extract
+from pipelines.preprocess.request import Request
+from preprocessing.clips import measure_sources
+from preprocessing.schema import UserError
+from preprocessing.shards.build_index import build_index
+from preprocessing.shards.estimate import estimate_cost
+from preprocessing.shards.statistics import summarise
+from preprocessing.shards.storage import Store
+from preprocessing.shards.worklist import open_worklist
+
+
+def preprocess(request: Request, *, retry_failed: bool = False, ray_address: str | None = None) -> dict[str, Any]:
+    """Extract a data set, going on where an earlier run stopped. Returns the summary.
+
+    `retry_failed`: only the clips that failed before. Raises UserError for what the user can mend. A clip that fails
+    does not raise: it is counted in the summary.
+    """
+    started = time.monotonic()
+    job, clips = request.read_clips()
+    sizes = measure_sources(job.root, clips)
+    if max(sizes) < 0:
+        raise UserError(f"none of the {len(clips)} clips is below {job.root} (the first would be {clips[0].source})")
+    job.store.create()
+    with _locked(job.store):
+        job.store.remove_partials()
+        work = open_worklist(job, clips, sizes, retry_failed=retry_failed)
+        written = extract(job, work.open_plans, ray_address=ray_address)
+        records = {record.name: record for record in (*work.finished, *written)}
+        index = build_index(job, clips, [records[plan.name] for plan in work.plans])
+    times = {"shards_written": len(written), "wall_seconds": round(time.monotonic() - started, 1)}
+    return summarise(index) | {"out": job.store.shown} | times
+
+
+def estimate(request: Request) -> dict[str, Any]:
+    """What `preprocess` would do and cost, from a sample of the clips. Writes nothing."""
+    job, clips = request.read_clips()
+    facts = {"dataset": job.info.name, "annotations": job.info.annotations, "free_bytes": job.store.free_bytes()}
+    return facts | estimate_cost(job, clips, measure_sources(job.root, clips))
+
+
+@contextlib.contextmanager
+def _locked(store: Store) -> Iterator[None]:
+    """Only one run at a time writes into a folder. The lock ends with its process, even a killed one."""
+    if store.local is None:
+        yield
+        return
+    try:
+        with FileLock(store.local / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"another run is writing to {store.shown}; wait for it or choose another --out") from None
