@@ -12,9 +12,8 @@ from typing import Any, Literal
 
 from mlflow.entities import Run as MlflowRun
 
-from adafocus.methods import stage_names
 from pipelines.tracking import tag_names
-from pipelines.tracking.score import last_score, score_name
+from pipelines.tracking.score import last_score, reached_stages, score_name
 
 Outcome = Literal["finished", "pruned", "failed", "stopped", "running"]
 OUTCOMES: dict[str, Outcome] = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}
@@ -81,8 +80,7 @@ class TrialRecord(RunRecord):
     @property
     def reached(self) -> str:
         """The last stage of which anything was logged; empty if none."""
-        reached = [stage for stage in stage_names() if any(name.startswith(f"{stage}/") for name in self.metrics)]
-        return reached[-1] if reached else ""
+        return next(reversed(reached_stages(self.metrics)), "")
 
     def score_in(self, stage: str, metric: str) -> float | None:
         """The newest score in a stage."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from adafocus.checkpoint import Meta
-from adafocus.methods import stage_names
+if TYPE_CHECKING:
+    from adafocus.checkpoint import Meta
 
 
 def score_name(stage: str, metric: str) -> str:
@@ -13,9 +14,17 @@ def score_name(stage: str, metric: str) -> str:
     return f"{stage}/val_{'focuser_' if stage == 'pretrain' else ''}{metric}"
 
 
+def reached_stages(metrics: Mapping[str, float]) -> list[str]:
+    """The stages of which anything was logged, in order."""
+    from adafocus.methods import stage_names  # not above: who only opens the store need not import torch
+
+    return [stage for stage in stage_names() if any(name.startswith(f"{stage}/") for name in metrics)]
+
+
 def last_score(metrics: Mapping[str, float], metric: str) -> float | None:
     """The score among the newest metrics of a trial; None if no stage was evaluated, as where all are imported."""
-    scores = [metrics[name] for name in (score_name(stage, metric) for stage in stage_names()) if name in metrics]
+    names = [score_name(stage, metric) for stage in reached_stages(metrics)]
+    scores = [metrics[name] for name in names if name in metrics]
     return scores[-1] if scores else None
 
 
