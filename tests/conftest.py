@@ -21,7 +21,7 @@ from adafocus.methods import build_model
 from adafocus.models import fuse
 from helpers.packing import pack_synthetic
 from helpers.tiny import PER_CLIP, SYNTHETIC, TINY, noise_batch, numbered_frames, shrink
-from pipelines.recipes.recipes import demo
+from pipelines.recipes.cpu import demo
 from preprocessing.datasets import synthetic
 from preprocessing.media.encode import encode_video
 from preprocessing.media.ffmpeg import find_ffmpeg

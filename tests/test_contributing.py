@@ -27,7 +27,7 @@ from helpers.commands import blocks
 from helpers.packing import pack
 from helpers.tiny import TINY
 from pipelines.paths import Places
-from pipelines.recipes.recipes import demo
+from pipelines.recipes.cpu import demo
 from pipelines.sweeps.plan import make_scheduler
 from pipelines.sweeps.space import Space
 from pipelines.sweeps.sweep import Sweep

@@ -29,7 +29,9 @@ from adafocus.models.adafocus import AdaFocus
 from adafocus.models.crop import scale_corners
 from adafocus.models.policy import Policy
 from adafocus.stages import reinforcement
-from pipelines.recipes.recipes import Recipe, activitynet_128, ssv1_144
+from pipelines.recipes import Recipe
+from pipelines.recipes.something_something import ssv1_144
+from pipelines.recipes.untrimmed import activitynet_128
 
 HERE = Path(__file__).parent / "golden"
 GOLDEN = Path(os.environ.get("ADAFOCUS_GOLDEN_DIR", HERE))

@@ -16,7 +16,7 @@ import yaml
 
 from helpers import settings
 from helpers.commands import GROUP, blocks, check_command, check_mention, command_of, inline, shell_commands
-from pipelines.recipes.recipes import RECIPES, about
+from pipelines.recipes import RECIPES, about
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").rglob("*.md"))

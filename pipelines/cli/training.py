@@ -37,7 +37,7 @@ def recipes(
     """List the recipes, or what each of them costs."""
     import json
 
-    from pipelines.recipes.recipes import RECIPES, about
+    from pipelines.recipes import RECIPES, about
 
     if flops:
         from rich.console import Console

@@ -23,7 +23,8 @@ def read_config(recipe: str, changes: list[str] | None, scale_lr: bool) -> Confi
     from adafocus.config.overrides import override
     from adafocus.methods import check
     from pipelines.paths import absolute_setting
-    from pipelines.recipes.recipes import find_recipe, scale_rates
+    from pipelines.recipes import find_recipe
+    from pipelines.recipes.learning_rates import scale_rates
 
     pairs = {}
     for change in changes or []:

@@ -1,0 +1,46 @@
+"""The recipes that there are: whole configurations by name, those of published runs and two for a CPU.
+
+Number of classes, metric, flipping and padding are facts of a data set and travel with its shards. Values are those of
+the authors' commands; where they published none, the recipe's docstring says what stands in.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+from adafocus.config.schema import Config
+from pipelines.recipes import cpu, something_something, untrimmed
+from preprocessing.schema import UserError
+
+Recipe = Callable[[], Config]
+
+RECIPES: dict[str, Recipe] = {
+    "activitynet-96": untrimmed.activitynet_96,
+    "activitynet-128": untrimmed.activitynet_128,
+    "activitynet-160": untrimmed.activitynet_160,
+    "activitynet-192": untrimmed.activitynet_192,
+    "fcvid-128": untrimmed.fcvid_128,
+    "minikinetics-128": untrimmed.minikinetics_128,
+    "ssv1-144": something_something.ssv1_144,
+    "ssv1-160": something_something.ssv1_160,
+    "ssv1-176": something_something.ssv1_176,
+    "ssv2-144": something_something.ssv2_144,
+    "ssv2-160": something_something.ssv2_160,
+    "ssv2-176": something_something.ssv2_176,
+    "demo": cpu.demo,
+    "folder": cpu.folder,
+}
+
+
+def about(name: str) -> str:
+    """A recipe in one line."""
+    return (RECIPES[name].__doc__ or "").splitlines()[0]
+
+
+def find_recipe(name: str) -> Config:
+    """The configuration of a recipe. Raises UserError for an unknown one, naming the nearest."""
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)[0]
+        raise UserError(f"unknown recipe {name!r}; the nearest known one is {near!r} (`adafocus recipes` lists all)")
+    return RECIPES[name]()

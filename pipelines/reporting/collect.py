@@ -7,7 +7,7 @@ from typing import Any
 
 from adafocus.methods import stage_names
 from pipelines.paths import Places
-from pipelines.recipes.recipes import RECIPES
+from pipelines.recipes import RECIPES
 from pipelines.reporting.benchmark_result import BenchmarkResult
 from pipelines.reporting.published import published_on
 from pipelines.reporting.report import Report, Section, SweepSummary

@@ -11,7 +11,7 @@ from rich.table import Table
 from adafocus.config.schema import Config, DataConfig, ModelConfig
 from adafocus.evaluation import multiply_adds
 from adafocus.methods import build_model
-from pipelines.recipes.recipes import RECIPES
+from pipelines.recipes import RECIPES
 
 NUM_CLASSES = {
     "activitynet": 200,

@@ -22,7 +22,7 @@ from adafocus.checkpoint import Meta, save
 from adafocus.config.overrides import override
 from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.methods import build_model
-from pipelines.recipes.recipes import find_recipe
+from pipelines.recipes import find_recipe
 from pipelines.serving.predict import default_decoders, predict_all
 from preprocessing.media.encode import encode_video
 from preprocessing.schema import DatasetInfo, ExtractionSpec

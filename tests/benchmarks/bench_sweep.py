@@ -25,7 +25,7 @@ from helpers.packing import pack_synthetic
 from helpers.tiny import SYNTHETIC, TINY
 from pipelines.paths import Places
 from pipelines.ray_runtime.resources import Resources
-from pipelines.recipes.recipes import demo
+from pipelines.recipes.cpu import demo
 from pipelines.sweeps.driver import run_sweep
 from pipelines.sweeps.space import Space
 from pipelines.sweeps.sweep import Sweep

@@ -16,7 +16,7 @@ from adafocus.config.overrides import override
 from adafocus.devices import keep_freed_memory
 from adafocus.methods import build_model
 from adafocus.models.adafocus import AdaFocus
-from pipelines.recipes.recipes import RECIPES
+from pipelines.recipes import RECIPES
 
 CLIPS = 2
 CLASSES = 200

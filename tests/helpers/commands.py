@@ -13,7 +13,7 @@ import typer.core
 from adafocus.config.overrides import flatten
 from adafocus.config.schema import Config
 from pipelines.cli.main import app
-from pipelines.recipes.recipes import find_recipe
+from pipelines.recipes import find_recipe
 from pipelines.sweeps.scheduler_table import find_scheduler
 from preprocessing.datasets import find_dataset
 

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.cli.values import read_config
 from pipelines.paths import Places
-from pipelines.recipes.recipes import demo
+from pipelines.recipes.cpu import demo
 from pipelines.sweeps.space_text import parse_space
 
 

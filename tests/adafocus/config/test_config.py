@@ -12,7 +12,7 @@ from adafocus.config.schema import Config
 from adafocus.methods.adafocus import ADAFOCUS
 from adafocus.methods.identity import stage_key, stage_reads
 from helpers.tiny import STAGES
-from pipelines.recipes.recipes import RECIPES
+from pipelines.recipes import RECIPES
 from preprocessing.schema import UserError
 
 NAMES = sorted(flatten(Config()).keys() - {"method"})  # by whose name nothing is named: methods may share stages

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from adafocus.checkpoint import META, load_model
 from adafocus.config.overrides import override
-from pipelines.recipes.recipes import RECIPES
+from pipelines.recipes import RECIPES
 
 OLD: dict[str, Any] = json.loads((Path(__file__).parents[2] / "golden" / "checkpoint_0_1.json").read_text())
 """Of a checkpoint of each of version 0.1's two families: meta.json, names and shapes of its tensors."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from adafocus.config.overrides import flatten, override, requirement, schema_of
 from adafocus.config.schema import Config
 from adafocus.methods import check
-from pipelines.recipes.recipes import RECIPES
+from pipelines.recipes import RECIPES
 from preprocessing.schema import UserError
 
 FLAT = flatten(Config())

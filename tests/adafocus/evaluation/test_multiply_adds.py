@@ -11,7 +11,7 @@ from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.evaluation import multiply_adds
 from adafocus.methods import build_model
-from pipelines.recipes.recipes import RECIPES
+from pipelines.recipes import RECIPES
 
 
 def test_parts_by_hand() -> None:

@@ -15,7 +15,7 @@ from adafocus.interop.reference_export import export_checkpoint
 from adafocus.interop.reference_names import POLICY_COPIES
 from adafocus.methods import build_model
 from adafocus.models.adafocus import AdaFocus
-from pipelines.recipes.recipes import RECIPES
+from pipelines.recipes import RECIPES
 from preprocessing.schema import UserError
 
 GOLDEN = Path(__file__).parents[2] / "golden"

@@ -12,7 +12,7 @@ from adafocus.methods.adafocus import ADAFOCUS
 from adafocus.methods.method import Method
 from adafocus.stages.stage import Stage
 from helpers.tiny import shrink
-from pipelines.recipes.recipes import activitynet_128
+from pipelines.recipes.untrimmed import activitynet_128
 from preprocessing.schema import UserError
 
 

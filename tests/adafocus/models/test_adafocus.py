@@ -9,7 +9,8 @@ from adafocus.config.overrides import override
 from adafocus.methods import build_model
 from adafocus.models.adafocus import AdaFocus
 from adafocus.models.outputs import Output
-from pipelines.recipes.recipes import activitynet_128, ssv1_144
+from pipelines.recipes.something_something import ssv1_144
+from pipelines.recipes.untrimmed import activitynet_128
 from preprocessing.schema import UserError
 
 TINY = {

@@ -21,7 +21,7 @@ from adafocus.methods import build_model
 from adafocus.methods.adafocus import ADAFOCUS
 from adafocus.training.seeding import seed_step
 from helpers.tiny import STAGES
-from pipelines.recipes.recipes import RECIPES
+from pipelines.recipes import RECIPES
 
 FILE = Path(__file__).parents[2] / "golden" / "losses.json"
 CASES = ("activitynet-128", "ssv1-144", "demo", "folder")

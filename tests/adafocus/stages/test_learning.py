@@ -19,7 +19,7 @@ from adafocus.models.adafocus import AdaFocus, Patches
 from adafocus.training.loss_watch import LossWatch
 from adafocus.training.seeding import seed_step
 from adafocus.training.update import Updater
-from pipelines.recipes.recipes import demo
+from pipelines.recipes.cpu import demo
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ from adafocus.training.loss_watch import LossWatch
 from adafocus.training.update import Updater
 from helpers.tiny import STAGES
 from pipelines.benchmarks.profiling import TensorMemory
-from pipelines.recipes.recipes import RECIPES
+from pipelines.recipes import RECIPES
 
 
 def peak_bytes(name: str, config: Config, batch: Batch) -> int:

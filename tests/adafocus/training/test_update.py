@@ -21,7 +21,7 @@ from adafocus.training.seeding import seed_step
 from adafocus.training.update import Updater
 from helpers.tiny import STAGES
 from pipelines.benchmarks.profiling import TensorMemory
-from pipelines.recipes.recipes import RECIPES
+from pipelines.recipes import RECIPES
 from preprocessing.schema import UserError
 
 MakeBatch = Callable[..., Batch]

@@ -18,7 +18,7 @@ from adafocus.interop.reference_checkpoints import read_checkpoint
 from adafocus.interop.reference_export import export_checkpoint
 from adafocus.methods import build_model
 from pipelines.cli.main import main
-from pipelines.recipes.recipes import find_recipe
+from pipelines.recipes import find_recipe
 
 SMALL: dict[str, Any] = {
     **{f"data.{name}": 2 for name in ("num_frames", "num_focus_frames")},

@@ -22,7 +22,8 @@ from adafocus.methods.adafocus import ADAFOCUS
 from adafocus.training.schedules import lr_factor, scaling_line
 from helpers.tiny import STAGES
 from pipelines.cli.main import main
-from pipelines.recipes.recipes import RECIPES, find_recipe, scale_rates
+from pipelines.recipes import RECIPES, find_recipe
+from pipelines.recipes.learning_rates import scale_rates
 from preprocessing.schema import UserError
 
 

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from adafocus.training.reports import Options
 from pipelines.paths import Places
 from pipelines.ray_runtime.resources import Resources
-from pipelines.recipes.recipes import demo
+from pipelines.recipes.cpu import demo
 from pipelines.sweeps.driver import SweepDriver
 from pipelines.sweeps.outcomes import TrialOutcome
 from pipelines.sweeps.plan import finished_trials, make_plan, unreported_trials

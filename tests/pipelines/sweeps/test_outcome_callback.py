@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipelines.paths import Places
-from pipelines.recipes.recipes import demo
+from pipelines.recipes.cpu import demo
 from pipelines.sweeps.outcome_callback import OutcomeCallback
 from pipelines.sweeps.space import Space
 from pipelines.sweeps.sweep import Sweep

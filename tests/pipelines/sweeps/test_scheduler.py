@@ -10,7 +10,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from adafocus.config.overrides import override
 from pipelines.paths import Places
-from pipelines.recipes.recipes import demo
+from pipelines.recipes.cpu import demo
 from pipelines.sweeps.plan import make_scheduler
 from pipelines.sweeps.scheduler import Asha
 from pipelines.sweeps.space import Space

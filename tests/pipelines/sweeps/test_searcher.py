@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 
 from adafocus.config.overrides import override
 from pipelines.paths import Places
-from pipelines.recipes.recipes import demo
+from pipelines.recipes.cpu import demo
 from pipelines.sweeps.searcher import DistinctSearch, PastTrial, make_searcher
 from pipelines.sweeps.space import Point, Space
 from pipelines.sweeps.space_text import parse_space

@@ -10,7 +10,8 @@ import pytest
 
 from adafocus.config.overrides import override
 from adafocus.methods.identity import stage_key
-from pipelines.recipes.recipes import RECIPES, demo
+from pipelines.recipes import RECIPES
+from pipelines.recipes.cpu import demo
 from pipelines.sweeps.distributions import DISTRIBUTIONS, draw
 from pipelines.sweeps.space import Space, order_for_sharing
 from pipelines.sweeps.space_text import parse_space, recipe_space

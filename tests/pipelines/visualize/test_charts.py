@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipelines.recipes.recipes import RECIPES
+from pipelines.recipes import RECIPES
 from pipelines.reporting.published import MARKS, published_on, published_results
 from pipelines.visualize.class_charts import class_chart, confusion_chart
 from pipelines.visualize.figure import INK, to_svg

@@ -1,0 +1,67 @@
+"""Recipes for a CPU: the demo, and a user's own clips."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+from adafocus.config.schema import Config, DataConfig, ModelConfig, OptimConfig, PPOConfig, PretrainConfig
+
+Supervised = TypeVar("Supervised", bound=OptimConfig)
+
+
+def _adamw(settings: Supervised) -> Supervised:
+    """What few steps need: AdamW, its rate lowered at every step."""
+    return replace(settings, optimizer="adamw", weight_decay=0.01, schedule="cosine_step")
+
+
+def demo() -> Config:
+    """The synthetic data set on two CPU cores: tiny networks from scratch, a glance at 18 pixels.
+
+    The classifier sees the focuser's features alone: with so few clips the glancer's memorise backgrounds.
+    """
+    return Config(
+        data=DataConfig(num_frames=6, num_focus_frames=6, resize=112, crop=112, crop_scales=(1.0,)),
+        model=ModelConfig(
+            glancer="tiny_glance",
+            glancer_weights="none",
+            glance_size=18,
+            focuser="tiny",
+            focuser_weights="none",
+            patch_size=44,
+            grid_size=5,
+            policy_hidden=128,
+            classifier_hidden=128,
+            dropout=0.2,
+            reuse_glance=False,
+        ),
+        pretrain=_adamw(PretrainConfig(epochs=4, batch_size=32, backbone_lr=3e-3, head_lr=3e-3, loss="frame")),
+        warmup=_adamw(OptimConfig(epochs=6, batch_size=32, backbone_lr=2e-3, head_lr=2e-3)),
+        ppo=PPOConfig(epochs=10, batch_size=32, lr=1e-3),
+        finetune=_adamw(OptimConfig(epochs=3, batch_size=32, backbone_lr=0.0, head_lr=1e-3)),
+    )
+
+
+def folder() -> Config:
+    """Your own clips on a CPU: MobileNetV2 glances at whole frames and looks at patches of 160 out of 224 pixels.
+
+    For a hundred clips and more: both networks keep their initial weights (model.glancer_weights,
+    model.focuser_weights) and only what stands on them learns; with more clips set `warmup.backbone_lr` above 0.
+    """
+    probe = _adamw(OptimConfig(batch_size=10, backbone_lr=0.0, head_lr=1e-3, label_smoothing=0.1))
+    return Config(
+        data=DataConfig(num_frames=8, num_focus_frames=8),
+        model=ModelConfig(
+            glancer="mobilenet_v2",
+            focuser="mobilenet_v2",
+            patch_size=160,
+            grid_size=5,
+            policy_hidden=256,
+            classifier="linear",
+            dropout=0.5,
+        ),
+        pretrain=_adamw(PretrainConfig(epochs=8, batch_size=10, backbone_lr=0.0, head_lr=3e-3, label_smoothing=0.1)),
+        warmup=replace(probe, epochs=12),
+        ppo=PPOConfig(epochs=8, batch_size=10, lr=3e-4, update_epochs=2),
+        finetune=replace(probe, epochs=5, head_lr=1e-3),
+    )
