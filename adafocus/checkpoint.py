@@ -207,13 +207,13 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
     write_file(folder / STATE, buffer.getbuffer())
 
 
-def load_state(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """What `save_state` kept, None if nothing. Raises UserError for a file that cannot be read."""
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """What `save_state` kept, on the CPU; None if nothing. Raises UserError for a file that cannot be read."""
     path = folder / STATE
     if not path.is_file():
         return None
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} cannot be read ({reason}); delete it to start the stage anew") from error

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from preprocessing.schema import UserError
+
+Result = TypeVar("Result")
 
 
 def rank() -> int:
@@ -51,7 +56,36 @@ def gather(value: Any) -> list[Any]:
 
 def agree(value: Any) -> Any:
     """Rank 0's value, on every worker."""
-    return gather(value)[0]
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def ask_first(compute: Callable[[], Result]) -> Result:
+    """What `compute` returns on rank 0, on every worker; the others do not call it. A UserError is raised by all.
+
+    So workers go the same way, though their machines may see a file at different times.
+    """
+    result: Any = None
+    error: UserError | None = None
+    if rank() == 0:
+        try:
+            result = compute()
+        except UserError as raised:
+            error = raised
+    result, error = agree((result, error))
+    if error is not None:
+        raise error
+    return result
+
+
+def share(tensors: Iterable[Tensor]) -> None:
+    """Give these tensors rank 0's values, in place, on every worker."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
 
 def barrier() -> None:

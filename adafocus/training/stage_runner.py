@@ -47,7 +47,7 @@ def run_stage(
 
                 StageTrainer(name, config, shards, runs, folder, digest, options, checked).train()
                 return folder
-    meta = distributed.agree(checkpoint.read_meta(folder) if distributed.rank() == 0 else None)
+    meta = distributed.ask_first(lambda: checkpoint.read_meta(folder))
     files = ", ".join(record["name"] for record in meta.imported)
     log.info("%s: %s", folder.name, f"imported from {files}" if files else "found finished")
     history = meta.history
@@ -74,4 +74,4 @@ def needed_stages(stages: Sequence[str], config: Config, *, shards: str, runs: P
 
 def _finished(folder: Path) -> bool:
     """As rank 0 sees it, and nobody else asks: a machine that looks too early may remember that there is nothing."""
-    return bool(distributed.agree(distributed.rank() == 0 and (folder / checkpoint.META).exists()))
+    return distributed.ask_first((folder / checkpoint.META).exists)

@@ -25,6 +25,7 @@ from adafocus.divergence import DivergedError
 from adafocus.evaluation.evaluate import PatchSource, evaluate
 from adafocus.methods import build_model, method_of
 from adafocus.methods.identity import stage_folder
+from adafocus.models.adafocus import AdaFocus
 from adafocus.stages.stage import Stage
 from adafocus.training.loss_watch import LossWatch
 from adafocus.training.reports import EpochReport, Options, Report
@@ -95,10 +96,10 @@ class StageTrainer:
         self.before: list[str] = []  # folders of the stages that it starts from
         if before is not None:
             start = stage_folder(before, config, runs, digest)
-            if not (start / checkpoint.META).exists():
-                raise UserError(f"{start} is missing: stage {name} starts from it")
-            self.before = checkpoint.load_weights(model, start).stages or [start.name]
-        model = model.to(self.device).to(memory_format=torch.channels_last)
+            self.before = distributed.ask_first(lambda: self._start_from(start, model))
+        model = model.to(self.device)
+        distributed.share(model.state_dict().values())
+        model = model.to(memory_format=torch.channels_last)
         self.stage: Stage = self.method.stage(name)(model, config)
         self.stage.check_batch(self.settings.batch_size // workers)
         self.optimizer = self.stage.optimizer()
@@ -110,6 +111,12 @@ class StageTrainer:
         self._resume()
         wrapped = distributed.wrap(self.stage)
         self.updater = Updater(self.stage, self.optimizer, self.scaler, self.device, wrapped=wrapped)
+
+    def _start_from(self, start: Path, model: AdaFocus) -> list[str]:
+        """Fill `model` with the result of the stage before; the folders of all stages before."""
+        if not (start / checkpoint.META).exists():
+            raise UserError(f"{start} is missing: stage {self.name} starts from it")
+        return checkpoint.load_weights(model, start).stages or [start.name]
 
     def train(self) -> None:
         """Run the remaining epochs and commit the result. A stage of no epochs is evaluated as it begins, so that every
@@ -193,6 +200,7 @@ class StageTrainer:
 
     def _evaluate(self) -> dict[str, float]:
         seed_step(self.config.seed, self.name, self.progress.epoch, -1)
+        distributed.share(self.stage.model.buffers())  # of batch norms: each worker's own since the last step
         with self.updater.autocast():
             metrics: dict[str, float] = {}
             sources: dict[str, PatchSource] = {"val": self.stage.patches} if self.stage.patches else WHOLE_FRAMES
@@ -224,7 +232,7 @@ class StageTrainer:
             )
 
     def _resume(self) -> None:
-        state = checkpoint.load_state(self.partial, self.device)
+        state = distributed.ask_first(lambda: checkpoint.load_state(self.partial))
         if state:
             self.stage.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])

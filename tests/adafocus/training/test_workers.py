@@ -14,9 +14,12 @@ from safetensors.torch import load_file
 from adafocus import checkpoint
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
+from adafocus.data.loader import ClipLoader
+from adafocus.evaluation.evaluate import Predictions, evaluate
 from adafocus.stages.ppo import PPO
 from adafocus.stages.pretrain import Pretrain
-from adafocus.training.reports import Options
+from adafocus.training import trainer
+from adafocus.training.reports import EpochReport, Options, Report
 from adafocus.training.stage_runner import run_stage
 from helpers.packing import pack
 from helpers.tiny import PER_CLIP, STAGES
@@ -132,3 +135,82 @@ def test_a_loss_that_is_not_finite_stops_all_workers(
     assert raised[0] == raised[1]
     assert raised[0].startswith("NonFiniteLossError: the loss is nan on the batch of clips train/"), raised[0]
     assert not list(tmp_path.glob("pretrain-*/meta.json"))
+
+
+LOGGED = {"pretrain": {"val_glancer": "glancer", "val_focuser": "whole"}, "warmup": {"val": "random"}}
+"""Prefixes of the metrics that a stage logs, and where the focuser looks for them."""
+
+
+def keep_predictions(rank: int, world: int, config: Config, shards: str, runs: Path, port: int) -> None:
+    """Train two stages, and leave the logits of their evaluations in a file."""
+    join(rank, world, port)
+    logits: list[torch.Tensor] = []
+
+    def keeping(*arguments: object, **settings: object) -> Predictions:
+        found = evaluate(*arguments, **settings)
+        logits.append(found.logits_NTK)
+        return found
+
+    trainer.evaluate = keeping
+    for name in LOGGED:
+        run_stage(name, config, shards=shards, runs=runs, options=Options(device="cpu"), report=lambda row: None)
+    torch.save(logits, runs / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_what_training_logs_is_what_its_weights_do(
+    tiny_config: Config, synthetic_shards: str, tmp_path: Path, free_port: int
+) -> None:
+    """Batch norms of each worker have seen its own clips; those of the first are the ones that are kept."""
+    config = override(tiny_config, {f"{name}.epochs": 1 for name in LOGGED})
+    mp.spawn(keep_predictions, (2, config, synthetic_shards, tmp_path, free_port), nprocs=2)
+    logged = iter(torch.load(tmp_path / "0.pt"))
+    for name, prefixes in LOGGED.items():
+        model, meta = checkpoint.load_model(next(tmp_path.glob(f"{name}-*")))
+        loader = ClipLoader(synthetic_shards, "val", config.data, batch_size=8, train=False)
+        for prefix, source in prefixes.items():
+            found = evaluate(model, loader, patches=source, seed=config.seed)
+            torch.testing.assert_close(next(logged), found.logits_NTK, rtol=1e-4, atol=1e-5)
+            for key, value in found.metrics().items():
+                assert meta.metrics[f"{name}/{prefix}_{key}"] == pytest.approx(value, rel=1e-4), key
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends all workers of a group."""
+
+
+def stop_and_go_on(rank: int, world: int, config: Config, shards: str, runs: Path, port: int) -> None:
+    """Train two stages without a stop, and with one after the second stage's first epoch.
+
+    Files are seen by the first worker alone: the others' machines have not heard of them yet.
+    """
+    join(rank, world, port)
+
+    def train(folder: str, report: Report) -> None:
+        for name in ("pretrain", "warmup"):
+            seen = runs / folder / str(rank)
+            run_stage(name, config, shards=shards, runs=seen, options=Options(device="cpu"), report=report)
+
+    def stop(row: EpochReport) -> None:
+        if row.clock == 3:
+            raise StoppedError
+
+    train("whole", lambda row: None)
+    with pytest.raises(StoppedError):
+        train("stopped", stop)
+    rows: list[EpochReport] = []
+    train("stopped", rows.append)
+    assert [row.clock for row in rows] == [1, 2, 3, 4]
+    torch.distributed.destroy_process_group()
+
+
+def test_workers_go_on_from_what_the_first_one_sees(
+    tiny_config: Config, synthetic_shards: str, tmp_path: Path, free_port: int
+) -> None:
+    config = override(tiny_config, {"pretrain.optimizer": "adamw", "warmup.optimizer": "adamw"})
+    mp.spawn(stop_and_go_on, (2, config, synthetic_shards, tmp_path, free_port), nprocs=2)
+    whole, stopped = (
+        load_file(next(tmp_path.glob(f"{each}/0/warmup-*/*.safetensors"))) for each in ("whole", "stopped")
+    )
+    assert whole.keys() == stopped.keys() and all(torch.equal(value, stopped[key]) for key, value in whole.items())
+    assert not list(tmp_path.glob("*/1/*-*"))
