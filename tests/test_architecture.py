@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import yaml
@@ -157,3 +159,14 @@ def test_constraints_pin_every_dependency() -> None:
     pinned = {line.split("==")[0] for line in lines if "==" in line}
     names = {re.split(r"[\[<>=~!; ]", item)[0].lower().replace("_", "-") for item in wanted}
     assert names <= pinned
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    """What another package happens to bring may go with its next version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[\[<>=~!; ]", item)[0].lower().replace("_", "-") for item in project["dependencies"]}
+    modules = {name.split(".")[0] for names in IMPORTS.values() for name in names} - sys.stdlib_module_names
+    brought = packages_distributions()
+    for module in sorted(modules - set(FLOORS)):
+        distributions = {name.lower().replace("_", "-") for name in brought.get(module, [])}
+        assert distributions & declared, f"{module} of {distributions or 'nothing that is installed'}"
