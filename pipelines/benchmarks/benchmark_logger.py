@@ -1,4 +1,4 @@
-"""What a benchmark leaves in MLflow: a run of its own with numbers, predictions and pictures, linked with its trial,
+"""What is logged of a benchmark: a run of its own with numbers, predictions and pictures, linked with its trial,
 and a version of the model in the registry."""
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def log_benchmark(measurement: Measurement, selected: SelectedCheckpoint, places
     recipe = trial.param("recipe") if trial else ""
     facts = {**measurement.facts, **({"recipe": recipe} if recipe else {})}
     run = tracker.run(dataset.info.name, "benchmark", f"benchmark {selected.name}", **_identity(measurement, selected))
-    run.params({**flatten(from_flat(checkpoint.read_meta(selected.folder).config)), **facts})
-    run.dataset(dataset.info, dataset.digest, places.shards, "evaluation")
+    run.log_params({**flatten(from_flat(checkpoint.read_meta(selected.folder).config)), **facts})
+    run.log_dataset(dataset.info, dataset.digest, places.shards, "evaluation")
     online = _online(measurement)
     _log_numbers(run, measurement, online)
     table = {"facts": facts, "rows": measurement.table(), "online": online}
@@ -49,11 +49,11 @@ def log_benchmark(measurement: Measurement, selected: SelectedCheckpoint, places
     _log_predictions(run, measurement)
     _log_pictures(run, measurement, selected, places, dataset.info, online)
     if trial:
-        run.describe(f"Measures the trial {trial.link}.")
-        trial.describe(f"Measured by {run.link}.")
+        run.set_description(f"Measures the trial {trial.link}.")
+        trial.set_description(f"Measured by {run.link}.")
         trial.client.log_dict(trial.run_id, table, "table.json")
     else:
-        run.artifact(selected.folder, MODEL)
+        run.log_artifact(selected.folder, MODEL)
     if trial and recipe:
         about = f"Trained by {trial.link}, measured by {run.link}."
         metric = dataset.info.metric
@@ -87,11 +87,11 @@ def _log_numbers(run: Run, measurement: Measurement, online: Online) -> None:
     """Log the rows, and the scores after each frame with the frames as the step."""
     for row in measurement.rows:
         numbers = {key: value for key, value in asdict(row).items() if isinstance(value, float)}
-        run.metrics({f"bench/{row.key()}/{key}": value for key, value in numbers.items()})
+        run.log_metrics({f"bench/{row.key()}/{key}": value for key, value in numbers.items()})
     for key, points in online.items():
         for point in points:
             scores = {f"online/{key}/{score}": point[score] for score in ("top1", "map")}
-            run.metrics(scores, step=int(point["frames"]))
+            run.log_metrics(scores, step=int(point["frames"]))
 
 
 def _log_predictions(run: Run, measurement: Measurement) -> None:
@@ -100,7 +100,7 @@ def _log_predictions(run: Run, measurement: Measurement) -> None:
         for key, predictions in measurement.predictions.items():
             path = Path(temporary) / f"{key}.parquet"
             pq.write_table(predictions.table(), path)
-            run.artifact(path, "predictions")
+            run.log_artifact(path, "predictions")
 
 
 def _log_pictures(
@@ -111,7 +111,7 @@ def _log_pictures(
         with tempfile.TemporaryDirectory() as temporary:
             strips = Path(temporary) / "patches.png"
             save_strips(selected.folder, places.shards, strips)
-            run.artifact(strips)
+            run.log_artifact(strips)
     for name, chart in _charts(measurement, info, online).items():
         run.client.log_figure(run.run_id, chart, f"{name}.png")
 

@@ -85,5 +85,5 @@ def log_gallery(run: Run, folder: Path, shards: str, measurement: Measurement, c
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / GALLERY
         path.write_text(html)
-        run.artifact(path)
+        run.log_artifact(path)
     log.info("%s of %d clips is logged with the benchmark", GALLERY, 3 * count)

@@ -41,8 +41,9 @@ def import_checkpoint(
     changes: Changes = None,
 ) -> None:
     """Turn released checkpoints into ours: safetensors and meta.json. Nothing in a file is unpickled but tensors."""
+    from adafocus import checkpoint
     from adafocus.interop import reference_checkpoints, reference_names
-    from pipelines.training import import_checkpoint
+    from pipelines.training.import_checkpoint import describe_import, save_as_stage
 
     exactly_one(out=out, runs=runs)
     if runs and not shards:
@@ -52,12 +53,10 @@ def import_checkpoint(
         [reference_checkpoints.Source.parse(file) for file in files], config
     )
     stage = stage or imported.stage
-    meta = import_checkpoint.describe(imported, config, recipe, stage, shards, records)
-    folder = (
-        import_checkpoint.commit(runs, imported, meta)
-        if runs
-        else import_checkpoint.save(out or Path(), imported, meta)
-    )
+    meta = describe_import(imported, config, recipe, stage, shards, records)
+    folder = save_as_stage(runs, imported, meta) if runs else out or Path()
+    if out:
+        checkpoint.save(out, imported.model, meta)
     fresh = [part for part in reference_names.parts_of(config, stage) if part not in imported.parts]
     typer.echo(
         f"{folder}: {', '.join(imported.parts)} of stage {stage}, {imported.model.num_classes} classes"
@@ -70,14 +69,7 @@ def export_checkpoint(
     out: Annotated[Path, typer.Option(help="The .pth.tar to write.")],
 ) -> None:
     """Write a checkpoint in the layout of the authors' code, key for key."""
-    from adafocus import checkpoint
-    from adafocus.interop import reference_export
-    from pipelines.training import import_checkpoint
+    from pipelines.training.export_checkpoint import export_checkpoint as export
 
-    model, meta = checkpoint.load_model(folder)
-    parts = import_checkpoint.parts_of(meta)
-    info, of_parts = import_checkpoint.told(meta), import_checkpoint.told_of_parts(meta)
-    written = reference_export.export_checkpoint(
-        model, out, stage=meta.stage, info=info, info_of_parts=of_parts, parts=parts
-    )
+    meta, written = export(folder, out)
     typer.echo(f"{', '.join(map(str, written))}: stage {meta.stage}")

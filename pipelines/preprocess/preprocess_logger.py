@@ -1,4 +1,4 @@
-"""What preprocessing leaves in MLflow: one run per data set with the summary."""
+"""What is logged of preprocessing: the summary, in one run per data set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipelines.tracking.client import Tracker
 def log_summary(tracker: Tracker, summary: dict[str, Any]) -> None:
     """Log the summary of a finished extraction; that of the same data set again goes into the same run."""
     run = tracker.run(summary["dataset"], "preprocess", "preprocess", digest=summary["digest"])
-    run.summary("preprocess", _flat(summary))
+    run.log_summary("preprocess", _flat(summary))
     run.finish()
 
 

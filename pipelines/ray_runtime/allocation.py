@@ -1,4 +1,4 @@
-"""What each worker of a sweep gets of a Ray cluster."""
+"""The share of a Ray cluster that each worker of a sweep gets."""
 
 from __future__ import annotations
 

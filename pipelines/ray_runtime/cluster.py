@@ -1,4 +1,4 @@
-"""What the Ray cluster has that this process has joined."""
+"""The Ray cluster that this process is connected to: its machines and what they have."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Node = Mapping[str, float]
 
 
 def nodes() -> list[Node]:
-    """Every machine of the cluster."""
+    """The machines of the cluster."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def largest(kind: str) -> int:
-    """What the best machine has of a resource: a worker cannot have more."""
+    """The most that one machine has of a resource, `CPU` or `GPU`: a worker cannot have more."""
     return max((int(node.get(kind, 0)) for node in nodes()), default=0)
 
 
 def total_of(kind: str) -> int:
-    """What all machines have of a resource together."""
+    """What all machines together have of a resource."""
     return int(ray.cluster_resources().get(kind, 0))
 
 

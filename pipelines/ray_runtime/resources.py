@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a sweep asks of a Ray cluster; nothing here changes a result."""
+    """Workers, processors and limits of a sweep; nothing here changes a result."""
 
     workers_per_trial: int = 1
     """Processes that share a trial's batches and average their gradients."""

@@ -1,4 +1,4 @@
-"""Joining or starting Ray, in one place: local by default, a cluster by address."""
+"""A connection to Ray: a local one is started by default, a cluster is joined by its address."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def ray_session(address: str | None, *, dashboard: bool = False, worker_logs: bool = False) -> Iterator[bool]:
-    """Yields whether this Ray is ours: one that is there already is used and left alone (False); one that is started
-    or joined here is left at the end (True), which ends this run's tasks.
+    """Connect to Ray. Yields False if this process was connected before, and leaves that connection as it is; else
+    yields True, and disconnects at the end, which ends this run's tasks.
 
-    A local one listens on 127.0.0.1. `dashboard` starts Ray's dashboard with it, which releases the workers of stopped
+    A local Ray listens on 127.0.0.1. `dashboard` starts Ray's dashboard with it, which releases the workers of stopped
     trials; `worker_logs` shows what workers log. Raises UserError if there is no cluster at `address`.
     """
     if ray.is_initialized():
@@ -44,7 +44,7 @@ def ray_session(address: str | None, *, dashboard: bool = False, worker_logs: bo
     except (ConnectionError, ValueError) as error:
         raise UserError(f"no Ray cluster at {address!r}: {error}") from None
     if on_sigterm is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put one of its own there, which ends the process at once
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has replaced it by one that ends the process at once
     try:
         yield True
     finally:

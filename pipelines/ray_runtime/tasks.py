@@ -1,4 +1,4 @@
-"""Work that wants another machine than this one: functions in, what they returned out, each a task of Ray's."""
+"""Function calls as tasks on machines of a Ray cluster, one after the other."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ STARTS_AGAIN = 3
 
 
 def run_tasks(work: Sequence[Callable[[], Result]], *, address: str, cpus: float = 0, gpus: float = 0) -> list[Result]:
-    """Call one after the other, each on a machine of the cluster that has so many CPUs (0: one beside a GPU, else as
-    many as the largest machine has) and GPUs free. What they log is shown here.
+    """Call functions on machines that have so many CPUs (0: one beside a GPU, else all of the largest machine) and GPUs
+    free. Returns what they returned. What they log is shown here.
 
-    Raises UserError if there is no cluster at `address`, for what a local one has not, as the task raised it, or if its
-    worker died again and again.
+    Raises UserError if there is no cluster at `address`, if a local one has less than that, if a task raised it, or if
+    a task's worker died again and again.
     """
     with ray_session(address, worker_logs=True):
         cpus = cpus or (1 if gpus else largest("CPU"))

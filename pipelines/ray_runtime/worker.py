@@ -1,4 +1,4 @@
-"""What every worker of Ray does first."""
+"""The set-up of a process that Ray has started for a task or a trial."""
 
 from __future__ import annotations
 

@@ -84,8 +84,8 @@ class SweepDriver:
         sweep = self.sweep
         parent = self.tracker.run(self.info.name, "sweep", sweep.name, sweep=sweep.name)
         space = {f"space.{key}": value for key, value in sweep.space.shown().items()}
-        parent.params({"recipe": sweep.recipe, **space})
-        parent.dataset(self.info, self.digest, sweep.places.shards)
+        parent.log_params({"recipe": sweep.recipe, **space})
+        parent.log_dataset(self.info, self.digest, sweep.places.shards)
         return parent
 
     def _run_with_ray(self) -> list[TrialOutcome]:
@@ -144,6 +144,6 @@ class SweepDriver:
         ]
         self.parent.client.log_dict(self.parent.run_id, rows, "trials.json")
         numbers = {f"trials_{status}": counts[status] for status in STATUSES}
-        self.parent.metrics({"trials": len(outcomes), **numbers, **reuse.metrics()})
+        self.parent.log_metrics({"trials": len(outcomes), **numbers, **reuse.metrics()})
         self.parent.finish("FAILED" if counts["failed"] else "KILLED" if counts["stopped"] else "FINISHED")
         return SweepOutcome(ranked, reuse)

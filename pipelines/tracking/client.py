@@ -1,7 +1,7 @@
-"""An MLflow store: runs that are found again by their tags, and records of them.
+"""A store of MLflow: it opens runs to write into them, and reads runs as records.
 
-Experiment = data set. A sweep is a parent run, each trial a child, each benchmark a run of its own. A run is identified
-by its tags, so that work which was killed goes on in its run.
+A data set is an experiment. A sweep is a parent run, each trial a child, each benchmark a run of its own. A run is
+identified by its tags, so that work which was killed is continued in its run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class Tracker:
-    """A tracking store. Making one initialises the store, under a lock: do it in the driver before workers start."""
+    """An MLflow store. The first `Tracker` of a new store creates its tables, under a lock: before workers start."""
 
     def __init__(self, runs: Path, uri: str | None = None) -> None:
         self.runs = runs.absolute()
@@ -57,22 +57,21 @@ class Tracker:
         return cls(places.runs, places.tracking_uri)
 
     def experiment(self, name: str) -> str:
-        """Id of the experiment, made if need be. A local store keeps its artifacts below `runs` too."""
+        """Id of an experiment, which is created if need be. A local store keeps its artifacts below `runs` too."""
         with FileLock(self.runs / ".mlflow.lock"):
-            found = self.client.get_experiment_by_name(name)
-            if found:
-                return found.experiment_id
+            if experiment := self.client.get_experiment_by_name(name):
+                return experiment.experiment_id
             served = self.uri.startswith("http")  # then the server says where artifacts go
             place = None if served else (self.runs / "artifacts" / name).as_uri()
             return self.client.create_experiment(name, place, tags=MODEL_TRAINING)
 
     def run(self, dataset: str, kind: Kind, name: str, *, parent: str | None = None, **identity: str) -> Run:
-        """The run with this kind and identity, in the data set's experiment: found again, or made."""
+        """The run of this kind and identity in the data set's experiment, opened again if it exists, else created."""
         experiment = self.experiment(dataset)
         tags = _tags(kind, identity)
-        found = self.client.search_runs([experiment], _query(tags), max_results=1)
-        if found:
-            run = found[0]
+        existing = self.client.search_runs([experiment], _query(tags), max_results=1)
+        if existing:
+            run = existing[0]
             self.client.update_run(run.info.run_id, status="RUNNING")
             if tag_names.REASON in run.data.tags:  # why it ended before says nothing of how it ends now
                 self.client.delete_tag(run.info.run_id, tag_names.REASON)
@@ -81,7 +80,7 @@ class Tracker:
             source = {tag_names.COMMIT: commit()}
             run = self.client.create_run(experiment, tags={**tags, **links, **source}, run_name=name)
         opened = Run(self.client, run, self.uri)
-        opened.params(provenance())
+        opened.log_params(provenance())
         return opened
 
     def open(self, run_id: str) -> Run:
@@ -110,22 +109,22 @@ class Tracker:
         return [run for run, _ in self._search(kind, identity)]
 
     def unfinished(self, kind: Kind, **identity: str) -> list[Run]:
-        """Those of the runs that were not closed."""
+        """Runs of a kind that were not closed."""
         return [Run(self.client, run, self.uri) for run in self.find(kind, **identity) if run.info.status == "RUNNING"]
 
     def _search(self, kind: Kind, identity: Mapping[str, str]) -> list[tuple[MlflowRun, str]]:
         """Runs, each with the name of its experiment."""
         names = {each.experiment_id: each.name for each in self.client.search_experiments()}
         query = _query(_tags(kind, identity))
-        found: list[MlflowRun] = []
+        runs: list[MlflowRun] = []
         token = "" if names else None
         while token is not None:
             page = self.client.search_runs(list(names), query, max_results=1000, page_token=token or None)
-            found, token = found + list(page), page.token or None
-        return [(run, names[run.info.experiment_id]) for run in found]
+            runs, token = runs + list(page), page.token or None
+        return [(run, names[run.info.experiment_id]) for run in runs]
 
     def shards_of(self, run_id: str) -> str | None:
-        """Where the data set of a run lies (or lay), if that was logged."""
+        """Address of the data set that a run has used; None if that was not logged."""
         for used in self.client.get_run(run_id).inputs.dataset_inputs:
             address = json.loads(used.dataset.source).get("uri")
             if address:
@@ -146,7 +145,7 @@ def _tags(kind: Kind, identity: Mapping[str, str]) -> dict[str, str]:
 
 
 def _query(tags: Mapping[str, str]) -> str:
-    """MLflow's search text for runs with these tags. Raises UserError for a value that it cannot express."""
+    """The filter of MLflow's search for runs with these tags. Raises UserError for a value that it cannot express."""
     for value in tags.values():
         if "'" in value and '"' in value:
             raise UserError(f"{value!r} cannot be searched for in MLflow: it holds both kinds of quotes")

@@ -39,7 +39,7 @@ METRICS: tuple[tuple[str, str], ...] = (
     ("online/<patches>/top1", "after 1, 2, ... frames (the step), in percent; map likewise"),
     ("system/<host>/<what>", "processor, memory, disk, network and GPU of the machine, every ten seconds"),
     ("trials", "of a sweep: how many there are"),
-    ("trials_<ending>", "how many of them were finished, pruned, failed, or stopped by the time budget"),
+    ("trials_<outcome>", "how many of them were finished, pruned, failed, or stopped by the time budget"),
     ("reuse/stages_trained", "of a sweep: stages that were begun after it was"),
     ("reuse/stages_reused", "times that a trial found a stage finished"),
     ("reuse/hours_trained", "training time of the stages that were trained"),
@@ -58,7 +58,7 @@ PLACES = {
     "<patches>": f"(?:{_LOOKS})(?:_bf16|_fp16)?(?:_compiled)?",
     "<score>": "(?:glancer_|focuser_)?(?:top1|map)",
     "<tt>": r"\d\d",
-    "<ending>": "finished|pruned|failed|stopped",
+    "<outcome>": "finished|pruned|failed|stopped",
     "<host>": r"[\w.-]+",
     "<what>": r"\w+",
 }

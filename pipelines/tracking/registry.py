@@ -19,7 +19,7 @@ BEST_ON = f"{PREFIX}best_on"
 
 
 def model_name(recipe: str) -> str:
-    """Of a recipe's model in the registry."""
+    """Name of a recipe's model in the registry."""
     return f"adafocus-{recipe}"
 
 
@@ -29,7 +29,7 @@ class MeasuredModel:
 
     recipe: str
     run_id: str
-    """The run whose artifacts hold it."""
+    """Id of the run that holds it among its artifacts."""
     folder: str
     """Where in them."""
     digest: str
@@ -42,7 +42,7 @@ class MeasuredModel:
 
 
 def register(tracker: Tracker, model: MeasuredModel) -> str:
-    """Register a checkpoint, or find it, with the score just measured; give the alias to the best on these clips.
+    """Register a checkpoint, unless it is registered already, with its score; the best on these clips gets the alias.
 
     Returns the version's URI, `models:/<name>/<version>`.
     """

@@ -1,8 +1,7 @@
-"""Takes an epoch's report off the training loop's hands: a thread of its own passes it on, in order.
+"""Reports of epochs on their way to MLflow and Ray Tune: a thread passes them on, so that training need not wait.
 
-Goes in: one `EpochReport` after every epoch; comes out: the same rows, as many at once as have gathered meanwhile, to
-every sink. A row costs the training loop the time to put it into a queue, not a round trip to a server; unless the loop
-may only be so many epochs ahead of what has arrived.
+A report costs the training loop the time to put it into a queue, not a round trip to a server. The thread passes on as
+many at once as have gathered meanwhile, in order.
 """
 
 from __future__ import annotations
@@ -18,24 +17,25 @@ from adafocus.training.reports import EpochReport
 log = logging.getLogger(__name__)
 
 Sink = Callable[[Sequence[EpochReport]], None]
-"""Takes rows for good; what it raises ends the training at its next report."""
+"""A receiver of reports. What it raises ends the training at its next report."""
 
 
 class EpochReporter:
-    """A context: leaving it, by an error too, waits until all rows have arrived.
+    """A queue of reports, and the thread that passes them on to all sinks while the context is open.
 
-    What a sink raises (SystemExit, by which Tune ends a trial, included) is raised by the next call, or on leaving.
+    Leaving the context, by an error too, waits until all have been passed on. What a sink raises (also SystemExit, by
+    which Tune ends a trial) is raised by the next call, or on leaving.
     """
 
     def __init__(self, *sinks: Sink, ahead: int = 0) -> None:
-        """`ahead`: rows that may wait to be passed on before the training loop waits too; 0: any number."""
+        """`ahead`: reports that may wait in the queue before the training loop waits too; 0: any number."""
         self._sinks = sinks
         self._queue: queue.Queue[EpochReport | None] = queue.Queue(ahead)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
 
     def __call__(self, row: EpochReport) -> None:
-        """Pass a row on; returns at once if not too many wait already."""
+        """Add a report to the queue; waits only if that is full."""
         if not self._put(row) and self._error is not None:
             raise self._error
 
@@ -52,7 +52,7 @@ class EpochReporter:
             log.error("the last reports were lost: %r", self._error)
 
     def _put(self, row: EpochReport | None) -> bool:
-        """False if nobody takes it any more, because a sink has raised."""
+        """Add to the queue; False if its thread has ended, because a sink has raised."""
         while self._error is None:
             try:
                 self._queue.put(row, timeout=0.1)

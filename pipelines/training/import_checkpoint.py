@@ -1,6 +1,6 @@
-"""What an imported checkpoint becomes: a folder with a record of the files it came from, or a stage's result.
+"""An imported model: its record, and its place among the results of stages.
 
-As a stage's result it lies where training looks for one that is finished, so `train` and `tune` go on behind it.
+As a stage's result it lies where training looks for one that is finished, so `train` and `tune` continue from it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
 from preprocessing.shards.index import read_metadata
 
 
-def describe(
+def describe_import(
     imported: reference_checkpoints.Imported,
     config: Config,
     recipe: str,
@@ -29,7 +29,10 @@ def describe(
     shards: str | None,
     files: Sequence[dict[str, Any]],
 ) -> Meta:
-    """The record of an imported model. Raises UserError for an unknown stage and for classes other than the shards'."""
+    """The record of an imported model, as the result of `stage`; `files` are the records of the files it came from.
+
+    Raises UserError for an unknown stage, and if the data set at `shards` has another number of classes.
+    """
     method_of(config).stage(stage)
     classes = imported.model.num_classes
     info = DatasetInfo(recipe.rsplit("-", 1)[0], tuple(f"class {number}" for number in range(classes)))
@@ -45,14 +48,11 @@ def describe(
     return Meta.describe(config, stage=stage, key=key, digest=digest, info=info, extraction=spec, imported=files)
 
 
-def save(folder: Path, imported: reference_checkpoints.Imported, meta: Meta) -> Path:
-    """Write the checkpoint to a folder of its own."""
-    checkpoint.save(folder, imported.model, meta)
-    return folder
+def save_as_stage(runs: Path, imported: reference_checkpoints.Imported, meta: Meta) -> Path:
+    """Save an imported model as the result of its stage below `runs`; its folder.
 
-
-def commit(runs: Path, imported: reference_checkpoints.Imported, meta: Meta) -> Path:
-    """Make the checkpoint the result of its stage below `runs`. Raises UserError if that is there, or the last."""
+    Raises UserError if that stage has a result already, and for the last stage, which no other would follow.
+    """
     reference_checkpoints.check_stage(imported, meta.stage)
     if meta.stage == meta.method.last:
         raise UserError(
@@ -65,42 +65,7 @@ def commit(runs: Path, imported: reference_checkpoints.Imported, meta: Meta) -> 
     try:
         if (folder / checkpoint.META).exists():
             raise UserError(f"{folder} is there already: take another folder for --runs, or remove it")
-        return save(folder, imported, meta)
+        checkpoint.save(folder, imported.model, meta)
+        return folder
     finally:
         lock.release()
-
-
-def parts_of(meta: Meta) -> list[str] | None:
-    """The parts that files have filled; None of a model that was trained here, which has all of its stage."""
-    return [part for record in meta.imported for part in record["parts"]] or None
-
-
-def told(meta: Meta) -> dict[str, float]:
-    """What a checkpoint knows of its epoch and accuracies, by the names of the authors' files.
-
-    Of an imported one what its files say alike; else the stage's last epoch, its accuracy and the best one (in percent,
-    by the data set's metric).
-    """
-    if meta.imported:
-        return dict(set.intersection(*(set(_numbers(record).items()) for record in meta.imported)))
-    scores = _curve(meta, f"{meta.stage}/val_{meta.info['metric']}")
-    return {
-        "epoch": meta.config[f"{meta.stage}.epochs"],
-        **({"acc": scores[-1], "best_acc": max(scores)} if scores else {}),
-    }
-
-
-def told_of_parts(meta: Meta) -> dict[str, dict[str, float]]:
-    """The same of each network, where they were trained apart."""
-    if meta.imported:
-        return {part: _numbers(record) for record in meta.imported for part in record["parts"]}
-    curves = {part: _curve(meta, f"{meta.stage}/val_{part}_top1") for part in ("glancer", "focuser")}
-    return {part: {"best_prec1": max(scores)} for part, scores in curves.items() if scores}
-
-
-def _numbers(record: dict[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in record.items() if name not in ("name", "sha256", "parts")}
-
-
-def _curve(meta: Meta, name: str) -> list[float]:
-    return [row["metrics"][name] for row in meta.history if name in row["metrics"]]

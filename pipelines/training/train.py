@@ -1,4 +1,4 @@
-"""One trial: all stages in order, each found finished or trained, every epoch logged to MLflow."""
+"""Training of one configuration through all stages, without Ray, with every epoch logged to MLflow."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ def train_stages(
     report: Callable[[EpochReport], None],
     stages: tuple[str, ...] | None = None,
 ) -> Path:
-    """Bring `stages` (None: all of the method) to their end, in order, leaving out those of which nothing is needed but
-    the finished stages that follow them. Returns the last one's folder."""
+    """Train the stages that are not finished yet, in order (None: all of the method). Returns the last one's folder.
+
+    A stage is left out if nothing needs it, because a later one is finished.
+    """
     folder = places.runs
     for stage in needed_stages(stages or method_of(config).stage_names, config, shards=places.shards, runs=places.runs):
         folder = run_stage(stage, config, shards=places.shards, runs=places.runs, options=options, report=report)
@@ -38,13 +40,16 @@ def train_stages(
 
 
 def to_mlflow(run: Run) -> Sink:
-    """Where a reporter leaves its rows in MLflow."""
-    return lambda rows: run.history((row.metrics, row.clock, row.time_ms) for row in rows)
+    """The sink that logs reports with a run."""
+    return lambda rows: run.log_rows((row.metrics, row.clock, row.time_ms) for row in rows)
 
 
 def train(config: Config, recipe: str, places: Places, options: Options, name: str) -> Path:
-    """One trial without Tune. Killed and started again under the same name, it goes on in the same MLflow run; another
-    configuration of the same name, or another data set, has a run of its own."""
+    """Train a configuration, logged as the run `name`. Returns the folder of the finished model.
+
+    Killed and started again under the same name, it is continued in the same run; another configuration of that name,
+    or another data set, has a run of its own.
+    """
     dataset = read_metadata(places.shards)
     key = stage_key(config, method_of(config).last, dataset.digest)
     run = Tracker.at(places).run(dataset.info.name, "trial", name, sweep="", trial=name, key=key)

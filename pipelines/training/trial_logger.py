@@ -1,4 +1,4 @@
-"""What a trial leaves in MLflow beside its metrics: what it is of, and what it made."""
+"""What is logged of a trial beside its metrics: its configuration and data before it starts, its model when it ends."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ MODEL = "model"
 
 
 def log_setup(run: Run, config: Config, places: Places, recipe: str, device: str = "auto") -> None:
-    """Log what a trial is before it starts: configuration, device, data set, and the folders of its stages."""
+    """Log configuration, device, data set and the folders of the stages, before a trial starts."""
     dataset = read_metadata(places.shards)
-    run.params({**flatten(config), "recipe": recipe, "device": device_name(device)})
+    run.log_params({**flatten(config), "recipe": recipe, "device": device_name(device)})
     run.set_stages(stage_folders(config, places.runs, dataset.digest))
-    run.dataset(dataset.info, dataset.digest, places.shards)
+    run.log_dataset(dataset.info, dataset.digest, places.shards)
 
 
 def log_result(run: Run, folder: Path, places: Places) -> None:
-    """Log what a trial made: weights, meta.json, the reward's curve, and a picture of where the model looks."""
-    run.artifact(folder, MODEL)
+    """Log the model of a finished trial, with a chart of the reward and a picture of where the model looks."""
+    run.log_artifact(folder, MODEL)
     with tempfile.TemporaryDirectory() as temporary:
         strips = Path(temporary) / "patches.png"
         save_strips(folder, places.shards, strips)
-        run.artifact(strips)
+        run.log_artifact(strips)
     _log_rewards(run)
     meta = checkpoint.read_meta(folder)
     run.set_result(folder, meta.digest, meta.info["metric"])

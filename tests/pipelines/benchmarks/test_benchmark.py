@@ -144,10 +144,10 @@ def swept(places: Places) -> Places:
         folder = places.runs / f"copy-{name}"
         shutil.copytree(made(places, "finetune"), folder)
         run = tracker.run("synthetic", "trial", name, parent=parent.run_id, sweep="s", trial=name)
-        run.params({"recipe": "demo"})
-        run.metrics({"finetune/val_top1": score}, step=4)
+        run.log_params({"recipe": "demo"})
+        run.log_metrics({"finetune/val_top1": score}, step=4)
         run.set_result(folder, "", "top1")
-        run.artifact(folder, "model")
+        run.log_artifact(folder, "model")
         run.finish()
     return places
 

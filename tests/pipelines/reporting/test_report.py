@@ -31,15 +31,15 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
     places = Places.of("shards", runs, f"sqlite:///{runs}/mlflow.db")
     tracker = Tracker.at(places)
     parent = tracker.run("ssv1", "sweep", "s", sweep="s")
-    parent.params({"recipe": "ssv1-144", "space.ppo.gamma": "0.5, 0.7"})
-    parent.metrics({"reuse/hours_saved": 1.5})
+    parent.log_params({"recipe": "ssv1-144", "space.ppo.gamma": "0.5, 0.7"})
+    parent.log_metrics({"reuse/hours_saved": 1.5})
     made = []
     for number, (name, score) in enumerate([("gamma=0.5", 41.5), ("gamma=0.7", 42.5), (NASTY, None), ("pruned", None)]):
         trial = tracker.run("ssv1", "trial", name, parent=parent.run_id, sweep="s", trial=str(number))
-        trial.metrics({"warmup/seconds": 3600.0}, step=1, time_ms=1000)  # trained once, found by all
+        trial.log_metrics({"warmup/seconds": 3600.0}, step=1, time_ms=1000)  # trained once, found by all
         if score is not None:
-            trial.metrics({"ppo/seconds": 1800.0}, step=2, time_ms=2000 + number)  # each its own
-            trial.metrics({"finetune/val_top1": score}, step=3)
+            trial.log_metrics({"ppo/seconds": 1800.0}, step=2, time_ms=2000 + number)  # each its own
+            trial.log_metrics({"finetune/val_top1": score}, step=3)
             trial.set_result(Path(f"finetune-{number}"), "", "top1")
             trial.finish()
         elif name == "pruned":

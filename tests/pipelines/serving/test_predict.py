@@ -75,7 +75,7 @@ def test_by_run_of_mlflow(checkpoints: dict[str, Path], videos: Path) -> None:
     runs = source.parent
     run = Tracker(runs, f"sqlite:///{runs}/mlflow.db").run("synthetic", "trial", "mine", sweep="", trial="mine")
     run.set_result(source, "", "top1")
-    run.metrics({"finetune/val_top1": 50.0})
+    run.log_metrics({"finetune/val_top1": 50.0})
     path = videos / "clip 0.mp4"
     wanted = AdaFocusPredictor.from_folder(source).predict(path).top()
     for name in ("mine", run.run_id):

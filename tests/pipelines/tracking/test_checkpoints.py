@@ -23,7 +23,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
     def trial(dataset: str, sweep: str, name: str, metric: str = "", score: float = 0.0) -> str:
         run = tracker.run(dataset, "trial", name, sweep=sweep, trial=f"{dataset} {sweep} {name}")
         if metric:
-            run.metrics({f"finetune/val_{metric}": score})
+            run.log_metrics({f"finetune/val_{metric}": score})
             run.set_result(Path(f"finetune-{sweep}-{score:.0f}"), "", metric)
             run.finish()
         return run.run_id
@@ -36,7 +36,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
     trial("fcvid", "twice", "seed=0", "map", 20)
     tracker.run("ssv1", "trial", "bad", sweep="a", trial="bad").finish("FAILED", "OutOfMemoryError: 3 GiB")
     pruned = tracker.run("ssv1", "trial", "weak", sweep="c", trial="weak")
-    pruned.metrics({"ppo/reward": 0.1})
+    pruned.log_metrics({"ppo/reward": 0.1})
     pruned.set_pruned("by asha after epoch 2", 2)
     pruned.finish()
     trial("ssv1", "c", "going")

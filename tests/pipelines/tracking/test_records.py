@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from adafocus.checkpoint import Meta
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.records import TrialRecord
 from pipelines.tracking.score import last_score, score_of_stages
-
-
-@pytest.fixture(scope="module")
-def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
-    return Tracker(tmp_path_factory.mktemp("store"))
 
 
 def start(tracker: Tracker, name: str) -> str:
@@ -22,9 +15,9 @@ def start(tracker: Tracker, name: str) -> str:
     run = tracker.run("ssv1", "trial", name, sweep="s", trial=f"key of {name}")
     run.set_point({"ppo.gamma": 0.5})
     run.set_stages([Path("runs/warmup-1"), Path("runs/ppo-2")])
-    run.params({"recipe": "demo"})
-    run.metrics({"warmup/val_top1": 30.0}, 1)
-    run.metrics({"ppo/val_top1": 40.0}, 2)
+    run.log_params({"recipe": "demo"})
+    run.log_metrics({"warmup/val_top1": 30.0}, 1)
+    run.log_metrics({"ppo/val_top1": 40.0}, 2)
     return run.run_id
 
 
@@ -64,9 +57,9 @@ def test_a_trial_says_how_it_ended(tracker: Tracker) -> None:
 
 def test_sweeps_and_benchmarks(tracker: Tracker) -> None:
     sweep = tracker.run("ssv1", "sweep", "s", sweep="s")
-    sweep.params({"recipe": "demo", "space.ppo.gamma": "0.5, 0.7"})
+    sweep.log_params({"recipe": "demo", "space.ppo.gamma": "0.5, 0.7"})
     sweep.set_stages([Path("runs/pretrain-0")])
-    sweep.metrics({"reuse/hours_saved": 0.5})
+    sweep.log_metrics({"reuse/hours_saved": 0.5})
     tracker.run("ssv1", "trial", "child", parent=sweep.run_id, sweep="s", trial="child")
     (found,) = tracker.sweeps(sweep="s")
     assert (found.sweep, found.recipe, found.stages, found.status) == ("s", "demo", ("pretrain-0",), "RUNNING")

@@ -1,0 +1,76 @@
+"""The store: many processes at once, runs that are continued, and more runs than a page holds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.tracking.client import Tracker
+from preprocessing.schema import UserError
+
+ROOT = Path(__file__).parents[3]
+WRITER = """
+import os
+import sys
+from pathlib import Path
+from pipelines.tracking.client import Tracker
+number, runs = 0, Path(sys.argv[1])
+children = []
+for number in range(8):
+    child = os.fork()  # eight processes for the price of one import
+    if child == 0:
+        break
+    children.append(child)
+else:
+    sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
+run = Tracker(runs).run("d", "trial", f"trial {number}", sweep="s", trial=str(number))
+run.log_params({f"p.{key}": f"{number}-{key}" for key in range(150)})
+for step in range(1, 31):
+    run.log_metrics({f"warmup/{name}": number + step / 100 for name in ("loss", "accuracy", "seconds")}, step, step)
+run.client.log_dict(run.run_id, {"number": number}, "table.json")
+run.finish()
+"""
+
+
+def test_eight_processes_that_open_a_new_store_at_once_lose_nothing(tmp_path: Path) -> None:
+    assert subprocess.run([sys.executable, "-c", WRITER, str(tmp_path)], cwd=ROOT, timeout=240).returncode == 0
+    tracker = Tracker(tmp_path)
+    found = tracker.find("trial", sweep="s")
+    assert sorted(run.info.run_name for run in found) == [f"trial {number}" for number in range(8)]
+    for run in found:
+        number = int(run.data.tags["adafocus.trial"])
+        assert run.info.status == "FINISHED"
+        for key in range(150):
+            assert run.data.params[f"p.{key}"] == f"{number}-{key}"
+        opened = tracker.open(run.info.run_id)
+        for name in ("loss", "accuracy", "seconds"):
+            assert opened.curve(f"warmup/{name}") == {step: number + step / 100 for step in range(1, 31)}
+        assert tracker.read_json(run.info.run_id, "table.json") == {"number": number}
+
+
+def test_a_run_is_found_again_and_says_with_what_it_goes_on(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tracker.run("d", "trial", "it's one", sweep="it's", trial="t")
+    first.finish("KILLED")
+    monkeypatch.setattr("pipelines.tracking.provenance.commit", lambda: "another")
+    again = tracker.run("d", "trial", "it's one", sweep="it's", trial="t")
+    assert again.run_id == first.run_id
+    (found,) = tracker.find("trial", sweep="it's")
+    assert found.info.status == "RUNNING" and found.data.params["git_commit"] == first.param("git_commit") != "another"
+    assert "another" in found.data.tags["adafocus.continued_with"]
+    with pytest.raises(UserError, match="both kinds of quotes"):
+        tracker.find("trial", sweep="'\"")
+
+
+def test_more_runs_than_a_page_are_found(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        tracker.run("pages", "preprocess", str(number), number=str(number))
+    whole = tracker.client.search_runs
+
+    def pages_of_two(experiments: list[str], query: str, max_results: int, page_token: str | None) -> object:
+        return whole(experiments, query, max_results=2, page_token=page_token)
+
+    monkeypatch.setattr(tracker.client, "search_runs", pages_of_two)
+    assert sorted(str(run.info.run_name) for run in tracker.find("preprocess")) == ["0", "1", "2", "3", "4"]
