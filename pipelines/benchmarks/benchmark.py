@@ -10,9 +10,6 @@ from typing import Any
 
 import torch
 
-from adafocus import checkpoint
-from adafocus.checkpoint import Meta
-from adafocus.config.overrides import from_flat
 from adafocus.config.schema import Precision
 from adafocus.data.clip_table import evaluation_split
 from adafocus.data.loader import ClipLoader
@@ -20,16 +17,14 @@ from adafocus.devices import device_name, pick_device
 from adafocus.evaluation import multiply_adds
 from adafocus.evaluation.evaluate import PatchSource, Predictions, evaluate
 from adafocus.evaluation.linear_probe import linear_probe
-from adafocus.methods.identity import stage_folder
 from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import AdaFocus, Patches
 from adafocus.training.reports import Options
 from pipelines.benchmarks import profiling
 from pipelines.benchmarks.options import DEFAULT_OPTIONS, BenchmarkOptions
-from pipelines.benchmarks.rows import BENCHMARK_ROWS, PROBES, BenchmarkRow, Weights
+from pipelines.benchmarks.rows import BENCHMARK_ROWS, PROBES, BenchmarkRow
+from pipelines.benchmarks.weights import load_models
 from pipelines.paths import Places
-from preprocessing.addresses import without_secrets
-from preprocessing.schema import UserError
 from preprocessing.shards.index import read_metadata
 
 log = logging.getLogger(__name__)
@@ -69,20 +64,16 @@ class _Session:
     """A checkpoint's model, and the warm-up's where it is there, on one device, with a split to measure them on."""
 
     def __init__(self, folder: Path, places: Places, options: Options, benchmark_options: BenchmarkOptions) -> None:
-        model, self.meta = checkpoint.load_model(folder)
         dataset = read_metadata(places.shards)
         self.info, self.digest = dataset.info, dataset.digest
-        _check(self.meta, folder, list(self.info.class_names), places.shards)
+        self.device = pick_device(options.device)
+        self.meta, self.models = load_models(folder, places.shards, self.info, self.device)
         self.folder, self.shards, self.options = folder, places.shards, options
         self.compile, self.batch_size = benchmark_options.compile, benchmark_options.batch_size
-        self.config, self.device = model.config, pick_device(options.device)
+        self.config = self.models["own"].config
         self.split = evaluation_split(places.shards)
         self.loader = self._loader(self.split)
         self.sample = next(iter(self.loader)).to(self.device)
-        self.models: dict[Weights, AdaFocus] = {"own": model.to(self.device)}
-        warmup = _warmup_of(self.meta, folder.parent)
-        if warmup is not None:
-            self.models["warmup"] = checkpoint.load_model(warmup)[0].to(self.device)
 
     def _loader(self, split: str) -> ClipLoader:
         return ClipLoader(
@@ -174,35 +165,6 @@ class _Session:
             **{f"parameters.{part}": value for part, value in multiply_adds.parameters(model).items()},
             **{f"gflops.{part}": value for part, value in gflops.items()},
         }
-
-
-def _check(meta: Meta, folder: Path, class_names: list[str], shards: str) -> None:
-    """Raise UserError for a checkpoint that cannot be measured on these shards."""
-    if lacking := meta.lacking("random"):
-        raise UserError(
-            f"{folder} is of stage {meta.stage}, after which its {lacking[0]} still holds initial weights, so "
-            "that there is nothing to measure: take a checkpoint of stage warmup, ppo or finetune"
-        )
-    if meta.info["class_names"] != class_names:
-        raise UserError(
-            f"{folder} knows other classes than {without_secrets(shards)}: it was trained on {meta.info['name']}"
-        )
-
-
-def _warmup_of(meta: Meta, runs: Path) -> Path | None:
-    """Folder of the warm-up that a later checkpoint came from; None if it is gone or was made elsewhere."""
-    if not meta.key or meta.stage == "warmup":
-        return None
-    name = next((name for name in meta.stages if name.startswith("warmup-")), "")
-    try:  # records of old name only their own stage
-        folder = runs / name if name else stage_folder("warmup", from_flat(meta.config), runs, meta.digest)
-    except UserError as error:
-        log.info("the warm-up that it came from is not known (%s): its row is left out", error)
-        return None
-    if (folder / checkpoint.META).exists():
-        return folder
-    log.info("%s is gone: its row is left out", folder)
-    return None
 
 
 def _changes(precision: Precision, *, compiled: bool) -> list[str]:

@@ -79,8 +79,8 @@ def _identity(measurement: Measurement, selected: SelectedCheckpoint) -> dict[st
 def _online(measurement: Measurement) -> Online:
     """The rows' scores while a clip is watched; none for clips that are seen as a whole."""
     first = measurement.rows[0]
-    shown = [row for row in measurement.rows if row.precision == first.precision and len(row.online) > 1]
-    return {row.key(): row.online for row in shown if len({point["gflops"] for point in row.online}) > 1}
+    rows = [row for row in measurement.rows if row.precision == first.precision and len(row.online) > 1]
+    return {row.key(): row.online for row in rows if len({point["gflops"] for point in row.online}) > 1}
 
 
 def _log_numbers(run: Run, measurement: Measurement, online: Online) -> None:
@@ -106,7 +106,7 @@ def _log_predictions(run: Run, measurement: Measurement) -> None:
 def _log_pictures(
     run: Run, measurement: Measurement, selected: SelectedCheckpoint, places: Places, info: DatasetInfo, online: Online
 ) -> None:
-    """Log the charts, and a picture of where the policy looks if there is one."""
+    """Log the charts, and strips of the policy's patches if there is a policy."""
     if not checkpoint.read_meta(selected.folder).lacking("policy"):
         with tempfile.TemporaryDirectory() as temporary:
             strips = Path(temporary) / "patches.png"

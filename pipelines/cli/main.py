@@ -36,8 +36,8 @@ for verbs in (preprocess, data, training, tune, results, runs, predict, models):
 FAULT, INTERRUPTED, TERMINATED = 3, 130, 143
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from pipelines.version import commit, package_version
 
         typer.echo(f"adafocus {package_version()} (commit {commit()})")

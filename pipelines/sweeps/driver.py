@@ -83,7 +83,7 @@ class SweepDriver:
         """The sweep's run in MLflow, a new one or the one of an earlier start."""
         sweep = self.sweep
         parent = self.tracker.run(self.info.name, "sweep", sweep.name, sweep=sweep.name)
-        space = {f"space.{key}": value for key, value in sweep.space.shown().items()}
+        space = {f"space.{key}": value for key, value in sweep.space.texts().items()}
         parent.log_params({"recipe": sweep.recipe, **space})
         parent.log_dataset(self.info, self.digest, sweep.places.shards)
         return parent

@@ -49,7 +49,7 @@ class Space:
         }
         return Space(grid, sample)
 
-    def shown(self) -> dict[str, str]:
+    def texts(self) -> dict[str, str]:
         """Each key with its values in words."""
         drawn = {key: f"{name}({', '.join(map(show_value, values))})" for key, (name, values) in self.sample.items()}
         return {**{key: ", ".join(map(show_value, values)) for key, values in self.grid.items()}, **drawn}
@@ -110,10 +110,10 @@ def show_value(value: Any) -> str:
 
 def show_point(point: Point) -> str:
     """A point in words, such as `gamma=0.7 lr=0.0003`, with whole keys where two end alike."""
-    shown = {key: f"{value:.4g}" if isinstance(value, float) else show_value(value) for key, value in point.items()}
+    texts = {key: f"{value:.4g}" if isinstance(value, float) else show_value(value) for key, value in point.items()}
     ends = Counter(key.split(".")[-1] for key in point)
     names = {key: key if ends[key.split(".")[-1]] > 1 else key.split(".")[-1] for key in point}
-    return " ".join(f"{names[key]}={value}" for key, value in shown.items()) or "single"
+    return " ".join(f"{names[key]}={value}" for key, value in texts.items()) or "single"
 
 
 def order_for_sharing(points: list[Point], config: Config, digest: str) -> list[Point]:

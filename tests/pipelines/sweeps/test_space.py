@@ -142,7 +142,7 @@ def test_values_have_the_types_of_their_settings() -> None:
     assert space.sample["ppo.batch_size"] == ("choice", [4, 8])
     (point, *_) = space.points(demo(), 1)
     assert {type(value) for key, value in point.items() if key.endswith(("epochs", "batch_size"))} == {int}
-    assert space.shown()["model.finetune_dropout"] == "none, 0.5"
+    assert space.texts()["model.finetune_dropout"] == "none, 0.5"
 
 
 @pytest.mark.parametrize("text", ["grid: 3", "- a", "sample: [", "grids: {}", "grid: {ppo.gamma: 3}"])
