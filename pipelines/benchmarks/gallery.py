@@ -18,7 +18,7 @@ from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.models.adafocus import Patches
 from pipelines.benchmarks.benchmark import Measurement
 from pipelines.tracking.run import Run
-from pipelines.visualize.explain_page import PredictedClip, Section, page
+from pipelines.visualize.explain_page import PageSection, PredictedClip, page
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def gallery_page(
 
     groups = select_clips(predicted, count)
     return page(
-        model, [Section(heading, [predict(each) for each in ids]) for heading, ids in groups.items() if ids], title
+        model, [PageSection(heading, [predict(each) for each in ids]) for heading, ids in groups.items() if ids], title
     )
 
 

@@ -23,7 +23,8 @@ NUM_CLASSES = 5
 
 
 class VideoModel(PythonModel):
-    """One row a video: `path` of a file that the server sees, or `frames`, all of them, integers (N, H, W, 3)."""
+    """A trained model for tables of videos. A row has the `path` of a file that the server sees, or `frames`, which are
+    all frames as integers (N, H, W, 3)."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Read the checkpoint, once."""

@@ -49,7 +49,7 @@ def extreme_values(name: str, arguments: list[Any]) -> list[Any]:
 
 
 def _is_range(name: str, arguments: list[float]) -> bool:
-    """From small to large, above 0 for a logarithm, in steps above 0, and of whole numbers for these."""
+    """Are the numbers a range: from small to large, above 0 for a logarithm, in steps above 0, whole for randint?"""
     low, high, *step = arguments
     if not all(math.isfinite(each) for each in arguments) or not low < high or any(each <= 0 for each in step):
         return False

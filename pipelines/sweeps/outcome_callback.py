@@ -31,7 +31,7 @@ class OutcomeCallback(tune.Callback):
         count_memory_kills_as_deaths()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """It returned, or the scheduler or the time budget stopped it."""
+        """Record a trial that returned, or that the scheduler or the time budget stopped."""
         point, last = point_of(trial.config), trial.last_result or {}
         release_group(last.get("group"))
         name, score = show_point(point), float(last["score"]) if last.get("evaluated") else None
@@ -55,12 +55,12 @@ class OutcomeCallback(tune.Callback):
             self._close_runs(point, "FAILED", reason)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Its worker died, and it is started again."""
+        """Log that a trial is started again, for its worker died."""
         release_group((trial.last_result or {}).get("group"))
         log.info("%s starts again, for %s", show_point(point_of(trial.config)), _reason(trial, "its worker died"))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Its worker died more often than it is started again."""
+        """Record a trial whose worker died more often than it is started again."""
         release_group((trial.last_result or {}).get("group"))
         point = point_of(trial.config)
         reason = _reason(trial, f"its worker died {trial.num_failures} times")

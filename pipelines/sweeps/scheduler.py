@@ -24,12 +24,14 @@ COMPARED = {"time_attr": "judged_epoch", "metric": "judged_score", "mode": "max"
 
 @dataclass(frozen=True)
 class _EarlierTrial:
+    """What Tune's schedulers need of a trial that does not run."""
+
     trial_id: str
 
 
 class Pruning(TrialScheduler):
-    """What a scheduler that stops weak trials has besides Ray Tune's own: which trials it stopped, and what it learns
-    from trials of an earlier start of the sweep. To be mixed in before one of Tune's schedulers."""
+    """A scheduler that stops weak trials, records which it stopped, and learns from trials of an earlier start of the
+    sweep. To be mixed in before one of Ray Tune's schedulers."""
 
     def __init__(self, **settings: Any) -> None:
         """`settings` are those of Tune's scheduler."""

@@ -18,7 +18,7 @@ class SchedulerEntry:
     """`module.name` in this package, imported when a sweep begins: it takes the number of epochs of the stage in which
     trials are compared, and gives one of Ray Tune's schedulers."""
     prunes: bool = True
-    """Does it stop weak trials early? Such a scheduler is a `scheduler.Pruning`."""
+    """Does it stop weak trials early? Then it is a `scheduler.Pruning`."""
 
     def make(self, max_epochs: int) -> Any:
         """A new scheduler."""

@@ -12,22 +12,22 @@ from adafocus import checkpoint
 
 @dataclass(frozen=True, slots=True)
 class Reuse:
-    """Of all trials that were started. Hours are training time as recorded by the stages themselves."""
+    """The work that a sweep's trials shared. Hours are training time as the stages themselves recorded it."""
 
     stages_trained: int
-    """Stages that were begun after the sweep was."""
+    """Stages that were begun after the sweep began."""
     stages_reused: int
-    """Times that a trial found a stage finished: another trial's, or an earlier run's."""
+    """Times that a trial used a stage that was finished already, by another trial or before the sweep."""
     hours_trained: float
     hours_saved: float
-    """What the trials would have trained each for itself, less what was trained."""
+    """Training time if each trial had trained its stages for itself, less the time that was trained."""
 
     def metrics(self) -> dict[str, float]:
-        """As logged to the sweep's run."""
+        """The numbers as metrics of the sweep's run."""
         return {f"reuse/{name}": float(getattr(self, name)) for name in self.__dataclass_fields__}
 
     def line(self) -> str:
-        """In words."""
+        """The numbers in a line of text."""
         return (
             f"stages: {self.stages_trained} trained in {_hours(self.hours_trained)}, {self.stages_reused} times one "
             f"was found finished, which saved {_hours(self.hours_saved)}"
@@ -35,9 +35,10 @@ class Reuse:
 
 
 def measure_reuse(trials: Iterable[Iterable[Path]], since_ms: int) -> Reuse:
-    """`trials`: for each trial that was started the folders of its stages, finished or not.
+    """Count what trials trained and what they reused. `trials`: for each trial that was started the folders of its
+    stages, finished or not.
 
-    A stage whose first epoch ended after `since_ms` was trained for one of these trials, and found by the others.
+    A stage whose first epoch ended after `since_ms` was trained for one of these trials, and reused by the others.
     """
     uses = Counter(folder for folders in trials for folder in folders if (folder / checkpoint.META).exists())
     trained = reused = 0

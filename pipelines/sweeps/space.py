@@ -23,7 +23,8 @@ Point = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Values of `grid`, every combination of which is tried, and distributions of `sample`, drawn for each sample.
+    """The settings that differ between trials: every combination of the values in `grid` is tried, for each draw from
+    the distributions in `sample`.
 
     Values have the types of their settings: `typed` makes them so.
     """

@@ -38,7 +38,7 @@ class StageUsers:
             return ()  # its result is there: whoever wrote it was killed before it cleaned up
         return tuple(sorted(self._tracked.get(result.name, set()) | self._fitting_sweeps(folder)))
 
-    def are_tracked(self, folder: Path) -> bool:
+    def is_tracked(self, folder: Path) -> bool:
         """Does MLflow name a user of this stage?"""
         return folder.name in self._tracked
 

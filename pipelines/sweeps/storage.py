@@ -102,7 +102,7 @@ def remove_folders(places: Places, folders: Sequence[StoredFolder]) -> list[Stor
     """
     current, users = {each.folder: each for each in list_folders(places)}, StageUsers(places)
     finished = [each for each in current.values() if each.finished]
-    if finished and not any(users.are_tracked(each.folder) for each in finished):
+    if finished and not any(users.is_tracked(each.folder) for each in finished):
         raise UserError(
             f"{places.store} knows none of the stages in {places.runs}: point MLFLOW_TRACKING_URI at the store "
             "that they belong to"

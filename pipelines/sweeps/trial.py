@@ -27,7 +27,7 @@ from pipelines.ray_runtime.worker import start_worker
 from pipelines.sweeps.outages import OutageError, convert_outages
 from pipelines.sweeps.space import Point, show_point
 from pipelines.sweeps.sweep import Sweep
-from pipelines.sweeps.tune_reporter import Report, TuneReporter, score_values
+from pipelines.sweeps.tune_reporter import ReportFunction, TuneReporter, score_values
 from pipelines.sweeps.worker_group import WorkersDiedError, own_group_id, train_in_group
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.score import score_of_stages
@@ -89,7 +89,13 @@ def train_shared(sweep: Sweep, parent: str) -> None:
 
 
 def _train(
-    config: Config, sweep: Sweep, stages: tuple[str, ...], run_id: str, name: str, metric: str, report: Report | None
+    config: Config,
+    sweep: Sweep,
+    stages: tuple[str, ...],
+    run_id: str,
+    name: str,
+    metric: str,
+    report: ReportFunction | None,
 ) -> None:
     """Train in one worker: report every epoch to MLflow (rank 0) and, in a trial, by `report` to Ray (every rank)."""
     start_worker()
@@ -119,7 +125,7 @@ def _train(
             train_stages(config, sweep.places, sweep.options, report_epoch, stages)
 
 
-def _with_group(report: Report, values: dict[str, Any]) -> None:
+def _with_group(report: ReportFunction, values: dict[str, Any]) -> None:
     """Report an epoch together with the id of the worker's group."""
     report({**values, "group": own_group_id()})
 

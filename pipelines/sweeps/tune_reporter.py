@@ -12,14 +12,14 @@ from typing import Any
 from adafocus.training.reports import EpochReport
 from pipelines.tracking.score import score_name
 
-Report = Callable[[dict[str, Any]], None]
+ReportFunction = Callable[[dict[str, Any]], None]
 """Ray's function that takes a report."""
 
 
 class TuneReporter:
     """Reports every epoch: its metrics, the clock, the newest score, and what trials are compared by."""
 
-    def __init__(self, report: Report, judged: str, epochs_before: int, metric: str) -> None:
+    def __init__(self, report: ReportFunction, judged: str, epochs_before: int, metric: str) -> None:
         """`judged`: the stage in which trials are compared; `epochs_before`: of all stages before it."""
         self._report, self._judged, self._epochs_before, self._metric = report, judged, epochs_before, metric
         self._score: float | None = None

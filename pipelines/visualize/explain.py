@@ -6,7 +6,7 @@ from pathlib import Path
 
 from adafocus.inference.prediction import ClipFrames, Prediction
 from adafocus.inference.predictor import AdaFocusPredictor
-from pipelines.visualize.explain_page import PredictedClip, Section, page
+from pipelines.visualize.explain_page import PageSection, PredictedClip, page
 from pipelines.visualize.explain_video import explained_frames
 from pipelines.visualize.explained_clip import ExplainedClip
 from pipelines.visualize.patch_strips import draw_strip
@@ -21,5 +21,5 @@ def explain(model: AdaFocusPredictor, clip: ClipFrames, prediction: Prediction, 
     draw_strip(explained).save(png)
     encode_video(mp4, explained_frames(model, clip, prediction), prediction.source.fps or 25.0, crf=20)
     title = f"{explained.title}: {explained.likeliest[-1][0]}"
-    html.write_text(page(model, [Section("", [PredictedClip(clip, prediction)])], title))
+    html.write_text(page(model, [PageSection("", [PredictedClip(clip, prediction)])], title))
     return [png, mp4, html]

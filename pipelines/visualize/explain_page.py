@@ -33,14 +33,14 @@ class PredictedClip:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class PageSection:
     """Clips of the page below one heading."""
 
     heading: str
     clips: Sequence[PredictedClip]
 
 
-def page(model: AdaFocusPredictor, sections: Sequence[Section], title: str) -> str:
+def page(model: AdaFocusPredictor, sections: Sequence[PageSection], title: str) -> str:
     """One HTML page; every clip has a slider over its frames.
 
     Shows for every frame what the glancer sees, the policy's probabilities over the frame, the patch, and the running

@@ -81,7 +81,7 @@ def _draw_frame(
 
 
 def stack(strips: Sequence[Image.Image]) -> Image.Image:
-    """Strips below each other."""
+    """One image with the strips below each other."""
     width, height = max(image.width for image in strips), sum(image.height for image in strips)
     canvas = Image.new("RGB", (width, height), BACKGROUND)
     top = 0

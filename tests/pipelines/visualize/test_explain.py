@@ -18,7 +18,7 @@ from adafocus.inference.predictor import AdaFocusPredictor
 from pipelines.cli.main import main
 from pipelines.visualize.drawing import BACKGROUND, GREEN, font, shorten
 from pipelines.visualize.explain import explain
-from pipelines.visualize.explain_page import PredictedClip, Section, page
+from pipelines.visualize.explain_page import PageSection, PredictedClip, page
 from pipelines.visualize.explain_video import WIDTH, explained_frames
 from pipelines.visualize.explained_clip import ExplainedClip
 from pipelines.visualize.patch_strips import CELL, draw_strip
@@ -62,7 +62,7 @@ def test_names_in_a_page_are_data(
     model = AdaFocusPredictor.from_folder(checkpoints["frame"])
     clip = model.read(make_video(tmp_path / "a.mp4"))
     object.__setattr__(clip, "name", HOSTILE.replace("/", ""))
-    text = page(model, [Section("", [PredictedClip(clip, model.predict_frames(clip))])], HOSTILE)
+    text = page(model, [PageSection("", [PredictedClip(clip, model.predict_frames(clip))])], HOSTILE)
     assert "<img" not in text and text.count("</script>") == 1
     assert data_of(text)["sections"][0]["clips"][0]["title"] == HOSTILE.replace("/", "")
 
