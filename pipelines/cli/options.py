@@ -13,8 +13,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print rows for programs inst
 RunsFolder = Annotated[
     Path, typer.Option("--runs", envvar="ADAFOCUS_RUNS", help="Folder of stage results and the MLflow store.")
 ]
-Shards = Annotated[str, typer.Option(help="Folder or URL of a preprocessed data set.")]
-ShardsArgument = Annotated[str, typer.Argument(metavar="DIR", help="Folder or URL of a preprocessed data set.")]
+SHARDS_HELP = "Folder or URL of a preprocessed data set."
+Shards = Annotated[str, typer.Option(help=SHARDS_HELP)]
+ShardsArgument = Annotated[str, typer.Argument(metavar="DIR", help=SHARDS_HELP)]
 RayAddress = Annotated[str | None, typer.Option(help="Ray cluster to use, e.g. auto [start one here].")]
 
 RECIPE_HELP = "Name of a recipe; `adafocus recipes` lists them."

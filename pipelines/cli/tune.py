@@ -12,6 +12,7 @@ import typer
 from pipelines.cli.options import (
     DEFAULT_RUNS,
     RECIPE_HELP,
+    SHARDS_HELP,
     Changes,
     Device,
     EvalEvery,
@@ -56,7 +57,7 @@ CHANGEABLE = {*RESOURCE_OPTIONS, "num_samples", "device", "num_workers", "eval_e
 def tune(
     context: typer.Context,
     recipe: Annotated[str | None, typer.Option(help=RECIPE_HELP)] = None,
-    shards: Annotated[str | None, typer.Option(help="Folder or URL of a preprocessed data set.")] = None,
+    shards: Annotated[str | None, typer.Option(help=SHARDS_HELP)] = None,
     runs: RunsFolder = DEFAULT_RUNS,
     name: Annotated[str | None, typer.Option(help="Name of the sweep; else made of recipe and space.")] = None,
     resume: Annotated[str | None, typer.Option(help="Go on with this sweep, as its record defines it.")] = None,

@@ -33,10 +33,10 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
     parent = tracker.run("ssv1", "sweep", "s", sweep="s")
     parent.log_params({"recipe": "ssv1-144", "space.ppo.gamma": "0.5, 0.7"})
     parent.log_metrics({"reuse/hours_saved": 1.5})
-    made = []
+    trials = []
     for number, (name, score) in enumerate([("gamma=0.5", 41.5), ("gamma=0.7", 42.5), (NASTY, None), ("pruned", None)]):
         trial = tracker.run("ssv1", "trial", name, parent=parent.run_id, sweep="s", trial=str(number))
-        trial.log_metrics({"warmup/seconds": 3600.0}, step=1, time_ms=1000)  # trained once, found by all
+        trial.log_metrics({"warmup/seconds": 3600.0}, step=1, time_ms=1000)  # trained once, used by all
         if score is not None:
             trial.log_metrics({"ppo/seconds": 1800.0}, step=2, time_ms=2000 + number)  # each its own
             trial.log_metrics({"finetune/val_top1": score}, step=3)
@@ -47,9 +47,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
             trial.finish()
         else:
             trial.finish("FAILED", "NonFiniteLossError: the loss is nan")
-        made.append(trial)
+        trials.append(trial)
     parent.finish("FAILED")
-    bench = tracker.run("ssv1", "benchmark", "benchmark s gamma=0.7", trial=made[1].run_id, checkpoint="finetune-1")
+    bench = tracker.run("ssv1", "benchmark", "benchmark s gamma=0.7", trial=trials[1].run_id, checkpoint="finetune-1")
     facts = {"dataset": "ssv1", "clips": 7, "split": "val", "device": "cpu", "batch_size": 2, "metric": "top1"}
     rows = [row("policy (AdaFocus)", 42.5, 23.5), row("random, same weights", 39.75, 23.49)]
     online = {"policy": [{"frames": 1, "gflops": 12.0, "top1": 30.0}, {"frames": 2, "gflops": 23.5, "top1": 42.5}]}
@@ -57,18 +57,18 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
         bench.run_id, {"facts": {**facts, "recipe": "ssv1-144"}, "rows": rows, "online": online}, "table.json"
     )
     bench.finish()
-    tracker.run("ssv1", "benchmark", "benchmark killed", trial=made[0].run_id, checkpoint="finetune-0")
+    tracker.run("ssv1", "benchmark", "benchmark killed", trial=trials[0].run_id, checkpoint="finetune-0")
     tracker.run("folder", "trial", "mine", sweep="", trial="mine").finish("FAILED", "OutOfMemoryError: 3 GiB")
     return places
 
 
 @pytest.fixture(scope="module")
-def found(places: Places) -> Report:
+def collected(places: Places) -> Report:
     return collect_report(places)
 
 
-def test_a_sweep_is_told_with_all_its_trials(found: Report) -> None:
-    (section,) = [each for each in found.sections if each.sweeps]
+def test_a_sweep_has_all_its_trials(collected: Report) -> None:
+    (section,) = [each for each in collected.sections if each.sweeps]
     (sweep,) = section.sweeps
     assert [(trial.name, trial.outcome, trial.score) for trial in sweep.trials[:2]] == [
         ("gamma=0.7", "finished", 42.5),
@@ -82,23 +82,25 @@ def test_a_sweep_is_told_with_all_its_trials(found: Report) -> None:
     assert sweep.stage_hours == {"warmup": pytest.approx(1), "ppo": pytest.approx(1)}
     assert sweep.hours_without_sharing == pytest.approx(4 + 1)
     assert (sweep.metric, sweep.reuse, sweep.space) == ("top-1", {"hours_saved": 1.5}, {"ppo.gamma": "0.5, 0.7"})
-    assert [trial.reason for trial in found.unfinished] == ["OutOfMemoryError: 3 GiB"]
+    assert [trial.reason for trial in collected.unfinished] == ["OutOfMemoryError: 3 GiB"]
 
 
-def test_a_benchmark_that_was_killed_is_named(found: Report) -> None:
-    assert found.broken == ["benchmark killed: it left no table; was it killed? Measure again"]
-    assert "Missing: benchmark killed" in pages.markdown(found) and "Missing: benchmark killed" in pages.html(found)
+def test_a_benchmark_that_was_killed_is_named(collected: Report) -> None:
+    assert collected.broken == ["benchmark killed: it left no table; was it killed? Measure again"]
+    assert "Missing: benchmark killed" in pages.markdown(collected) and "Missing: benchmark killed" in pages.html(
+        collected
+    )
 
 
-def test_what_was_not_run_is_missing_and_has_no_number(found: Report) -> None:
-    missing = {section.dataset: section.missing for section in found.sections}
+def test_what_was_not_run_is_missing_and_has_no_number(collected: Report) -> None:
+    missing = {section.dataset: section.missing for section in collected.sections}
     assert [text.split(":")[0] for text in missing["ssv1"]] == ["ssv1-160", "ssv1-176"]
     assert len(missing["activitynet"]) == 4 and all("not run here: needs the data set" in t for t in missing["ssv2"])
     assert any("the paper's own figure: none" in text for text in missing["fcvid"])
 
 
-def test_markdown_has_every_measured_number_and_no_other(found: Report) -> None:
-    text = pages.markdown(found)
+def test_markdown_has_every_measured_number_and_no_other(collected: Report) -> None:
+    text = pages.markdown(collected)
     tables = [line for line in text.splitlines() if line.startswith("|") and "here" in line]
     assert len(tables) == 2
     numbers = {cell.strip() for line in tables for cell in line.split("|")[2:4]}
@@ -130,8 +132,8 @@ class Outside(HTMLParser):
         self.links += [str(value) for name, value in attrs if name in ("src", "href", "xlink:href")]
 
 
-def test_the_page_needs_no_network_and_runs_nothing(found: Report) -> None:
-    text = pages.html(found)
+def test_the_page_needs_no_network_and_runs_nothing(collected: Report) -> None:
+    text = pages.html(collected)
     page = Outside()
     page.feed(text)
     assert all(link.startswith("#") for link in page.links)
