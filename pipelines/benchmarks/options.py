@@ -1,4 +1,4 @@
-"""Options of a benchmark: what is measured of a checkpoint."""
+"""Options of a benchmark: what is measured and logged of a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from preprocessing.schema import UserError
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkOptions:
-    """What is measured of a checkpoint."""
+    """What is measured and logged of a checkpoint."""
 
     batch_size: int = 32
     """Clips per batch of the evaluation, and of videos/s and memory."""
@@ -21,6 +21,8 @@ class BenchmarkOptions:
     """Compile the image networks; the time that takes is in no number."""
     probe: bool = False
     """Fit linear classifiers on features of whole frames too."""
+    gallery_clips: int = 0
+    """Log a gallery page with so many best, worst and most uncertain clips each; 0: none."""
 
 
 DEFAULT_OPTIONS = BenchmarkOptions()

@@ -33,12 +33,10 @@ def run_benchmarks(
     places: Places,
     options: Options,
     benchmark_options: BenchmarkOptions,
-    *,
-    explain: int,
     worker: RayWorker | None,
 ) -> list[BenchmarkResult]:
     """Run `run_benchmark` for each checkpoint: on `worker`, or in this process if that is None."""
-    work = [partial(run_benchmark, each, places, options, benchmark_options, explain=explain) for each in checkpoints]
+    work = [partial(run_benchmark, each, places, options, benchmark_options) for each in checkpoints]
     if worker is None:
         return [run() for run in work]
     from pipelines.ray_runtime.tasks import run_tasks
@@ -47,19 +45,14 @@ def run_benchmarks(
 
 
 def run_benchmark(
-    selected: SelectedCheckpoint,
-    places: Places,
-    options: Options,
-    benchmark_options: BenchmarkOptions,
-    *,
-    explain: int = 0,
+    selected: SelectedCheckpoint, places: Places, options: Options, benchmark_options: BenchmarkOptions
 ) -> BenchmarkResult:
-    """Measure a checkpoint and log the result, with a page of `explain` clips of each kind if that is not 0."""
+    """Measure a checkpoint and log the result."""
     measurement = measure_checkpoint(selected.folder, places, options, benchmark_options)
     run = log_benchmark(measurement, selected, places)
-    if explain:
+    if benchmark_options.gallery_clips:
         from pipelines.benchmarks.gallery import log_gallery
 
-        log_gallery(run, selected.folder, places.shards, measurement, explain)
+        log_gallery(run, selected.folder, places.shards, measurement, benchmark_options.gallery_clips)
     trial = selected.run_id or selected.folder.name
     return BenchmarkResult(selected.name, run.run_id, trial, measurement.facts, measurement.table(), {})

@@ -71,12 +71,12 @@ def benchmark(
         raise UserError(f"--best {best} is of a sweep: give --sweep")
     if (cpus_per_worker or gpus_per_worker) and ray_address is None:
         raise UserError("--cpus-per-worker and --gpus-per-worker are of a cluster's machine: give --ray-address")
-    benchmark_options = BenchmarkOptions(batch_size, parse_precisions(precision), compile, probe)
+    benchmark_options = BenchmarkOptions(batch_size, parse_precisions(precision), compile, probe, explain)
     places = Places.of(shards, runs)
     checkpoints = find_checkpoints(places, run=run, sweep=sweep, folder=checkpoint, best=best)
     worker = None if ray_address is None else RayWorker(ray_address, cpus_per_worker, gpus_per_worker)
     options = training_options(device, num_workers)
-    results = run_benchmarks(checkpoints, places, options, benchmark_options, explain=explain, worker=worker)
+    results = run_benchmarks(checkpoints, places, options, benchmark_options, worker)
     typer.echo(to_json(results)) if as_json else print_results(results, Console())
 
 
