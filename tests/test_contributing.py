@@ -29,7 +29,7 @@ from helpers.tiny import TINY
 from pipelines.paths import Places
 from pipelines.recipes.cpu import demo
 from pipelines.sweeps.plan import make_scheduler
-from pipelines.sweeps.space import Space
+from pipelines.sweeps.search.space import Space
 from pipelines.sweeps.sweep import Sweep
 from preprocessing.datasets import find_dataset
 from preprocessing.schema import ExtractionSpec

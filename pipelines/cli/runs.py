@@ -11,7 +11,7 @@ from pipelines.cli.options import DEFAULT_RUNS, Json, RunsFolder
 from preprocessing.schema import UserError
 
 if TYPE_CHECKING:
-    from pipelines.sweeps.storage import StoredFolder
+    from pipelines.sweeps.stages.storage import StoredFolder
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +29,7 @@ def list_stages(runs: RunsFolder = DEFAULT_RUNS, as_json: Json = False) -> None:
     from rich.table import Table
 
     from pipelines.paths import Places
-    from pipelines.sweeps.storage import list_folders
+    from pipelines.sweeps.stages.storage import list_folders
 
     folders = list_folders(Places.of("", runs))
     if as_json:
@@ -57,7 +57,7 @@ def show_stage(
     """Show one stage: who uses it, its configuration, what it reached."""
     from adafocus.checkpoint import read_meta
     from pipelines.paths import Places
-    from pipelines.sweeps.storage import find_folder
+    from pipelines.sweeps.stages.storage import find_folder
 
     stored = find_folder(Places.of("", runs), name)
     facts = _facts(stored)
@@ -86,7 +86,7 @@ def prune_stages(
     A sweep uses its stages as long as its record, sweeps/NAME.json below --runs, is there.
     """
     from pipelines.paths import Places
-    from pipelines.sweeps.storage import list_folders, remove_folders
+    from pipelines.sweeps.stages.storage import list_folders, remove_folders
 
     places = Places.of("", runs)
     removable = [each for each in list_folders(places) if each.removable]

@@ -23,13 +23,13 @@ from pipelines.cli.options import (
     ScaleLr,
 )
 from pipelines.cli.values import read_config, training_options
-from pipelines.sweeps.scheduler_table import SCHEDULERS
+from pipelines.sweeps.search.scheduler_table import SCHEDULERS
 from preprocessing.schema import UserError
 
 if TYPE_CHECKING:
     from adafocus.config.schema import Config
     from pipelines.sweeps.driver import SweepOutcome
-    from pipelines.sweeps.space import Space
+    from pipelines.sweeps.search.space import Space
     from pipelines.sweeps.sweep import Sweep
 
 
@@ -136,7 +136,7 @@ def _space_of(
     grid: list[str] | None, sample: list[str] | None, space: str | None, recipe: str, config: Config
 ) -> Space:
     """The search space that the options define."""
-    from pipelines.sweeps.space_text import RECIPE, parse_space, recipe_space
+    from pipelines.sweeps.search.space_text import RECIPE, parse_space, recipe_space
 
     file = recipe_space(recipe, config) if space == RECIPE else Path(space) if space else None
     return parse_space(config, grid or [], sample or [], file)

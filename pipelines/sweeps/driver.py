@@ -17,8 +17,8 @@ from pipelines.ray_runtime.resources import Resources
 from pipelines.ray_runtime.session import ray_session
 from pipelines.sweeps.outcomes import STATUSES, TrialOutcome
 from pipelines.sweeps.plan import finished_trials, make_plan, unreported_trials
-from pipelines.sweeps.shared_stages import start_imports, train_shared_stages
-from pipelines.sweeps.sharing import Reuse, measure_reuse
+from pipelines.sweeps.stages.shared_stages import start_imports, train_shared_stages
+from pipelines.sweeps.stages.sharing import Reuse, measure_reuse
 from pipelines.sweeps.sweep import Sweep
 from pipelines.sweeps.sweep_file import continue_sweep, save_sweep
 from pipelines.sweeps.tuner import run_trials

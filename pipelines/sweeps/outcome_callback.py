@@ -12,7 +12,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 
 from pipelines.sweeps.outages import OutageError
 from pipelines.sweeps.outcomes import BUDGET_ENDED, TrialOutcome, has_passed
-from pipelines.sweeps.space import Point, show_point
+from pipelines.sweeps.search.space import Point, show_point
 from pipelines.sweeps.sweep import Sweep
 from pipelines.sweeps.worker_group import release_group
 from pipelines.tracking.client import Tracker

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from pipelines.sweeps.space import Point
+from pipelines.sweeps.search.space import Point
 
 Status = Literal["finished", "pruned", "failed", "stopped"]
 STATUSES: tuple[Status, ...] = get_args(Status)

@@ -9,10 +9,10 @@ from ray.tune.schedulers import TrialScheduler
 
 from adafocus import checkpoint
 from pipelines.sweeps.outcomes import BUDGET_ENDED, TrialOutcome, has_passed
-from pipelines.sweeps.scheduler import Pruning
-from pipelines.sweeps.scheduler_table import find_scheduler
-from pipelines.sweeps.searcher import DistinctSearch, PastTrial, make_searcher
-from pipelines.sweeps.space import Point, order_for_sharing, show_point, typed_point
+from pipelines.sweeps.search.scheduler import Pruning
+from pipelines.sweeps.search.scheduler_table import find_scheduler
+from pipelines.sweeps.search.searcher import DistinctSearch, PastTrial, make_searcher
+from pipelines.sweeps.search.space import Point, order_for_sharing, show_point, typed_point
 from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.records import TrialRecord

@@ -14,8 +14,8 @@ from adafocus.methods.identity import stage_folders, stage_key, stage_reads
 from adafocus.training.reports import Options
 from pipelines.paths import Places
 from pipelines.ray_runtime.resources import Resources
-from pipelines.sweeps.scheduler_table import find_scheduler
-from pipelines.sweeps.space import Point, Space, show_value
+from pipelines.sweeps.search.scheduler_table import find_scheduler
+from pipelines.sweeps.search.space import Point, Space, show_value
 from preprocessing.schema import UserError
 
 Search = Literal["random", "optuna"]

@@ -13,7 +13,7 @@ from adafocus.config.overrides import flatten, from_flat
 from adafocus.training.reports import Options
 from pipelines.paths import Places
 from pipelines.ray_runtime.resources import Resources
-from pipelines.sweeps.space import Space
+from pipelines.sweeps.search.space import Space
 from pipelines.sweeps.sweep import Sweep, check_name
 from preprocessing.addresses import without_secrets
 from preprocessing.files import write_file

@@ -25,7 +25,7 @@ from adafocus.training.stage_lock import StageLockLostError
 from pipelines.logs import in_a_line
 from pipelines.ray_runtime.worker import start_worker
 from pipelines.sweeps.outages import OutageError, convert_outages
-from pipelines.sweeps.space import Point, show_point
+from pipelines.sweeps.search.space import Point, show_point
 from pipelines.sweeps.sweep import Sweep
 from pipelines.sweeps.tune_reporter import ReportFunction, TuneReporter, score_values
 from pipelines.sweeps.worker_group import WorkersDiedError, own_group_id, train_in_group

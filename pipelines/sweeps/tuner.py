@@ -12,7 +12,7 @@ from ray import tune
 from pipelines.sweeps.outcome_callback import OutcomeCallback, point_of
 from pipelines.sweeps.outcomes import TrialOutcome
 from pipelines.sweeps.plan import Plan
-from pipelines.sweeps.scheduler_table import find_scheduler
+from pipelines.sweeps.search.scheduler_table import find_scheduler
 from pipelines.sweeps.sweep import Sweep
 from pipelines.sweeps.trial import run_trial
 from pipelines.tracking.client import Tracker

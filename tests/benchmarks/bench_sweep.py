@@ -27,7 +27,7 @@ from pipelines.paths import Places
 from pipelines.ray_runtime.resources import Resources
 from pipelines.recipes.cpu import demo
 from pipelines.sweeps.driver import run_sweep
-from pipelines.sweeps.space import Space
+from pipelines.sweeps.search.space import Space
 from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking.client import Tracker
 from pipelines.training.epoch_reporter import EpochReporter

@@ -14,7 +14,7 @@ from adafocus.config.overrides import flatten
 from adafocus.config.schema import Config
 from pipelines.cli.main import app
 from pipelines.recipes import find_recipe
-from pipelines.sweeps.scheduler_table import find_scheduler
+from pipelines.sweeps.search.scheduler_table import find_scheduler
 from preprocessing.datasets import find_dataset
 
 GROUP = typer.main.get_command(app)

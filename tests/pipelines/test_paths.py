@@ -9,7 +9,7 @@ import pytest
 from pipelines.cli.values import read_config
 from pipelines.paths import Places
 from pipelines.recipes.cpu import demo
-from pipelines.sweeps.space_text import parse_space
+from pipelines.sweeps.search.space_text import parse_space
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from pipelines.reporting import pages
 from pipelines.reporting.benchmark_result import BenchmarkResult
 from pipelines.reporting.collect import collect_report
 from pipelines.reporting.tables import print_results
-from pipelines.sweeps.storage import list_folders
+from pipelines.sweeps.stages.storage import list_folders
 from pipelines.tracking import metric_names
 from pipelines.tracking.checkpoints import SelectedCheckpoint
 from pipelines.tracking.client import Tracker

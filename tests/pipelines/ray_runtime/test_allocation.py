@@ -18,7 +18,7 @@ from pipelines.ray_runtime.allocation import allocate, capacity, fit_resources
 from pipelines.ray_runtime.cluster import Node
 from pipelines.ray_runtime.resources import Resources
 from pipelines.sweeps.driver import run_sweep
-from pipelines.sweeps.space import Space
+from pipelines.sweeps.search.space import Space
 from pipelines.sweeps.sweep import Sweep
 from pipelines.sweeps.trial import check_gpu
 from pipelines.tracking.client import Tracker

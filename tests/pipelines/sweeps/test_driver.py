@@ -17,8 +17,8 @@ from pipelines.recipes.cpu import demo
 from pipelines.sweeps.driver import SweepDriver
 from pipelines.sweeps.outcomes import TrialOutcome
 from pipelines.sweeps.plan import finished_trials, make_plan, unreported_trials
-from pipelines.sweeps.space import Space
-from pipelines.sweeps.space_text import parse_space
+from pipelines.sweeps.search.space import Space
+from pipelines.sweeps.search.space_text import parse_space
 from pipelines.sweeps.sweep import Sweep
 from pipelines.sweeps.tuner import reuses_workers
 from pipelines.tracking.client import Tracker

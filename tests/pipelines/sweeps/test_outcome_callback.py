@@ -11,7 +11,7 @@ import pytest
 from pipelines.paths import Places
 from pipelines.recipes.cpu import demo
 from pipelines.sweeps.outcome_callback import OutcomeCallback
-from pipelines.sweeps.space import Space
+from pipelines.sweeps.search.space import Space
 from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking.client import Tracker
 

@@ -26,7 +26,7 @@ from pipelines.reporting.collect import collect_report
 from pipelines.reporting.tables import to_json
 from pipelines.sweeps.driver import run_sweep
 from pipelines.sweeps.outcomes import TrialOutcome
-from pipelines.sweeps.space import Space
+from pipelines.sweeps.search.space import Space
 from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking import metric_names
 from pipelines.tracking.checkpoints import find_checkpoint

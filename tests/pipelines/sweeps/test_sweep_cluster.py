@@ -19,7 +19,7 @@ from helpers.sweeping import assert_each_epoch_once, holder, wait_for
 from pipelines.paths import Places
 from pipelines.ray_runtime.resources import Resources
 from pipelines.sweeps.driver import run_sweep
-from pipelines.sweeps.space import Space
+from pipelines.sweeps.search.space import Space
 from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking.client import Tracker
 

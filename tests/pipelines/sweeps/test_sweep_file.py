@@ -15,7 +15,7 @@ from pipelines.paths import Places
 from pipelines.ray_runtime.resources import Resources
 from pipelines.recipes.cpu import demo
 from pipelines.recipes.untrimmed import activitynet_128
-from pipelines.sweeps.space import Space, show_point
+from pipelines.sweeps.search.space import Space, show_point
 from pipelines.sweeps.sweep import Sweep
 from pipelines.sweeps.sweep_file import continue_sweep, default_name, load_sweep, save_sweep
 from preprocessing.schema import UserError

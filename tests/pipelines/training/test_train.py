@@ -22,7 +22,7 @@ from adafocus.config.schema import Config
 from adafocus.training.reports import Options
 from helpers.tiny import STAGES
 from pipelines.paths import Places
-from pipelines.sweeps.storage import list_folders
+from pipelines.sweeps.stages.storage import list_folders
 from pipelines.tracking.client import Tracker
 from pipelines.training.train import train
 

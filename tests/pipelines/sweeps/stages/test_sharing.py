@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adafocus import checkpoint
-from pipelines.sweeps.sharing import measure_reuse
+from pipelines.sweeps.stages.sharing import measure_reuse
 
 START = 1_000_000
 

@@ -14,7 +14,7 @@ from adafocus.config.schema import Config
 from adafocus.config.validation import TOGETHER
 from adafocus.methods import check, method_of
 from adafocus.methods.identity import stage_key
-from pipelines.sweeps.distributions import check_distribution, draw, extreme_values
+from pipelines.sweeps.search.distributions import check_distribution, draw, extreme_values
 from preprocessing.schema import UserError
 
 Point = dict[str, Any]

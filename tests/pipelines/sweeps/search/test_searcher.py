@@ -13,9 +13,9 @@ from ray.tune.search import Searcher
 from adafocus.config.overrides import override
 from pipelines.paths import Places
 from pipelines.recipes.cpu import demo
-from pipelines.sweeps.searcher import DistinctSearch, PastTrial, make_searcher
-from pipelines.sweeps.space import Point, Space
-from pipelines.sweeps.space_text import parse_space
+from pipelines.sweeps.search.searcher import DistinctSearch, PastTrial, make_searcher
+from pipelines.sweeps.search.space import Point, Space
+from pipelines.sweeps.search.space_text import parse_space
 from pipelines.sweeps.sweep import Sweep
 
 

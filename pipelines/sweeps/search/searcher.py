@@ -16,7 +16,7 @@ from ray import tune
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from pipelines.sweeps.space import Point
+from pipelines.sweeps.search.space import Point
 from pipelines.sweeps.sweep import Sweep
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from adafocus.config.overrides import override
 from adafocus.methods.identity import stage_key
 from pipelines.recipes import RECIPES
 from pipelines.recipes.cpu import demo
-from pipelines.sweeps.distributions import DISTRIBUTIONS, draw
-from pipelines.sweeps.space import Space, order_for_sharing
-from pipelines.sweeps.space_text import parse_space, recipe_space
+from pipelines.sweeps.search.distributions import DISTRIBUTIONS, draw
+from pipelines.sweeps.search.space import Space, order_for_sharing
+from pipelines.sweeps.search.space_text import parse_space, recipe_space
 from preprocessing.schema import UserError
 
 

@@ -15,7 +15,7 @@ from adafocus import checkpoint
 from adafocus.methods import stage_names
 from adafocus.training.stage_lock import LEASE_S, StageLock
 from pipelines.paths import Places
-from pipelines.sweeps.stage_users import StageUsers
+from pipelines.sweeps.stages.stage_users import StageUsers
 from pipelines.sweeps.sweep import TUNE_FOLDER
 from preprocessing.schema import UserError
 

@@ -18,8 +18,8 @@ from adafocus.training.stage_runner import run_stage
 from helpers.tiny import STAGES
 from pipelines.cli.main import main
 from pipelines.paths import Places
-from pipelines.sweeps.space import Space
-from pipelines.sweeps.storage import find_folder, list_folders, remove_folders
+from pipelines.sweeps.search.space import Space
+from pipelines.sweeps.stages.storage import find_folder, list_folders, remove_folders
 from pipelines.sweeps.sweep import Sweep
 from pipelines.sweeps.sweep_file import save_sweep
 from pipelines.tracking.client import Tracker

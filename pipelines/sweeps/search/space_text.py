@@ -11,7 +11,7 @@ import yaml
 
 from adafocus.config.schema import Config
 from pipelines.paths import absolute_setting
-from pipelines.sweeps.space import Space
+from pipelines.sweeps.search.space import Space
 from preprocessing.schema import UserError
 
 RECIPE = "recipe"
@@ -52,7 +52,7 @@ def parse_space(config: Config, grid: list[str], sample: list[str], file: Path |
 def recipe_space(recipe: str, config: Config) -> Path:
     """The space file that comes with a recipe: its own, else that of all recipes whose policy acts per frame, or
     per clip, as this one's does."""
-    folder = Path(str(files("pipelines.sweeps") / "spaces"))
+    folder = Path(str(files("pipelines.sweeps.search") / "spaces"))
     own = folder / f"{recipe}.yaml"
     return own if own.is_file() else folder / f"per_{config.model.action_per}.yaml"
 

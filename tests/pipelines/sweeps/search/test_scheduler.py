@@ -12,8 +12,8 @@ from adafocus.config.overrides import override
 from pipelines.paths import Places
 from pipelines.recipes.cpu import demo
 from pipelines.sweeps.plan import make_scheduler
-from pipelines.sweeps.scheduler import Asha
-from pipelines.sweeps.space import Space
+from pipelines.sweeps.search.scheduler import Asha
+from pipelines.sweeps.search.space import Space
 from pipelines.sweeps.sweep import Sweep
 
 STOP, GO_ON = TrialScheduler.STOP, TrialScheduler.CONTINUE
