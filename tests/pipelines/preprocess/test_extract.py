@@ -185,6 +185,11 @@ def slow_root(tmp_path_factory: pytest.TempPathFactory, run_ffmpeg: Callable[...
     return root
 
 
+def _heed_interrupts() -> None:
+    """A shell lets what it starts in the background ignore Ctrl-C, and so would the run if the tests run there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupt(root: Path, out: Path, number: int) -> tuple[int, float]:
     """Start a run, send it a signal when the first shard stands, return exit status and seconds until it was gone."""
     process = subprocess.Popen(
@@ -192,6 +197,7 @@ def interrupt(root: Path, out: Path, number: int) -> tuple[int, float]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=_heed_interrupts,
     )
     deadline = time.monotonic() + 90
     while not list(out.glob("*.parquet")):
@@ -217,7 +223,7 @@ def test_interrupted_run_leaves_no_ffmpeg_and_goes_on(
     finished = {path.stem: os.stat(path.with_suffix(".tar")).st_mtime_ns for path in tmp_path.glob("*.parquet")}
     assert 0 < len(finished) < 8
     assert not (tmp_path / "index.parquet").exists()
-    preprocess("folder", slow_root, str(tmp_path), spec=ExtractionSpec(height=360), clips_per_shard=1)
+    preprocess(Request("folder", slow_root, str(tmp_path), spec=ExtractionSpec(height=360), clips_per_shard=1))
     index = read_index(Store(tmp_path))
     assert index.table["clip_id"].to_pylist() == [f"{number}.mp4" for number in range(8)]
     assert set(index.table["status"].to_pylist()) == {"ok"}
