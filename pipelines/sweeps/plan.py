@@ -44,9 +44,9 @@ def finished_trials(sweep: Sweep, tracker: Tracker, metric: str) -> dict[str, Tr
             continue
         if trial.outcome == "pruned":
             judged = trial.score_in(sweep.judged, metric)
-            past[trial.key] = TrialOutcome(show_point(point), point, judged, pruned=trial.reason)
+            past[_key(sweep, trial)] = TrialOutcome(show_point(point), point, judged, pruned=trial.reason)
         elif trial.checkpoint and (folder / checkpoint.META).exists():
-            past[trial.key] = TrialOutcome(show_point(point), point, trial.score, folder)
+            past[_key(sweep, trial)] = TrialOutcome(show_point(point), point, trial.score, folder)
     if past:
         log.info("%d trials are finished from before", len(past))
     return past
@@ -55,7 +55,7 @@ def finished_trials(sweep: Sweep, tracker: Tracker, metric: str) -> dict[str, Tr
 def make_plan(sweep: Sweep, tracker: Tracker, metric: str, past: dict[str, TrialOutcome]) -> Plan:
     """Plan the trials that are left; scheduler and searcher learn from those that need not run again, `past`."""
     scheduler = make_scheduler(sweep)
-    trials = {trial.key: trial for trial in tracker.trials(sweep=sweep.name)}
+    trials = {_key(sweep, trial): trial for trial in tracker.trials(sweep=sweep.name)}
     if isinstance(scheduler, Pruning):
         for key in past.keys() & trials.keys():
             run = tracker.open(trials[key].run_id)
@@ -100,6 +100,12 @@ def _judged_scores(sweep: Sweep, run: Run, metric: str) -> list[tuple[int, float
     judged = sweep.judged
     epochs_before = sweep.method.first_epoch(sweep.config, judged)
     return [(step - epochs_before, value) for step, value in run.curve(score_name(judged, metric)).items()]
+
+
+def _key(sweep: Sweep, trial: TrialRecord) -> str:
+    """The key that a trial has now: earlier versions may have logged another one for the same point."""
+    point = _point(sweep, trial)
+    return trial.key if point is None else sweep.trial_key(point, sweep.digest)
 
 
 def _point(sweep: Sweep, trial: TrialRecord) -> Point | None:

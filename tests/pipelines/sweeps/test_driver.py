@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from adafocus.checkpoint import META
 from adafocus.training.reports import Options
 from pipelines.paths import Places
 from pipelines.ray_runtime.resources import Resources
@@ -86,6 +87,21 @@ def test_trials_that_the_time_budget_left_are_all_named(tracker: Tracker) -> Non
     left = stopped(sweep, tracker, past)
     assert [each.name for each in left] == ["lr=0.003", "trial 4, not drawn yet", "trial 5, not drawn yet"]
     assert {(each.status, each.begun) for each in left} == {("stopped", False)}
+
+
+def test_trials_of_earlier_versions_are_found_again_by_their_points(tracker: Tracker) -> None:
+    """Their keys, and the names of their folders, were made of other fields."""
+    sweep = make(tracker, "earlier", Space({"ppo.gamma": [0.5, 0.7]}))
+    folder = tracker.runs / "finetune-0123456789ab"
+    folder.mkdir()
+    (folder / META).write_text("{}")
+    run = tracker.run("d", "trial", "gamma=0.7", sweep="earlier", trial="0123456789ab")
+    run.set_point({"ppo.gamma": "0.7"})
+    run.set_result(folder, "d", INFO.metric)
+    run.finish()
+    past = finished_trials(sweep, tracker, INFO.metric)
+    assert [(each.name, each.checkpoint) for each in past.values()] == [("gamma=0.7", folder)]
+    assert make_plan(sweep, tracker, INFO.metric, past).points == [{"ppo.gamma": 0.5}]
 
 
 def test_points_that_were_logged_as_texts_are_found_again(tracker: Tracker) -> None:
