@@ -39,26 +39,31 @@ class ClipLoader:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        accumulate: int = 1,
         num_workers: int = 0,
         limit: int | None = None,
     ) -> None:
-        """`batch_size` is in clips of one rank: a global batch holds batch_size * world_size clips.
+        """`batch_size` is in clips of one rank: a global batch holds batch_size * world_size * accumulate clips, in
+        `accumulate` micro-batches, which are what a rank reads.
 
         In training the global batches are drawn anew each epoch and the incomplete last one is left out, unless it is
         the only one. In evaluation rank r takes the clips range(r, N, world_size), nothing dropped, nothing twice.
         `num_workers` processes decode ahead; 0 decodes in this process. Raises UserError if there is no finished data
-        set, the split is empty, or settings do not fit together.
+        set, the split is empty or smaller than a global batch has micro-batches, or settings do not fit together.
         """
         check_data(data)
         table = ClipTable(shards, split, limit)
-        if train and len(table) < world_size:
-            raise UserError(f"{world_size} workers cannot share the {len(table)} clips of split {split!r}")
+        if train and len(table) < world_size * accumulate:
+            raise UserError(
+                f"{world_size} workers cannot share the {len(table)} clips of split {split!r} with accumulate="
+                f"{accumulate}: each micro-batch of each worker needs one; lower accumulate, or take fewer workers"
+            )
         self.info: DatasetInfo = table.info
         self.digest: str = table.digest
         self.spec: ExtractionSpec = table.spec
         self.clip_ids: list[str] = table.clip_ids
         """Of all ranks, in the order of the index."""
-        self._order = _Order(len(table), batch_size, train, seed, rank, world_size)
+        self._order = _Order(len(table), batch_size, train, seed, rank, world_size, accumulate)
         self._loader: DataLoader[Batch] = DataLoader(
             _Batches(ClipMaker(table, data, seed, train)),
             batch_size=None,
@@ -72,6 +77,11 @@ class ClipLoader:
     def __len__(self) -> int:
         """Batches of a whole epoch, of this rank."""
         return len(self._order)
+
+    @property
+    def global_clips(self) -> int:
+        """Clips of a global batch in training: fewer than asked for if the split has no more."""
+        return min(self._order.whole, self._order.num_clips)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches the next iteration yields, from its first batch on."""
@@ -102,12 +112,18 @@ class _Order:
     seed: int
     rank: int
     world_size: int
+    accumulate: int
     epoch: int = 0
     start: int = 0
 
+    @property
+    def whole(self) -> int:
+        """Clips of a complete global batch."""
+        return self.batch_size * self.world_size * self.accumulate
+
     def __len__(self) -> int:
         if self.train:
-            return max(self.num_clips // (self.batch_size * self.world_size), 1)
+            return max(self.num_clips // self.whole, 1) * self.accumulate
         return -(-len(range(self.rank, self.num_clips, self.world_size)) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -121,10 +137,9 @@ class _Order:
             share = np.arange(self.rank, count, self.world_size)
             return [share[start : start + size] for start in range(0, len(share), size)]
         order = np.random.default_rng((self.seed, self.epoch)).permutation(count)
-        whole = size * self.world_size
-        if count < whole:
-            return [np.array_split(order, self.world_size)[self.rank]]
-        starts = range(self.rank * size, count // whole * whole, whole)
+        if count < self.whole:
+            return np.array_split(order, self.world_size * self.accumulate)[self.rank :: self.world_size]
+        starts = range(self.rank * size, count // self.whole * self.whole, size * self.world_size)
         return [order[start : start + size] for start in starts]
 
 

@@ -22,8 +22,8 @@ from adafocus.models.crop import cell_corners, scale_corners
 class Actions(Protocol):
     """A distribution over actions: all that differs between grid and Gaussian."""
 
-    def repeat(self, times: int) -> Actions:
-        """The same clips so many times."""
+    def take(self, clips_N: Tensor) -> Actions:
+        """Those of the clips with these numbers."""
         ...
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
@@ -49,9 +49,9 @@ class GridActions:
 
     log_probs_BSA: Tensor
 
-    def repeat(self, times: int) -> GridActions:
-        """Clips 0..B-1, 0..B-1, ..."""
-        return GridActions(self.log_probs_BSA.repeat(times, 1, 1))
+    def take(self, clips_N: Tensor) -> GridActions:
+        """Those of the clips with these numbers."""
+        return GridActions(self.log_probs_BSA[clips_N])
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Gumbel-max: no normalisation check, hence nothing read back from the device."""
@@ -84,9 +84,9 @@ class GaussianActions:
     mean_BS2: Tensor
     std: float
 
-    def repeat(self, times: int) -> GaussianActions:
-        """Clips 0..B-1, 0..B-1, ..."""
-        return GaussianActions(self.mean_BS2.repeat(times, 1, 1), self.std)
+    def take(self, clips_N: Tensor) -> GaussianActions:
+        """Those of the clips with these numbers."""
+        return GaussianActions(self.mean_BS2[clips_N], self.std)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """(B, S, 2), without gradient: the score-function estimator must not see how the sample came about."""

@@ -62,7 +62,8 @@ class PPO(Stage):
         states = self.model.states(glance)
         with forgetting(self.model.policy):
             actions = self.model.policy(states).actions
-        action = self.own_rows(actions.repeat(self.shares).sample(self.draws))
+        places = self.own_places(len(states)).to(states.device, non_blocking=True)
+        action = self.own_rows(actions.take(places).sample(self.draws))
         rewards_BS = self._rewards(glance, self.model.policy.corners(action, self.config.data.crop), collected)
         returns_BS = reinforcement.discounted_returns(rewards_BS, self.settings.gamma)
         return {

@@ -63,6 +63,8 @@ class Stage(nn.Module):
         workers nor on that of micro-batches."""
         self.micro_batch = 0
         """The number of the one that is collected."""
+        self.global_clips = 0
+        """Clips of a global batch; 0: its micro-batches are all as large as the one that is collected."""
 
     @property
     def fast(self) -> AdaFocus:
@@ -129,7 +131,7 @@ class Stage(nn.Module):
         """
         if labels_BL.shape[1] == 1:
             return labels_BL[:, 0]
-        whole = torch.rand(len(labels_BL) * self.shares, labels_BL.shape[1], generator=self.draws)
+        whole = torch.rand(self.rows(len(labels_BL)), labels_BL.shape[1], generator=self.draws)
         chance_BL = self.own_rows(whole).to(labels_BL.device, non_blocking=True)
         return labels_BL.gather(1, chance_BL.where(labels_BL >= 0, -1.0).argmax(1, keepdim=True))[:, 0]
 
@@ -137,13 +139,23 @@ class Stage(nn.Module):
         """A random patch for every action in clips of these glance frames, int64 (B, S, 2)."""
         batch, steps = len(frames_BTCHW), frames_BTCHW.shape[1] // self.model.maps_per_state
         sizes = (self.config.data.crop, self.config.model.patch_size)
-        corners = random_corners((batch * self.shares, steps), *sizes, generator=self.draws)
+        corners = random_corners((self.rows(batch), steps), *sizes, generator=self.draws)
         return self.own_rows(corners).to(frames_BTCHW.device, non_blocking=True)
 
-    @property
-    def shares(self) -> int:
-        """Micro-batches of a global batch, of all workers together."""
-        return self.settings.accumulate * distributed.world_size()
+    def rows(self, clips: int) -> int:
+        """Clips of the global batch, of which a micro-batch with so many clips is collected."""
+        return self.global_clips or clips * self.settings.accumulate * distributed.world_size()
+
+    def parts(self, clips: int) -> float:
+        """What a micro-batch of so many clips is divided by in a mean over clips, which workers then average: the
+        number of micro-batches if all are as large."""
+        return self.rows(clips) / (clips * distributed.world_size())
+
+    def own_places(self, clips: int) -> Tensor:
+        """For each row that is drawn for the global batch, the clip of the collected micro-batch that it could be for:
+        in the micro-batch's own rows, its clips in their order."""
+        rows = torch.arange(self.rows(clips))
+        return (rows - self.own_rows(rows)[:1]) % clips
 
     def own_rows(self, whole: Tensor) -> Tensor:
         """Of rows that were drawn for the global batch, those of the micro-batch that is collected."""

@@ -84,6 +84,7 @@ class StageTrainer:
                 config.data,
                 batch_size=self.settings.batch_size // workers,
                 train=split == "train",
+                accumulate=self.settings.accumulate if split == "train" else 1,
                 num_workers=options.num_workers,
                 **share,
             )
@@ -101,7 +102,8 @@ class StageTrainer:
         distributed.share(model.state_dict().values())
         model = model.to(memory_format=torch.channels_last)
         self.stage: Stage = self.method.stage(name)(model, config)
-        self.stage.check_batch(self.settings.batch_size // workers)
+        self.stage.global_clips = self.loader.global_clips
+        self.stage.check_batch(self.loader.global_clips // workers)
         self.optimizer = self.stage.optimizer()
         if isinstance(self.settings, OptimConfig) and self.settings.lr_batch_size and distributed.rank() == 0:
             log.info("%s", scaling_line(name, self.settings))
@@ -156,10 +158,6 @@ class StageTrainer:
         self.loader.set_epoch(progress.epoch)
         self.loader.skip(progress.step * accumulate)
         steps = len(self.loader) // accumulate
-        if steps == 0:
-            raise UserError(
-                f"{self.name}.batch_size={self.settings.batch_size} is more than the training split has clips"
-            )
         watch, saved_at = LossWatch(), time.monotonic()
         sums = {key: torch.tensor(value, device=self.device) for key, value in progress.sums.items()}
         self.stage.train()

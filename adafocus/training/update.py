@@ -37,7 +37,7 @@ class Updater:
         """Take the micro-batches of one global batch, and one optimizer step per pass over them.
 
         A stage that needs them all at once has them collected first; else one is done with before the next is taken.
-        Logs are means over micro-batches and passes.
+        Logs are means over clips and passes.
         """
         count, passes = self.stage.settings.accumulate, self.stage.updates_per_batch
         rollouts = [self._collect(batches, number) for number in range(count)] if self.stage.whole_batch else []
@@ -46,10 +46,10 @@ class Updater:
         logs: Logs = {}
         for _ in range(passes):
             for number in range(count):
-                parts = self._backward(
-                    number, *(rollouts[number] if rollouts else self._collect(batches, number)), watch
-                )
-                _add(logs, {key: value / (count * passes) for key, value in parts.items()})
+                clip_ids, collected = rollouts[number] if rollouts else self._collect(batches, number)
+                scalars = self._backward(number, clip_ids, collected, watch)
+                parts = self.stage.parts(len(clip_ids))
+                _add(logs, {key: value / (parts * passes) for key, value in scalars.items()})
             _add(logs, {key: value / passes for key, value in self._update().items()})
         watch.end_step()
         return logs
@@ -66,14 +66,13 @@ class Updater:
             return batch.clip_ids, self.stage.collect(batch)
 
     def _backward(self, number: int, clip_ids: list[str], collected: Collected, watch: LossWatch) -> Logs:
-        count = self.stage.settings.accumulate
-        last = number == count - 1
+        last = number == self.stage.settings.accumulate - 1
         with contextlib.nullcontext() if last else getattr(self.wrapped, "no_sync", contextlib.nullcontext)():
             with self.autocast():
-                loss, parts = self.wrapped(collected)
-            self.scaler.scale(loss / count).backward()
+                loss, scalars = self.wrapped(collected)
+            self.scaler.scale(loss / self.stage.parts(len(clip_ids))).backward()
         watch.add(loss.detach(), clip_ids)
-        return {key: value.detach() for key, value in {"loss": loss, **parts}.items()}
+        return {key: value.detach() for key, value in {"loss": loss, **scalars}.items()}
 
     def _update(self) -> Logs:
         settings, logs = self.stage.settings, {}

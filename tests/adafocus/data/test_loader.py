@@ -143,6 +143,16 @@ def test_a_split_smaller_than_a_batch_is_one_batch(shards: Path) -> None:
     assert sorted(ids([batch for share in shares for batch in share])) == sorted(batch.clip_ids)
 
 
+@pytest.mark.parametrize(("batch_size", "accumulate", "clips"), [(2, 2, 24), (3, 2, 24), (4, 4, 26), (9, 13, 26)])
+def test_micro_batches_share_the_global_batches(batch_size: int, accumulate: int, clips: int, shards: Path) -> None:
+    """The micro-batches of two ranks, in turn, are the batches of one; also where the split holds only one of them."""
+    whole = load(shards, batch_size=2 * batch_size * accumulate)
+    ranks = [load(shards, batch_size=batch_size, accumulate=accumulate, rank=rank, world_size=2) for rank in range(2)]
+    assert len(ranks[0]) == len(ranks[1]) == accumulate * len(whole)
+    in_turn = [batch for pair in zip(*ranks, strict=True) for batch in pair]
+    assert ids(in_turn) == ids(whole) and len(ids(whole)) == clips and all(batch.clip_ids for batch in in_turn)
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_going_on_inside_an_epoch(shards: Path, num_workers: int) -> None:
     whole = load(shards, epoch=3)

@@ -265,6 +265,31 @@ def test_accumulated_steps_equal_one_large_step(tiny_config: Config, synthetic_s
         torch.testing.assert_close(halves[name], value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("accumulate", [2, 5])
+def test_a_data_set_smaller_than_a_batch_is_one_batch_in_as_many_parts(
+    accumulate: int, tiny_config: Config, synthetic_shards: str, tmp_path: Path
+) -> None:
+    """24 clips where 40 were asked for; in five parts, four have five clips and one has four."""
+    changes: dict[str, object] = {"model.dropout": 0, "ppo.epochs": 1, "ppo.batch_size": 40}
+    changes |= {"warmup.backbone_lr": 0, "warmup.optimizer": "sgd", "warmup.batch_size": 40}
+    config = override(tiny_config, changes)
+    train("pretrain", config, synthetic_shards, tmp_path)
+    for name in ("warmup", "ppo"):
+        whole, wanted = train(name, config, synthetic_shards, tmp_path)
+        parts, found = train(name, override(config, {f"{name}.accumulate": accumulate}), synthetic_shards, tmp_path)
+        for key, value in weights(whole).items():
+            torch.testing.assert_close(weights(parts)[key], value, rtol=1e-3, atol=1e-5)
+        for key in (f"{name}/loss", f"{name}/accuracy", f"{name}/reward"):
+            if key in wanted[-1].metrics:
+                assert found[-1].metrics[key] == pytest.approx(wanted[-1].metrics[key], rel=1e-3, abs=1e-5), key
+
+
+def test_more_micro_batches_than_clips_are_refused(tiny_config: Config, synthetic_shards: str, tmp_path: Path) -> None:
+    config = override(tiny_config, {"pretrain.batch_size": 50, "pretrain.accumulate": 25})
+    with pytest.raises(UserError, match="1 workers cannot share the 24 clips of split 'train' with accumulate=25"):
+        train("pretrain", config, synthetic_shards, tmp_path)
+
+
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(
     tiny_config: Config, synthetic_shards: str, tmp_path: Path
 ) -> None:
