@@ -134,7 +134,12 @@ def test_ctrl_c_stops_ffmpeg_too(tmp_path: Path, checkpoints: dict[str, Path], r
     path = tmp_path / "long.mkv"
     run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x480:d=30:r=60", "-c:v", "mpeg4", path)
     argv = [sys.executable, "-m", "pipelines.cli", "predict", str(path), "--checkpoint"]
-    process = subprocess.Popen([*argv, str(checkpoints["frame"])], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*argv, str(checkpoints["frame"])],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )
 
     def running() -> bool:
         names = (Path(f"/proc/{pid}/cmdline") for pid in os.listdir("/proc") if pid.isdigit())
