@@ -25,6 +25,8 @@ TARGETS = {
     line.split(":")[0] for line in (ROOT / "Makefile").read_text().splitlines() if re.match(r"[a-z-]+:.*##", line)
 }
 VARIABLES = {"DATASET", "DATA_ROOT", "SHARDS", "RUNS", "RECIPE", "ARGS", "PYTHON"}
+BARE = {key: value for key, value in os.environ.items() if not key.startswith("MAKE") and key != "ARGS"}
+"""Without what `make test ARGS=...` hands on to every make below it."""
 
 
 def name(page: Path) -> str:
@@ -38,7 +40,7 @@ def check_make(words: list[str]) -> None:
     assert set(targets) <= TARGETS and settings.keys() <= VARIABLES, words
     assert settings.get("RECIPE", "demo") in RECIPES
     dry = ["make", "--dry-run", "--assume-old=.venv/.ready", *words[1:]]
-    printed = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(dry, cwd=ROOT, env=BARE, capture_output=True, text=True, check=True).stdout
     for command in shell_commands(printed, "adafocus"):
         check_command(command)
 
@@ -147,6 +149,6 @@ def test_commands_of_the_makefile_exist() -> None:
 
 
 def test_make_alone_prints_the_targets() -> None:
-    printed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(["make"], cwd=ROOT, env=BARE, capture_output=True, text=True, check=True).stdout
     for target in TARGETS:
         assert re.search(rf"^  {target} ", printed, re.MULTILINE), target
