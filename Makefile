@@ -64,8 +64,8 @@ lint: env ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint ## Run linters and tests
-	$(BIN)/pytest $(ARGS)
+test: lint ## Run linters and tests, two at a time
+	$(BIN)/pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 test-slow: env ## Run the tests that take minutes
 	$(BIN)/pytest -m slow $(ARGS)

@@ -75,6 +75,8 @@ class DataConfig:
     """Frames that the focuser sees; as many as the glancer's where both see the same ones."""
     focus_frames: Literal["shared", "own"] = "shared"
     """Does the focuser see the glancer's frames, or frames of its own, sampled apart?"""
+    frame_order: Literal["time", "spread"] = "time"
+    """Do frames come as in the clip, or so that any first few of them are spread over it: middle, ends, then halves?"""
     resize: Count = 256
     """Short side in pixels before the evaluation's centre crop."""
     crop: Count = 224
@@ -93,6 +95,9 @@ class ModelConfig:
     """`imagenet` (through torchvision), `none` (random), or a file with a state dict."""
     glance_size: Count = 224
     """Side in pixels at which the glancer sees a frame."""
+    glance_resize: Literal["antialias", "corners"] = "antialias"
+    """How frames are made smaller for it: with antialiasing, or bilinearly with corners on corners, as the reference's
+    second version does for its ResNet-50."""
     focuser: str = "resnet50"
     """Likewise."""
     focuser_weights: str = "imagenet"
@@ -130,24 +135,20 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
-class OptimConfig:
-    """One supervised stage."""
+class TrainingConfig:
+    """What supervised stages have in common."""
 
     epochs: Cardinal = 15
     """Passes over the training clips; 0 leaves the stage's parts as they are."""
     batch_size: Count = 64
     """Global batch in clips, over all workers and accumulation steps."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    backbone_lr: NotNegative = 0.01
-    """Learning rate of the pretrained networks that the stage trains."""
-    head_lr: NotNegative = 0.01
-    """Learning rate of the classifier (and, in pretrain, of the networks' own last layers)."""
     weight_decay: NotNegative = 1e-4
     """Of the optimizer."""
     momentum: BelowOne = 0.9
     """Of SGD."""
     lr_batch_size: Annotated[Count | None, BeforeValidator(_none)] = None
-    """Global batch that the two rates are meant for: for another one they are scaled linearly. None: never scaled."""
+    """Global batch that the rates are meant for: for another one they are scaled linearly. None: never scaled."""
     schedule: Literal["cosine", "cosine_step", "step", "constant"] = "cosine"
     """`cosine` lowers the rate once an epoch, as the reference does; `cosine_step` at every step; `step` tenfold at
     each of `milestones`."""
@@ -165,8 +166,34 @@ class OptimConfig:
     """What the networks compute in; weights stay float32."""
 
     def lr_scale(self) -> float:
-        """What both rates are multiplied by: the linear scaling rule (Goyal et al. 2017, section 2.1)."""
+        """What rates are multiplied by: the linear scaling rule (Goyal et al. 2017, section 2.1)."""
         return self.batch_size / self.lr_batch_size if self.lr_batch_size else 1.0
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class OptimConfig(TrainingConfig):
+    """One supervised stage of AdaFocus."""
+
+    backbone_lr: NotNegative = 0.01
+    """Learning rate of the pretrained networks that the stage trains."""
+    head_lr: NotNegative = 0.01
+    """Learning rate of the classifier (and, in pretrain, of the networks' own last layers)."""
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class JointConfig(TrainingConfig):
+    """The one stage of AdaFocusV2: all parts at once, each at its own share of the learning rate."""
+
+    lr: NotNegative = 0.002
+    """Learning rate."""
+    glancer_lr_scale: NotNegative = 0.5
+    """What the glancer's rate is multiplied by, its own last layers with it."""
+    focuser_lr_scale: NotNegative = 1.0
+    """Likewise the focuser's."""
+    policy_lr_scale: NotNegative = 0.1
+    """Likewise the policy's."""
+    classifier_lr_scale: NotNegative = 5.0
+    """Likewise the classifier's."""
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -220,5 +247,6 @@ class Config:
     warmup: OptimConfig = field(default_factory=OptimConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     finetune: OptimConfig = field(default_factory=OptimConfig)
+    joint: JointConfig = field(default_factory=JointConfig)
     seed: Cardinal = 0
     """Of initial weights, order of clips, crops, and random patches."""

@@ -5,15 +5,16 @@ What one setting may be by itself stands beside it in `schema.py`.
 
 from __future__ import annotations
 
-from adafocus.config.schema import Config, DataConfig, OptimConfig, PPOConfig
+from adafocus.config.schema import Config, DataConfig, PPOConfig, TrainingConfig
 from preprocessing.schema import UserError
 
-STAGE_SETTINGS = ("pretrain", "warmup", "ppo", "finetune")
+STAGE_SETTINGS = ("pretrain", "warmup", "ppo", "finetune", "joint")
 """Parts of the configuration that are settings of a training stage."""
 
 TOGETHER = {
     *("model.patch_size", "model.action_per"),
-    *("data.crop", "data.resize", "data.num_frames", "data.num_focus_frames", "data.focus_frames"),
+    *("data.crop", "data.resize", "data.num_frames", "data.num_focus_frames", "data.focus_frames", "data.frame_order"),
+    "model.temporal_shift",
     *(
         f"{stage}.{name}"
         for stage in STAGE_SETTINGS
@@ -38,6 +39,11 @@ def check_model(config: Config) -> Config:
         raise UserError(
             f"model.patch_size is {model.patch_size}, but frames have data.crop = {data.crop} pixels a side"
         )
+    if model.temporal_shift and data.frame_order != "time":
+        raise UserError(
+            f"data.frame_order is {data.frame_order}, but model.temporal_shift moves features between neighbours in "
+            "time: set data.frame_order=time"
+        )
     if data.focus_frames == "own" and model.action_per == "frame":
         raise UserError(
             "model.action_per is frame, but the focuser's frames are not the glancer's (data.focus_frames=own): set "
@@ -50,6 +56,11 @@ def check_data(data: DataConfig) -> DataConfig:
     """As `check`, of what is taken from a clip."""
     if data.crop > data.resize:
         raise UserError(f"data.crop is {data.crop}, but has to be at most data.resize = {data.resize}")
+    if data.focus_frames == "own" and data.frame_order != "time":
+        raise UserError(
+            f"data.frame_order is {data.frame_order}, but each network sees frames of its own (data.focus_frames=own): "
+            "set data.frame_order=time"
+        )
     if data.focus_frames == "shared" and data.num_frames != data.num_focus_frames:
         raise UserError(
             f"data.num_focus_frames is {data.num_focus_frames}, but both networks see the same data.num_frames = "
@@ -58,7 +69,7 @@ def check_data(data: DataConfig) -> DataConfig:
     return data
 
 
-def check_stage(name: str, settings: OptimConfig | PPOConfig) -> None:
+def check_stage(name: str, settings: TrainingConfig | PPOConfig) -> None:
     """As `check`, of one stage's settings."""
     size, parts = settings.batch_size, settings.accumulate
     if size % parts:

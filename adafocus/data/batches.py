@@ -22,7 +22,7 @@ from torch.utils.data import get_worker_info
 from adafocus.config.schema import DataConfig
 from adafocus.data.clip_table import ClipTable
 from adafocus.data.decoding import draw_views, frame_size
-from adafocus.data.sampling import Pad, evaluation_frames, training_frames
+from adafocus.data.sampling import Pad, evaluation_frames, in_order, training_frames
 from adafocus.data.transforms import View, evaluation_view, training_view
 
 
@@ -131,7 +131,7 @@ class ClipMaker:
         rng = np.random.default_rng((self._seed, epoch, number))
         count, pad = self.table.num_frames(number), self.table.info.pad
         drawn = rng if self._train else None
-        glance = _pick(drawn, count, self._data.num_frames, pad)
+        glance = in_order(_pick(drawn, count, self._data.num_frames, pad), self._data.frame_order)
         focus = _pick(drawn, count, self._data.num_focus_frames, pad) if self._independent else glance
         return rng, glance, focus
 
@@ -160,7 +160,7 @@ def evaluation_clip(jpegs: Sequence[bytes], data: DataConfig, pad: Pad = "last")
     """(glance, focus) frames uint8 (T, C, H, W) of a clip given as all its JPEGs: the pixels that an evaluation loader
     gives for the same clip out of a shard."""
     independent_focus = data.focus_frames == "own"
-    glance = evaluation_frames(len(jpegs), data.num_frames, pad)
+    glance = in_order(evaluation_frames(len(jpegs), data.num_frames, pad), data.frame_order)
     focus = evaluation_frames(len(jpegs), data.num_focus_frames, pad) if independent_focus else glance
     sampled = [torch.frombuffer(bytearray(jpegs[index]), dtype=torch.uint8) for index in np.union1d(glance, focus)]
     size = frame_size(sampled[0])

@@ -12,11 +12,13 @@ Something-Something) takes the first frame T times.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
 Pad = Literal["first", "last"]
+Order = Literal["time", "spread"]
 
 
 def evaluation_frames(num_frames: int, count: int, pad: Pad = "last") -> np.ndarray:
@@ -38,6 +40,24 @@ def training_frames(rng: np.random.Generator, num_frames: int, count: int, pad: 
         return _padded(num_frames, count, pad)
     segment = num_frames // count
     return np.arange(count) * segment + rng.integers(0, segment, count)
+
+
+def spread_order(count: int) -> np.ndarray:
+    """The order in which any first few of `count` frames are spread over the clip: int64 (T,), a permutation.
+
+    The middle, both ends, then the middles of all gaps, gap by gap, until every frame has come (FrameExit, Ghodrati et
+    al. 2021; an option of AdaFocusV2's).
+    """
+    order = list(dict.fromkeys([(count - 1) // 2, 0, count - 1]))
+    while len(order) < count:
+        known = sorted(order)
+        order += [(left + right) // 2 for left, right in pairwise(known) if right - left > 1]
+    return np.array(order, np.int64)
+
+
+def in_order(frames_T: np.ndarray, order: Order) -> np.ndarray:
+    """Ascending frame indices in the order in which the networks see them."""
+    return frames_T if order == "time" else frames_T[spread_order(len(frames_T))]
 
 
 def _padded(num_frames: int, count: int, pad: Pad) -> np.ndarray:

@@ -51,10 +51,8 @@ def count_model(
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(glance_frames, focus_frames, patches)
         by_module, root = counter.get_flop_counts(), type(model).__name__
-        # Nobody reads the glancer's own prediction, unless it is averaged with the focuser's.
-        glancer = ("glancer.body", "glancer.last") if model.averages_glances else ("glancer.body",)
         for part in PARTS:
-            modules = glancer if part == "glancer" else (part,)
+            modules = model.counted_modules(part)
             counts[part] = sum(sum(by_module.get(f"{root}.{name}", {}).values()) for name in modules) / 2e9
     return {**counts, "total": sum(counts.values())}
 

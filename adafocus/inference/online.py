@@ -62,6 +62,8 @@ class OnlineClip:
             self._view, self._size = evaluation_view(*size, data.resize, data.crop), size
         if size != self._size:
             raise ValueError(f"a frame of {size} pixels in a video of {self._size}")
+        if self._count == model.most_frames:
+            raise ValueError(f"the model predicts after at most {self._count} frames of a clip")
         frames_B1CHW = self._view.apply(frame_CHW)[None, None].to(model.mean.device)
         output = model(frames_B1CHW, frames_B1CHW, self._patches, state=self._state)
         self._state = output.state

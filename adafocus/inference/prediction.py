@@ -49,7 +49,7 @@ class Prediction:
     corners_T2: Tensor
     """(row, column) of the patch in each focus frame."""
     map_Skk: Tensor | None
-    """The policy's probabilities over patch corners, row first; None where it did not choose."""
+    """The policy's probabilities over patch corners, row first; None where it has none or did not choose."""
     gflops: dict[str, float]
     times_ms: dict[str, float]
     """Milliseconds by part, `TIMED`."""
@@ -72,8 +72,9 @@ class Prediction:
         return [(count, *self.top(1, count)[0]) for count in seen if count <= total]
 
 
-def action_map(output: PolicyOutput) -> Tensor:
-    """The first clip's probabilities over patch corners, float32 (S, k, k) on the CPU, row first.
+def action_map(output: PolicyOutput) -> Tensor | None:
+    """The first clip's probabilities over patch corners, float32 (S, k, k) on the CPU, row first; None of a policy that
+    gives positions, not probabilities.
 
     A Gaussian's density is taken at corners that are evenly spread over the frame, and normalised.
     """
@@ -81,7 +82,8 @@ def action_map(output: PolicyOutput) -> Tensor:
     if isinstance(actions, GridActions):
         prob_SA = actions.log_probs_BSA[0].exp().cpu()
         return prob_SA.unflatten(-1, (round(prob_SA.shape[-1] ** 0.5), -1))
-    assert isinstance(actions, GaussianActions)
+    if not isinstance(actions, GaussianActions):
+        return None
     place_k = torch.linspace(0, 1, GAUSSIAN_CELLS)
     place_kk2 = torch.stack(torch.meshgrid(place_k, place_k, indexing="ij"), -1)
     mean_S112 = actions.mean_BS2[0].float().cpu()[:, None, None]

@@ -23,7 +23,7 @@ from torch import Tensor
 from adafocus import checkpoint
 from adafocus.config.schema import Precision
 from adafocus.data.batches import evaluation_clip
-from adafocus.data.sampling import Pad, evaluation_frames
+from adafocus.data.sampling import Pad, evaluation_frames, in_order
 from adafocus.data.transforms import evaluation_view
 from adafocus.devices import pick_device
 from adafocus.evaluation import multiply_adds
@@ -65,8 +65,8 @@ class AdaFocusPredictor:
             other = f", or patches {' or '.join(others)}" if others else ""
             raise UserError(
                 f"{folder} is of stage {self.meta.stage}, after which its {' and '.join(lacking)} still "
-                f"{'hold' if len(lacking) > 1 else 'holds'} initial weights: take a checkpoint of stage ppo or "
-                f"finetune{other}"
+                f"{'hold' if len(lacking) > 1 else 'holds'} initial weights: take a checkpoint of stage "
+                f"{' or '.join(self.meta.method.suited(patches))}{other}"
             )
         self.config = model.config
         self.class_names = self.meta.class_names
@@ -119,9 +119,9 @@ class AdaFocusPredictor:
             raise ValueError(f"frames are uint8 (N, H, W, 3), not {frames_NHWC.dtype} {frames_NHWC.shape}")
         started = time.perf_counter()
         count, height, width, _ = frames_NHWC.shape
-        data = self.config.data
+        data, order = self.config.data, self.config.data.frame_order
         view = evaluation_view(height, width, data.resize, data.crop)
-        glance, focus = evaluation_frames(count, data.num_frames, self.pad), self.focus_index(count)
+        glance, focus = in_order(evaluation_frames(count, data.num_frames, self.pad), order), self.focus_index(count)
         frames_NCHW = torch.from_numpy(frames_NHWC).permute(0, 3, 1, 2)
         glance_TCHW = focus_TCHW = torch.stack([view.apply(frames_NCHW[index]) for index in glance.tolist()])
         if not self.model.shares_frames:
@@ -130,8 +130,9 @@ class AdaFocusPredictor:
         return ClipFrames(name, glance_TCHW, focus_TCHW, focus, source, 1000 * (time.perf_counter() - started))
 
     def focus_index(self, num_frames: int) -> np.ndarray:
-        """Which frames of a clip of so many the focuser sees, int64 (T,)."""
-        return evaluation_frames(num_frames, self.config.data.num_focus_frames, self.pad)
+        """Which frames of a clip of so many the focuser sees, in its order, int64 (T,)."""
+        data = self.config.data
+        return in_order(evaluation_frames(num_frames, data.num_focus_frames, self.pad), data.frame_order)
 
     def _sampled(self, num_frames: int) -> Sequence[int]:
         glance = evaluation_frames(num_frames, self.config.data.num_frames, self.pad)

@@ -125,17 +125,21 @@ def run_clip(model: AdaFocus, clip: ClipFrames, run: Callable[..., list[Tensor]]
     states, side, used = start_states(model), model.config.model.patch_size, glance_input(model)
     seen = dict(zip(("map", "feature", "logits"), run("glancer", clip.glance_TCHW), strict=True))
     policy_state = states["policy_state"]
+
+    def focus_on(frames_NCHW: Tensor, corner_12: Tensor) -> Tensor:
+        if not model.whole_pixels:
+            return run("focuser", frames_NCHW.contiguous(), corner_12.expand(len(frames_NCHW), 2).contiguous())[0]
+        row, column = corner_12[0].tolist()
+        return run("focuser", frames_NCHW[:, :, row : row + side, column : column + side].contiguous())[0]
+
     if not model.is_causal:
         corner, _, _ = run("policy", seen["map"], policy_state)
-        row, column = corner[0].tolist()
-        patches = clip.focus_TCHW[:, :, row : row + side, column : column + side].contiguous()
-        (focus,) = run("focuser", patches)
+        focus = focus_on(clip.focus_TCHW, corner)
         return run("classifier", focus, *([seen[used]] if used else []))[0]
     classifier_state, predictions = states["classifier_state"], list[Tensor]()
     for step, frame_CHW in enumerate(clip.focus_TCHW):
         corner, _, policy_state = run("policy", seen["map"][step : step + 1], policy_state)
-        row, column = corner[0].tolist()
-        (focus,) = run("focuser", frame_CHW[None, :, row : row + side, column : column + side].contiguous())
+        focus = focus_on(frame_CHW[None], corner)
         glance = [seen[used][step : step + 1]] if used else []
         logits, classifier_state = run("classifier", focus, classifier_state, *glance)
         predictions.append(logits)
@@ -160,6 +164,7 @@ def facts(model: AdaFocus, meta: Meta, spec: ExtractionSpec, programs: dict[str,
             "std": IMAGENET_STD,
         },
         "patch_size": config.model.patch_size,
+        "patches": "whole pixels" if model.whole_pixels else "between pixels",
         "action": config.model.action,
         "grid_size": config.model.grid_size,
         "glance_input": glance_input(model),

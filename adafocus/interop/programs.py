@@ -11,14 +11,15 @@ cells, P patch side, D features, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from adafocus.models.adafocus import AdaFocus, glance_at, normalise
-from adafocus.models.classifier import running_mean
-from adafocus.models.policy import GaussianActions, GridActions
+from adafocus.models.classifier import MeanClassifier, running_mean
+from adafocus.models.crop import crop_between
+from adafocus.models.policy import GridActions
+from adafocus.models.prefix_classifier import TwoHeads
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,11 +55,11 @@ class GlancerProgram(Normalised):
 
     def __init__(self, model: AdaFocus) -> None:
         super().__init__(model)
-        self.net, self.size = model.glancer, model.config.model.glance_size
+        self.net, self.settings = model.glancer, model.config.model
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As `AdaFocus.glance`."""
-        return glance_at(self.net, self.normalise(frames), self.size)
+        return glance_at(self.net, self.normalise(frames), self.settings)
 
 
 class FocuserProgram(Normalised):
@@ -73,11 +74,24 @@ class FocuserProgram(Normalised):
         return self.net(self.normalise(patches))
 
 
-class PolicyProgram(nn.Module):
-    """map, policy_state (B, width) -> corner int64 (B, 2), action, next_policy_state.
+class BetweenPixelsFocuser(Normalised):
+    """frames uint8 (N, C, H, W), corner float32 (N, 2) -> focus (N, D): it cuts the patches itself."""
 
-    `map` is (B, D, h, w), or (T, D, h, w) of one clip where the policy acts once for the clip. `action` holds the
-    logarithms of the grid's probabilities (B, k*k), or the Gaussian's mean (B, 2).
+    def __init__(self, model: AdaFocus) -> None:
+        super().__init__(model)
+        self.net, self.side = model.focuser, model.config.model.patch_size
+
+    def forward(self, frames: Tensor, corner: Tensor) -> Tensor:
+        """As `AdaFocusV2.crop` and `AdaFocus.focus`."""
+        return self.net(self.normalise(crop_between(frames, corner, self.side)))
+
+
+class PolicyProgram(nn.Module):
+    """map, policy_state (B, width) -> corner (B, 2), action, next_policy_state.
+
+    `map` is (B, D, h, w), or (T, D, h, w) of one clip where the policy acts once for the clip. The corner is int64, or
+    float32 where patches lie between pixels. `action` holds the logarithms of the grid's probabilities (B, k*k), or
+    the Gaussian's mean or the position (B, 2).
     """
 
     def __init__(self, model: AdaFocus) -> None:
@@ -89,7 +103,7 @@ class PolicyProgram(nn.Module):
         map_BSDhw = (map.flatten(0, 1)[None] if self.joins else map)[:, None]
         output = self.policy(map_BSDhw, policy_state[None])
         actions = output.actions
-        shown = actions.log_probs_BSA if isinstance(actions, GridActions) else cast(GaussianActions, actions).mean_BS2
+        shown = actions.log_probs_BSA if isinstance(actions, GridActions) else actions.mode()
         return self.policy.corners(actions.mode(), self.side)[:, 0], shown[:, 0], output.hidden_1BD[0]
 
 
@@ -109,6 +123,7 @@ class ClassifierStep(nn.Module):
         """After one more frame."""
         feature_BD = torch.cat([glance, focus], -1) if glance is not None and self.concatenates else focus
         if glance is not None and self.averages:  # a mean of sums is the sum of the means
+            assert isinstance(self.classifier, MeanClassifier)
             logits_B1K = self.classifier.last(self.classifier.dropout(feature_BD))[:, None] + glance[:, None]
             logits_B1K, state_1BK = running_mean(logits_B1K, classifier_state[None])
         else:
@@ -129,12 +144,18 @@ class ClipClassifier(nn.Module):
         if glance is not None and self.concatenates:
             focus = torch.cat([glance.mean(0, keepdim=True).expand(focus.shape[0], -1), focus], -1)
         logits_FK = self.classifier(focus[None])[0][0]
-        return logits_FK + glance.mean(0, keepdim=True) if glance is not None and self.averages else logits_FK
+        if glance is None or not self.averages:
+            return logits_FK
+        if isinstance(self.classifier, TwoHeads):
+            return logits_FK + self.classifier.glances(glance[None])[0]
+        return logits_FK + glance.mean(0, keepdim=True)
 
 
 def glance_input(model: AdaFocus) -> str | None:
     """Which of the glancer's outputs the classifier takes as `glance`: feature, logits, or none of them."""
-    return "feature" if model.concatenates else "logits" if model.averages_glances else None
+    if model.concatenates or isinstance(model.classifier, TwoHeads):
+        return "feature" if model.config.model.reuse_glance else None
+    return "logits" if model.averages_glances else None
 
 
 def start_states(model: AdaFocus, clips: int = 1) -> dict[str, Tensor]:
@@ -150,11 +171,17 @@ def take_apart(model: AdaFocus) -> list[Program]:
     count, focused = (2, 2) if causal else (data.num_frames, data.num_focus_frames)
     states = start_states(model, 2 if causal else 1)
     frames = torch.randint(256, (count, 3, data.crop, data.crop), dtype=torch.uint8)
-    patches = torch.randint(256, (focused, 3, side, side), dtype=torch.uint8)
-    glancer, focuser = GlancerProgram(model).eval(), FocuserProgram(model).eval()
+    glancer = GlancerProgram(model).eval()
+    if model.whole_pixels:
+        focuser: nn.Module = FocuserProgram(model).eval()
+        shown = {"patches": torch.randint(256, (focused, 3, side, side), dtype=torch.uint8)}
+    else:
+        focuser = BetweenPixelsFocuser(model).eval()
+        whole = torch.randint(256, (focused, 3, data.crop, data.crop), dtype=torch.uint8)
+        shown = {"frames": whole, "corner": torch.rand(focused, 2) * (data.crop - side)}
     with torch.no_grad():
         seen = dict(zip(("map", "feature", "logits"), glancer(frames), strict=True))
-        focus = focuser(patches)
+        focus = focuser(*shown.values())
     used = glance_input(model)
     glance = {"glance": seen[used]} if used else {}
     if causal:
@@ -167,6 +194,6 @@ def take_apart(model: AdaFocus) -> list[Program]:
     return [
         Program("glancer", glancer, {"frames": frames}, ("map", "feature", "logits"), causal),
         Program("policy", PolicyProgram(model).eval(), given, ("corner", "action", "next_policy_state"), causal),
-        Program("focuser", focuser, {"patches": patches}, ("focus",), causal),
+        Program("focuser", focuser, shown, ("focus",), causal),
         last,
     ]

@@ -30,12 +30,16 @@ from adafocus.interop.reference_names import (
     renamed,
     theirs,
 )
-from adafocus.methods import build_model
+from adafocus.interop.v2_checkpoints import model_from_table
+from adafocus.methods import build_model, find_method
 from adafocus.models.adafocus import AdaFocus
 from adafocus.models.backbones import describe
+from adafocus.models.classifier import MeanClassifier
 from preprocessing.schema import UserError
 
 State = dict[str, Tensor]
+FIRST = "adafocus"
+"""The method whose files have a table for each part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class Imported:
     @property
     def stage(self) -> str:
         """The stage of ours whose result has these parts."""
+        if self.model.config.method != FIRST:
+            return find_method(self.model.config.method).last  # a file holds all parts
         held = set(self.parts)
         return "finetune" if "policy" in held else "warmup" if "classifier" in held else "pretrain"
 
@@ -122,6 +128,8 @@ def import_checkpoint(path: Path, config: Config, *, into: AdaFocus | None = Non
     the file and leaves the others as they are. Raises UserError if it is no such file, does not belong to the
     configuration, or has missing, surplus or misshapen tensors (which the message lists).
     """
+    if config.method != FIRST:
+        return _import_v2(path, config, into=into, only=only)
     check_networks(config)
     checkpoint = read_checkpoint(path)
     tables = {part: checkpoint[name] for part, name in THEIR_PART.items() if checkpoint.get(name) is not None}
@@ -152,8 +160,19 @@ def import_checkpoint(path: Path, config: Config, *, into: AdaFocus | None = Non
         _load(model.get_submodule(part), names[part], table)
     if layout_of(config) == "shifted" and {"focuser", "classifier"} <= wanted.keys():
         # Their focuser has lost its own last layer; its classifier, which reads the same features, stands in.
+        assert isinstance(model.classifier, MeanClassifier)
         model.focuser.last[1].load_state_dict(model.classifier.last.state_dict())
     return Imported(model, tuple(wanted), _info(checkpoint))
+
+
+def _import_v2(path: Path, config: Config, *, into: AdaFocus | None, only: str | None) -> Imported:
+    checkpoint = read_checkpoint(path)
+    table = checkpoint.get("state_dict")
+    if not isinstance(table, Mapping):
+        raise UserError(f"{path} is no checkpoint of AdaFocusV2: it has {', '.join(map(str, list(checkpoint)[:12]))}")
+    if into or only:
+        raise UserError(f"{path}: a checkpoint of AdaFocusV2 holds the whole model: give one file")
+    return Imported(model_from_table(path, table, config), find_method(config.method).parts, _info(checkpoint))
 
 
 def _pretrained_part(path: Path, config: Config, table: Mapping[str, Tensor]) -> tuple[str, int]:

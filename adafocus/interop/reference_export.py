@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adafocus.interop.reference_checkpoints import FIRST
 from adafocus.interop.reference_names import (
     POLICY_COPIES,
     PRETRAINED,
@@ -19,6 +20,7 @@ from adafocus.interop.reference_names import (
     renamed,
     theirs,
 )
+from adafocus.interop.v2_checkpoints import export_v2_checkpoint
 from adafocus.models.adafocus import AdaFocus
 from preprocessing.files import atomic_write
 
@@ -41,6 +43,8 @@ def export_checkpoint(
     part, and `info_of_parts` is what each tells of its epoch and accuracy. Returns the files. Raises UserError for
     networks that the reference does not have.
     """
+    if model.config.method != FIRST:
+        return export_v2_checkpoint(model, path, info)
     check_networks(model.config)
     has = parts_of(model.config, stage)
     held = tuple(part for part in has if part in (parts or has))

@@ -7,11 +7,12 @@ import difflib
 from adafocus.config.schema import Config
 from adafocus.config.validation import check as check_settings
 from adafocus.methods.adafocus import ADAFOCUS
+from adafocus.methods.adafocus_v2 import ADAFOCUS_V2
 from adafocus.methods.method import Method
 from adafocus.models.adafocus import AdaFocus
 from preprocessing.schema import UserError
 
-METHODS: dict[str, Method] = {"adafocus": ADAFOCUS}
+METHODS: dict[str, Method] = {"adafocus": ADAFOCUS, "adafocus-v2": ADAFOCUS_V2}
 
 
 def find_method(name: str) -> Method:

@@ -13,4 +13,4 @@ from adafocus.stages.ppo import PPO
 from adafocus.stages.pretrain import Pretrain
 from adafocus.stages.warmup import Warmup
 
-ADAFOCUS = Method(build=AdaFocus, parts=PARTS, stages=(Pretrain, Warmup, PPO, Finetune))
+ADAFOCUS = Method(title="AdaFocus", build=AdaFocus, parts=PARTS, stages=(Pretrain, Warmup, PPO, Finetune))

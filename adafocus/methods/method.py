@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from adafocus.config.schema import Config, OptimConfig, PPOConfig
+from adafocus.config.schema import Config, PPOConfig, TrainingConfig
 from adafocus.models.adafocus import AdaFocus
 from adafocus.stages.stage import Stage
 from preprocessing.schema import UserError
@@ -22,6 +22,8 @@ NETWORKS = ("glancer", "focuser")
 class Method:
     """One line of `adafocus.methods.METHODS`."""
 
+    title: str
+    """As people write it."""
     build: Callable[..., AdaFocus]
     """`build(config, num_classes, pretrained=True)` makes the model."""
     parts: tuple[str, ...]
@@ -74,9 +76,13 @@ class Method:
         """Parts that such a prediction needs and that are not trained once this stage has finished."""
         return [part for part in self.needs(patches) if part in self.untrained(name)]
 
-    def settings(self, config: Config, name: str) -> OptimConfig | PPOConfig:
+    def suited(self, patches: str) -> list[str]:
+        """Stages after which such a prediction is possible."""
+        return [name for name in self.stage_names if not self.lacking(name, patches)]
+
+    def settings(self, config: Config, name: str) -> TrainingConfig | PPOConfig:
         """A stage's own part of the configuration."""
-        settings: OptimConfig | PPOConfig = getattr(config, self.stage(name).name)
+        settings: TrainingConfig | PPOConfig = getattr(config, self.stage(name).name)
         return settings
 
     def first_epoch(self, config: Config, name: str) -> int:

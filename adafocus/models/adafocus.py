@@ -19,19 +19,25 @@ import copy
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adafocus.config.schema import Config
+from adafocus.config.schema import Config, ModelConfig
 from adafocus.config.validation import check_model
 from adafocus.models.backbones import Backbone, build_backbone
-from adafocus.models.classifier import build_classifier, running_mean
+from adafocus.models.classifier import (
+    Classifier,
+    GRUClassifier,
+    MeanClassifier,
+    build_classifier,
+    running_mean,
+)
 from adafocus.models.crop import centre_corners, crop_patches, random_corners
 from adafocus.models.outputs import Glance, Look, Output, PatchChoice, State
-from adafocus.models.policy import Policy
+from adafocus.models.policy import PatchPolicy, Policy
 
 Patches = Literal["policy", "random", "centre"]
 """Where patches come from: the policy, uniformly at random, or the centre."""
@@ -55,6 +61,8 @@ def untimed(part: str) -> AbstractContextManager[None]:
 class AdaFocus(nn.Module):
     """The paper's four parts: glancer (f_G), focuser (f_L), policy (pi), classifier (f_C)."""
 
+    whole_pixels: ClassVar[bool] = True
+    """Are corners of patches int64, whole pixels, rather than float32 with a gradient?"""
     mean: Tensor
     std: Tensor
 
@@ -75,14 +83,14 @@ class AdaFocus(nn.Module):
             self.glancer = self._network("glancer", data.num_frames if shift else None, pretrained=pretrained)
         with part_seed(seed, "focuser"):
             self.focuser = self._network("focuser", data.num_focus_frames if shift else None, pretrained=pretrained)
+        self.averages_glances = model.reuse_glance and self.averages_logits
+        self.concatenates = model.reuse_glance and not self.averages_logits
         with part_seed(seed, "policy"):
             size = map_size(self.glancer, model.glance_size, data.num_frames if shift else 1)
-            self.policy = Policy(model, self.glancer.num_features * self.maps_per_state, size)
+            self.policy = self._build_policy(self.glancer.num_features * self.maps_per_state, size)
         with part_seed(seed, "classifier"):
-            self.concatenates = model.reuse_glance and model.classifier != "average"
-            self.averages_glances = model.reuse_glance and model.classifier == "average"
             reused = self.glancer.num_features if self.concatenates else 0
-            self.classifier = build_classifier(model, reused + self.focuser.num_features, num_classes)
+            self.classifier = self._build_classifier(reused + self.focuser.num_features)
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, 255 * torch.tensor(values).view(3, 1, 1), persistent=False)
 
@@ -93,10 +101,21 @@ class AdaFocus(nn.Module):
             getattr(model, part),
             self.num_classes,
             weights,
-            dropout=model.head_dropout,
+            dropout=self.head_dropout,
             shift_frames=shift_frames,
             setting=f"model.{setting}",
         )
+
+    def _build_policy(self, num_channels: int, map_size: tuple[int, int]) -> PatchPolicy:
+        return Policy(self.config.model, num_channels, map_size)
+
+    def _build_classifier(self, num_features: int) -> Classifier:
+        return build_classifier(self.config.model, num_features, self.num_classes)
+
+    @property
+    def averages_logits(self) -> bool:
+        """Is a prediction the mean of the frames' own, rather than one of all that was seen?"""
+        return self.config.model.classifier == "average"
 
     @property
     def maps_per_state(self) -> int:
@@ -104,9 +123,19 @@ class AdaFocus(nn.Module):
         return 1 if self.acts_per_frame else self.config.data.num_frames
 
     @property
+    def head_dropout(self) -> float | None:
+        """Before the networks' own last layers; None: as the networks have it."""
+        return self.config.model.head_dropout
+
+    @property
     def is_causal(self) -> bool:
         """Does an exit need no frame behind it, so that frames may come one by one and a prefix costs its share?"""
         return self.shares_frames and self.acts_per_frame and not self.config.model.temporal_shift
+
+    @property
+    def most_frames(self) -> int | None:
+        """Most frames of a clip that arrive one by one; None: any number."""
+        return None
 
     # The chain.
 
@@ -172,9 +201,9 @@ class AdaFocus(nn.Module):
         return normalise(images_NCHW, self.mean, self.std).unflatten(0, frames.shape[:2])
 
     def glance(self, frames_BTCHW: Tensor) -> Glance:
-        """All frames through the glancer, at `glance_size` (resized with antialiasing if it differs)."""
+        """All frames through the glancer, at `glance_size`."""
         images_NCHW = self.prepare(frames_BTCHW).flatten(0, 1)
-        parts = glance_at(self.glancer, images_NCHW, self.config.model.glance_size)
+        parts = glance_at(self.glancer, images_NCHW, self.config.model)
         return Glance(*(part.unflatten(0, frames_BTCHW.shape[:2]) for part in parts))
 
     def states(self, glance: Glance) -> Tensor:
@@ -247,8 +276,19 @@ class AdaFocus(nn.Module):
         if not self.averages_glances:
             return 0.0, None
         if not self.shares_frames:  # then it has seen the whole clip before the focuser sees anything
-            return glance.logits_BTK.mean(1, keepdim=True), None
+            return self.clip_glance(glance), None
         return running_mean(glance.logits_BTK, state)
+
+    def clip_glance(self, glance: Glance) -> Tensor:
+        """The glancer's own prediction of the whole clip, logits_B1K."""
+        return glance.logits_BTK.mean(1, keepdim=True)
+
+    def counted_modules(self, part: str) -> tuple[str, ...]:
+        """Names of the modules that compute a part's share of the prediction, for counts of multiply-adds."""
+        if part != "glancer":
+            return (part,)
+        # Nobody reads the glancer's own prediction, unless it is averaged with the focuser's.
+        return ("glancer.body", "glancer.last") if self.averages_glances else ("glancer.body",)
 
     # What reinforcement asks.
 
@@ -260,6 +300,7 @@ class AdaFocus(nn.Module):
         """logits_BSK after each action, had only that one led to the other focus features."""
         if not self.acts_per_frame:
             return self.decisions(self.classify(glance, other_BTD))
+        assert isinstance(self.classifier, GRUClassifier | MeanClassifier)
         taken, other = self.features(glance, taken_BTD), self.features(glance, other_BTD)
         return self.classifier.counterfactual(taken, other) + self._glancer_share(glance, None)[0]
 
@@ -275,10 +316,13 @@ def normalise(images_NCHW: Tensor, mean_C11: Tensor, std_C11: Tensor) -> Tensor:
     return images_NCHW.float().sub_(mean_C11).div_(std_C11)
 
 
-def glance_at(glancer: Backbone, images_NCHW: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalised images at `size` pixels through the glancer -> map_NDhw, feature_ND, logits_NK."""
-    if images_NCHW.shape[-1] != size:
-        images_NCHW = F.interpolate(images_NCHW, (size, size), mode="bilinear", antialias=True)
+def glance_at(glancer: Backbone, images_NCHW: Tensor, model: ModelConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised images at `glance_size` pixels through the glancer -> map_NDhw, feature_ND, logits_NK."""
+    size = (model.glance_size, model.glance_size)
+    if images_NCHW.shape[-2:] != size:
+        corners = model.glance_resize == "corners"
+        how = {"align_corners": True} if corners else {"antialias": True}
+        images_NCHW = F.interpolate(images_NCHW, size, mode="bilinear", **how)
     map_NDhw = glancer.features(images_NCHW)
     feature_ND = glancer.pool(map_NDhw)
     return map_NDhw, feature_ND, glancer.head(feature_ND)

@@ -8,13 +8,27 @@ Shapes: B clips, T frames, D features, K classes.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor, nn
 
 from adafocus.config.schema import ModelConfig
 
 
-class GRUClassifier(nn.Module):
+class Classifier(nn.Module):
+    """Features of frames in, predictions after each out."""
+
+    @abstractmethod
+    def forward(self, feature_BTD: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """logits_BTK of every prefix, and the state after the last frame (None: a clip's start)."""
+
+    @abstractmethod
+    def start(self, clips: int) -> Tensor:
+        """The state of so many clips at their start, in full: zeros (1, B, ...)."""
+
+
+class GRUClassifier(Classifier):
     """A GRU over frames, dropout, one linear layer (the reference's classifier for long videos)."""
 
     def __init__(self, num_features: int, num_hidden: int, num_classes: int, dropout: float) -> None:
@@ -23,9 +37,9 @@ class GRUClassifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.last = nn.Linear(num_hidden, num_classes)
 
-    def forward(self, feature_BTD: Tensor, hidden_1BD: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, feature_BTD: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """logits_BTK of every prefix, and the hidden state after the last frame (None: a clip's start)."""
-        hidden_BTD, hidden_1BD = self.gru(feature_BTD, hidden_1BD)
+        hidden_BTD, hidden_1BD = self.gru(feature_BTD, state)
         return self.last(self.dropout(hidden_BTD)), hidden_1BD
 
     def counterfactual(self, taken_BTD: Tensor, other_BTD: Tensor) -> Tensor:
@@ -43,7 +57,7 @@ class GRUClassifier(nn.Module):
         return self.last.weight.new_zeros(1, clips, self.gru.hidden_size)
 
 
-class MeanClassifier(nn.Module):
+class MeanClassifier(Classifier):
     """Dropout and one linear layer per frame; a prefix's logits are the mean over its frames."""
 
     def __init__(self, num_features: int, num_classes: int, dropout: float) -> None:
@@ -51,9 +65,9 @@ class MeanClassifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.last = nn.Linear(num_features, num_classes)
 
-    def forward(self, feature_BTD: Tensor, state_1BK: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, feature_BTD: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """logits_BTK of every prefix, and the state after the last frame (None: a clip's start)."""
-        return running_mean(self.last(self.dropout(feature_BTD)), state_1BK)
+        return running_mean(self.last(self.dropout(feature_BTD)), state)
 
     def counterfactual(self, taken_BTD: Tensor, other_BTD: Tensor) -> Tensor:
         """logits_BTK: at t, had only frame t's feature been the other one."""
@@ -64,9 +78,6 @@ class MeanClassifier(nn.Module):
     def start(self, clips: int) -> Tensor:
         """The state of so many clips at their start, in full: zeros (1, B, K + 1)."""
         return self.last.weight.new_zeros(1, clips, self.last.out_features + 1)
-
-
-Classifier = GRUClassifier | MeanClassifier
 
 
 def counts(logits_BTK: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Where patches lie and how they are cut out: frames and corners in, patches out, in one gather.
 
-A corner is (row, column) of a patch's top left pixel, 0 <= corner <= H - P, both ends included.
+A corner is (row, column) of a patch's top left pixel, 0 <= corner <= H - P, both ends included. Corners are whole
+pixels (int64), or lie between them (float32; AdaFocusV2).
 
 Shapes: N images, C colours, H W pixels, P patch side, k cells of the grid per axis.
 """
@@ -70,6 +71,23 @@ def crop_patches(frames_NCHW: Tensor, corners_N2: Tensor, patch_size: int) -> Te
     every_NCyxPP = frames_NCHW.unfold(2, patch_size, 1).unfold(3, patch_size, 1)  # a view: nothing is copied
     images_N = torch.arange(len(frames_NCHW), device=frames_NCHW.device)
     return every_NCyxPP[images_N, :, corners_N2[:, 0], corners_N2[:, 1]]
+
+
+def crop_between(frames_NCHW: Tensor, corners_N2: Tensor, patch_size: int) -> Tensor:
+    """Patches at corners with fractions of pixels, float32 patches_NCPP: bilinear, with a gradient to the corners.
+
+    Output pixel i reads input place corner + i, which is what `affine_grid` and `grid_sample` give; only the pixels
+    around the patch are touched. Corners are in [0, H - P].
+    """
+    free = frames_NCHW.shape[-1] - patch_size
+    if free == 0:  # then a corner is 0, and no pixel beside it could give it a gradient
+        return frames_NCHW.float() + 0 * corners_N2.sum()
+    first_N2 = corners_N2.detach().floor().clamp(0, free - 1)  # at H - P it is the pixel before, with all of the weight
+    around_NCQQ = crop_patches(frames_NCHW, first_N2.long(), patch_size + 1).float()
+    share_N211 = (corners_N2 - first_N2)[..., None, None]
+    above, below = around_NCQQ[:, :, :-1], around_NCQQ[:, :, 1:]
+    rows_NCPQ = torch.lerp(above, below, share_N211[:, :1])
+    return torch.lerp(rows_NCPQ[..., :-1], rows_NCPQ[..., 1:], share_N211[:, 1:])
 
 
 def check_sizes(frame_size: int, patch_size: int) -> None:

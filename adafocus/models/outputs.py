@@ -27,7 +27,7 @@ class PatchChoice:
     """Where the focuser looks. `action` and `policy` are None unless the policy chose."""
 
     corners_BS2: Tensor
-    """int64 (row, column) of the patch's first pixel."""
+    """(row, column) of the patch's first pixel: int64, or float32 where it may lie between pixels."""
     action: Tensor | None = None
     policy: PolicyOutput | None = None
 
@@ -62,7 +62,7 @@ class Output:
     prediction_BK: Tensor
     """Of the last exit."""
     corners_BT2: Tensor
-    """int64, one patch per focus frame."""
+    """Likewise, one patch per focus frame."""
     glance: Glance
     choice: PatchChoice
     state: State = field(default_factory=State)

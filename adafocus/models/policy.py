@@ -9,6 +9,7 @@ cells, A grid actions.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,11 +21,7 @@ from adafocus.models.crop import cell_corners, scale_corners
 
 
 class Actions(Protocol):
-    """A distribution over actions: all that differs between grid and Gaussian."""
-
-    def take(self, clips_N: Tensor) -> Actions:
-        """Those of the clips with these numbers."""
-        ...
+    """What a policy would do."""
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Random actions (on the generator's device, then moved)."""
@@ -32,6 +29,14 @@ class Actions(Protocol):
 
     def mode(self) -> Tensor:
         """The most likely actions."""
+        ...
+
+
+class RandomActions(Actions, Protocol):
+    """A distribution over actions: all that differs between grid and Gaussian."""
+
+    def take(self, clips_N: Tensor) -> RandomActions:
+        """Those of the clips with these numbers."""
         ...
 
     def log_prob(self, action: Tensor) -> Tensor:
@@ -112,15 +117,35 @@ class GaussianActions:
 
 @dataclass(frozen=True, slots=True)
 class PolicyOutput:
-    """What the policy says of each step."""
+    """What a policy says of each step."""
 
     actions: Actions
-    value_BS: Tensor
     hidden_1BD: Tensor
-    """The GRU's state after the last step."""
+    """The recurrent state after the last step."""
 
 
-class Policy(nn.Module):
+@dataclass(frozen=True, slots=True)
+class ValuedOutput(PolicyOutput):
+    """The same of a policy that learns by reinforcement."""
+
+    actions: RandomActions
+    value_BS: Tensor
+    """The critic's estimate of the return."""
+
+
+class PatchPolicy(nn.Module):
+    """What chooses patches: maps in, a distribution over actions for each step out."""
+
+    @abstractmethod
+    def forward(self, map_BSDhw: Tensor, hidden_1BD: Tensor | None = None) -> PolicyOutput:
+        """One pass over all steps, from a recurrent state (None: a clip's start)."""
+
+    @abstractmethod
+    def corners(self, action: Tensor, frame_size: int) -> Tensor:
+        """Actions -> corners (B, S, 2) of patches in a square frame, in pixels."""
+
+
+class Policy(PatchPolicy):
     """Encoder of the map, GRU, actor and critic.
 
     `num_channels` and `map_size` (h, w) describe the maps. With `policy_norm` the encoder has batch norm.
@@ -143,18 +168,18 @@ class Policy(nn.Module):
         self.actor = nn.Linear(width, config.grid_size**2 if config.action == "grid" else 2)
         self.critic = nn.Linear(width, 1)
 
-    def forward(self, map_BSDhw: Tensor, hidden_1BD: Tensor | None = None) -> PolicyOutput:
+    def forward(self, map_BSDhw: Tensor, hidden_1BD: Tensor | None = None) -> ValuedOutput:
         """One recurrent pass over all steps, from a hidden state (None: a clip's start)."""
         state = self.encoder(map_BSDhw.flatten(0, 1)).unflatten(0, map_BSDhw.shape[:2])
         hidden_BSD, hidden_1BD = self.gru(state, hidden_1BD)
         value_BS = self.critic(hidden_BSD).squeeze(-1).float()
         raw = self.actor(hidden_BSD).float()
-        actions: Actions = (
+        actions: RandomActions = (
             GridActions(raw.log_softmax(-1))
             if self.config.action == "grid"
             else GaussianActions(raw.sigmoid(), self.config.action_std)
         )
-        return PolicyOutput(actions, value_BS, hidden_1BD)
+        return ValuedOutput(actions, hidden_1BD, value_BS)
 
     def corners(self, action: Tensor, frame_size: int) -> Tensor:
         """Actions -> corners int64 (B, S, 2) of patches in a square frame."""

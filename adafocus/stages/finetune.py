@@ -6,6 +6,7 @@ from torch import Tensor
 
 from adafocus.config.schema import Config
 from adafocus.models.adafocus import AdaFocus, Patches
+from adafocus.models.classifier import GRUClassifier, MeanClassifier
 from adafocus.stages.stage import Collected
 from adafocus.stages.warmup import Warmup
 
@@ -20,6 +21,7 @@ class Finetune(Warmup):
     def __init__(self, model: AdaFocus, config: Config) -> None:
         super().__init__(model, config)
         if config.model.finetune_dropout is not None:
+            assert isinstance(model.classifier, GRUClassifier | MeanClassifier)
             model.classifier.dropout.p = config.model.finetune_dropout
 
     def patch_source(self, collected: Collected) -> Patches | Tensor:

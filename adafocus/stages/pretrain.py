@@ -18,7 +18,14 @@ class Pretrain(Stage):
     trains = ("glancer", "focuser")
     reads = (
         *("seed", "data", "pretrain"),
-        *("model.glancer", "model.focuser", "model.glance_size", "model.temporal_shift", "model.head_dropout"),
+        *(
+            "model.glancer",
+            "model.focuser",
+            "model.glance_size",
+            "model.glance_resize",
+            "model.temporal_shift",
+            "model.head_dropout",
+        ),
     )
     patches = None
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adafocus import distributed
-from adafocus.config.schema import Config, OptimConfig, PPOConfig
+from adafocus.config.schema import Config, OptimConfig, PPOConfig, TrainingConfig
 from adafocus.data.loader import Batch
 from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import AdaFocus, Patches
@@ -41,6 +41,8 @@ class Stage(nn.Module):
     """Where the stage looks; None: at whole frames."""
     whole_batch: ClassVar[bool] = False
     """Do updates read what was collected of all micro-batches? Else one micro-batch is done with before the next."""
+    heads_learn: ClassVar[bool] = False
+    """Do the networks' own last layers learn beside a classifier, or does it stand in for them?"""
     learns_in_half: ClassVar[bool] = True
     """Is what learns in the stage's precision too, or only the frozen networks?"""
 
@@ -53,7 +55,7 @@ class Stage(nn.Module):
             module.requires_grad_(part in learning)
         for part in fixed:
             model.get_submodule(f"{part}.body").requires_grad_(False)
-        if "classifier" in learning:  # which stands in for the networks' own last layers
+        if "classifier" in learning and not self.heads_learn:
             model.focuser.last.requires_grad_(False)
         fast = accelerate(model, parts=fixed, precision=self.settings.precision) if fixed else model
         self._fast = (fast,)  # in a tuple, so that it does not become a submodule
@@ -72,9 +74,9 @@ class Stage(nn.Module):
         return self._fast[0]
 
     @property
-    def settings(self) -> OptimConfig | PPOConfig:
+    def settings(self) -> TrainingConfig | PPOConfig:
         """This stage's part of the configuration."""
-        settings: OptimConfig | PPOConfig = getattr(self.config, self.name)
+        settings: TrainingConfig | PPOConfig = getattr(self.config, self.name)
         return settings
 
     @property
@@ -165,16 +167,21 @@ class Stage(nn.Module):
     def forward(self, collected: Collected) -> tuple[Tensor, Logs]:
         """The loss of one update, a scalar, and what to log of it."""
 
-    def optimizer(self) -> torch.optim.Optimizer:
-        """A supervised stage's optimizer: heads and classifier at head_lr, networks at backbone_lr."""
+    def rate(self, parameter: str) -> float:
+        """A parameter's learning rate, before scaling: networks at backbone_lr, heads and classifier at head_lr."""
         settings = self.settings
         assert isinstance(settings, OptimConfig)
+        is_body = parameter.startswith(("model.glancer.body.", "model.focuser.body."))
+        return settings.backbone_lr if is_body else settings.head_lr
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """A supervised stage's optimizer."""
+        settings = self.settings
+        assert isinstance(settings, TrainingConfig)
         groups: dict[float, list[nn.Parameter]] = {}  # by learning rate
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                is_body = name.startswith(("model.glancer.body.", "model.focuser.body."))
-                lr = settings.lr_scale() * (settings.backbone_lr if is_body else settings.head_lr)
-                groups.setdefault(lr, []).append(parameter)
+                groups.setdefault(settings.lr_scale() * self.rate(name), []).append(parameter)
         rows = [{"params": parameters, "lr": lr} for lr, parameters in groups.items()]
         if settings.optimizer == "adamw":
             return torch.optim.AdamW(rows, weight_decay=settings.weight_decay, fused=self.fused)

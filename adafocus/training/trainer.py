@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from adafocus import checkpoint, distributed
-from adafocus.config.schema import Config, OptimConfig
+from adafocus.config.schema import Config, TrainingConfig
 from adafocus.data.clip_table import evaluation_split
 from adafocus.data.loader import ClipLoader
 from adafocus.devices import pick_device
@@ -105,7 +105,7 @@ class StageTrainer:
         self.stage.global_clips = self.loader.global_clips
         self.stage.check_batch(self.loader.global_clips // workers)
         self.optimizer = self.stage.optimizer()
-        if isinstance(self.settings, OptimConfig) and self.settings.lr_batch_size and distributed.rank() == 0:
+        if isinstance(self.settings, TrainingConfig) and self.settings.lr_batch_size and distributed.rank() == 0:
             log.info("%s", scaling_line(name, self.settings))
         self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.settings.precision == "fp16")
@@ -191,7 +191,7 @@ class StageTrainer:
         return {key: (distributed.total(value) / distributed.world_size()).item() for key, value in sums.items()}
 
     def _set_lr(self, epoch: int, fraction: float) -> None:
-        if isinstance(self.settings, OptimConfig):
+        if isinstance(self.settings, TrainingConfig):
             factor = lr_factor(self.settings, epoch, fraction)
             for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
                 group["lr"] = base * factor

@@ -92,12 +92,13 @@ class _Session:
             for weights, model in self.models.items()
         }
         for kind in BENCHMARK_ROWS:
+            label = kind.label.format(title=self.meta.method.title)
             if lacking := self.meta.lacking(kind.patches):
-                log.info("%s: left out, for after %s the %s is not trained", kind.label, self.meta.stage, lacking[0])
+                log.info("%s: left out, for after %s the %s is not trained", label, self.meta.stage, lacking[0])
             elif kind.weights in models:
                 model = models[kind.weights]
                 predictions = evaluate(model, self.loader, patches=kind.patches, seed=self.config.seed)
-                label = ", ".join([kind.label, *_changes(precision, compiled=self.compile)])
+                label = ", ".join([label, *_changes(precision, compiled=self.compile)])
                 row = self._row(label, kind.patches, kind.patches, precision, predictions, model, compiled=self.compile)
                 yield row, predictions
 

@@ -17,12 +17,13 @@ class RowKind:
     """A row that a benchmark measures if its weights are there and its parts are trained."""
 
     label: str
+    """`{title}` stands for the method's."""
     weights: Weights
     patches: PatchSource
 
 
 BENCHMARK_ROWS = (
-    RowKind("policy (AdaFocus)", "own", "policy"),
+    RowKind("policy ({title})", "own", "policy"),
     RowKind("random, same weights", "own", "random"),
     RowKind("centre, same weights", "own", "centre"),
     RowKind("random, warm-up weights", "warmup", "random"),

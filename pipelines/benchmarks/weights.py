@@ -18,6 +18,9 @@ from preprocessing.schema import DatasetInfo, UserError
 
 log = logging.getLogger(__name__)
 
+WARMUP = "warmup"
+"""The stage that learns with random patches, where a method has it."""
+
 
 def load_models(
     folder: Path, shards: str, info: DatasetInfo, device: torch.device
@@ -30,7 +33,7 @@ def load_models(
     if lacking := meta.lacking("random"):
         raise UserError(
             f"{folder} is of stage {meta.stage}, after which its {lacking[0]} still holds initial weights, so "
-            "that there is nothing to measure: take a checkpoint of stage warmup, ppo or finetune"
+            f"that there is nothing to measure: take a checkpoint of stage {' or '.join(meta.method.suited('random'))}"
         )
     if meta.info["class_names"] != list(info.class_names):
         raise UserError(
@@ -45,11 +48,11 @@ def load_models(
 
 def _warmup_of(meta: Meta, runs: Path) -> Path | None:
     """Folder of the warm-up that a later checkpoint came from; None if it is gone or was trained elsewhere."""
-    if not meta.key or meta.stage == "warmup":
+    if not meta.key or meta.stage == WARMUP or WARMUP not in meta.method.stage_names:
         return None
-    name = next((name for name in meta.stages if name.startswith("warmup-")), "")
+    name = next((name for name in meta.stages if name.startswith(f"{WARMUP}-")), "")
     try:  # records of old name only their own stage
-        folder = runs / name if name else stage_folder("warmup", from_flat(meta.config), runs, meta.digest)
+        folder = runs / name if name else stage_folder(WARMUP, from_flat(meta.config), runs, meta.digest)
     except UserError as error:
         log.info("the warm-up that it came from is not known (%s): its row is left out", error)
         return None

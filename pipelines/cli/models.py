@@ -36,7 +36,7 @@ def import_checkpoint(
         str | None, typer.Option(help="Data set to take the class names from; with --runs that of the training.")
     ] = None,
     stage: Annotated[
-        str | None, typer.Option(help="Stage whose result this is: pretrain, warmup, ppo or finetune [by its parts].")
+        str | None, typer.Option(help="Stage whose result this is, such as warmup [by its parts].")
     ] = None,
     changes: Changes = None,
 ) -> None:

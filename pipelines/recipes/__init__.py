@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Callable
 
 from adafocus.config.schema import Config
-from pipelines.recipes import cpu, something_something, untrimmed
+from pipelines.recipes import cpu, second_version, something_something, untrimmed
 from preprocessing.schema import UserError
 
 Recipe = Callable[[], Config]
@@ -28,7 +28,24 @@ RECIPES: dict[str, Recipe] = {
     "ssv2-144": something_something.ssv2_144,
     "ssv2-160": something_something.ssv2_160,
     "ssv2-176": something_something.ssv2_176,
+    "activitynet-v2-96": second_version.activitynet_v2_96,
+    "activitynet-v2-128": second_version.activitynet_v2_128,
+    "activitynet-v2-160": second_version.activitynet_v2_160,
+    "activitynet-v2-r50-96": second_version.activitynet_v2_r50_96,
+    "activitynet-v2-r50-128": second_version.activitynet_v2_r50_128,
+    "activitynet-v2-r50-160": second_version.activitynet_v2_r50_160,
+    "fcvid-v2-128": second_version.fcvid_v2_128,
+    "minikinetics-v2-128": second_version.minikinetics_v2_128,
+    "ssv1-v2-128": second_version.ssv1_v2_128,
+    "ssv1-v2-144": second_version.ssv1_v2_144,
+    "ssv1-v2-160": second_version.ssv1_v2_160,
+    "ssv1-v2-176": second_version.ssv1_v2_176,
+    "ssv2-v2-128": second_version.ssv2_v2_128,
+    "ssv2-v2-144": second_version.ssv2_v2_144,
+    "ssv2-v2-160": second_version.ssv2_v2_160,
+    "ssv2-v2-176": second_version.ssv2_v2_176,
     "demo": cpu.demo,
+    "demo-v2": cpu.demo_v2,
     "folder": cpu.folder,
 }
 

@@ -5,9 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
-from adafocus.config.schema import Config, DataConfig, ModelConfig, OptimConfig, PPOConfig, PretrainConfig
+from adafocus.config.schema import (
+    Config,
+    DataConfig,
+    JointConfig,
+    ModelConfig,
+    OptimConfig,
+    PPOConfig,
+    PretrainConfig,
+    TrainingConfig,
+)
 
-Supervised = TypeVar("Supervised", bound=OptimConfig)
+Supervised = TypeVar("Supervised", bound=TrainingConfig)
 
 
 def _adamw(settings: Supervised) -> Supervised:
@@ -39,6 +48,17 @@ def demo() -> Config:
         warmup=_adamw(OptimConfig(epochs=6, batch_size=32, backbone_lr=2e-3, head_lr=2e-3)),
         ppo=PPOConfig(epochs=10, batch_size=32, lr=1e-3),
         finetune=_adamw(OptimConfig(epochs=3, batch_size=32, backbone_lr=0.0, head_lr=1e-3)),
+    )
+
+
+def demo_v2() -> Config:
+    """The synthetic data set with AdaFocusV2: the demo's networks, learnt in one stage."""
+    config = demo()
+    return replace(
+        config,
+        method="adafocus-v2",
+        model=replace(config.model, policy_channels=64, policy_hidden=128, classifier_hidden=128),
+        joint=_adamw(JointConfig(epochs=12, batch_size=32, lr=2e-3, glancer_lr_scale=1.0, classifier_lr_scale=1.0)),
     )
 
 

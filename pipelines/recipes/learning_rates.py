@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from adafocus.config.overrides import override
-from adafocus.config.schema import Config, OptimConfig
+from adafocus.config.schema import Config, TrainingConfig
 from adafocus.methods import method_of
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ def scale_rates(config: Config, recipe: Config) -> Config:
     changes = {}
     for stage in method_of(config).stage_names:
         settings, size = getattr(config, stage), getattr(recipe, stage).batch_size
-        if isinstance(settings, OptimConfig) and settings.optimizer == "sgd":
+        if isinstance(settings, TrainingConfig) and settings.optimizer == "sgd":
             changes[f"{stage}.lr_batch_size"] = size
         else:
             log.info("%s: rates are Adam's and stay as they are at any batch", stage)

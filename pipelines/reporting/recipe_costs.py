@@ -48,6 +48,7 @@ def cost_table(costs: dict[str, dict[str, Any]]) -> Table:
     table = Table(
         "recipe", "classes", *multiply_adds.PARTS, "total", "params", box=None, padding=(0, 1, 0, 0), title=title
     )
+    table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
     for name, cost in costs.items():

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from adafocus.models.crop import crop_between
 
 Colour = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
@@ -40,10 +43,11 @@ def frame_image(frame_CHW: Tensor, side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS)
 
 
-def cut_patch(frame_CHW: Tensor, corner: Sequence[int], size: int) -> Tensor:
-    """The patch of `size` x `size` pixels whose upper left corner is `corner` (row, column)."""
-    row, column = corner
-    return frame_CHW[:, row : row + size, column : column + size]
+def cut_patch(frame_CHW: Tensor, corner: Sequence[float], size: int) -> Tensor:
+    """The patch of `size` x `size` pixels whose upper left corner is `corner` (row, column), between pixels if need
+    be."""
+    corner_12 = torch.tensor([corner], dtype=torch.float32)
+    return crop_between(frame_CHW[None], corner_12, size)[0].round().to(frame_CHW.dtype)
 
 
 def draw_box(draw: ImageDraw.ImageDraw, box: Sequence[float], colour: Colour = GREEN) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageEnhance
 
 from adafocus.data.transforms import evaluation_view
@@ -41,7 +42,12 @@ class _FramePainter:
         self, model: AdaFocusPredictor, clip: ClipFrames, prediction: Prediction, size: tuple[int, int]
     ) -> None:
         """`size`: width and height of the video's frames."""
-        self._clip, self._prediction = clip, prediction
+        self._prediction = prediction
+        order = np.argsort(clip.index_T, kind="stable")
+        self._index_T, self._corners_T2 = clip.index_T[order], prediction.corners_T2[torch.from_numpy(order)]
+        in_time = bool((order[1:] > order[:-1]).all())
+        # Frames that were seen in another order than that of time leave no course: then all of it is the end's.
+        self._probability_TK = prediction.probability if in_time else prediction.probability[-1:].expand(len(order), -1)
         data = model.config.data
         self._view = evaluation_view(size[1], size[0], data.resize, data.crop)
         self._crop, self._patch = data.crop, model.config.model.patch_size
@@ -69,13 +75,13 @@ class _FramePainter:
         for p in (0.0, 0.5, 1.0):
             draw.line((self._area[0], self._y(p), self._area[2], self._y(p)), fill=PANEL)
             draw.text((self._area[0] - 6, self._y(p)), f"{p:.0%}", fill=GREY, font=font(11), anchor="rm")
-        for number in self._clip.index_T:
+        for number in self._index_T:
             draw.line((self._x(number), self._area[3], self._x(number), self._area[3] + 5), fill=GREY)
         return panel
 
     def paint(self, image: Image.Image, number: int) -> np.ndarray:
         """The frame with this number, with the latest patch and the curves up to it."""
-        steps = int((self._clip.index_T <= number).sum())
+        steps = int((self._index_T <= number).sum())
         frame = image.convert("RGB").resize(self._size, Image.Resampling.BICUBIC)
         canvas = Image.new("RGB", (self._size[0], self._size[1] + GRAPH_HEIGHT), BACKGROUND)
         inside = self._on_screen(self._view.source_box(0, 0, self._crop))
@@ -83,7 +89,7 @@ class _FramePainter:
         canvas.paste(frame.crop(inside), inside[:2])
         draw = ImageDraw.Draw(canvas)
         if steps:
-            row, column = self._prediction.corners_T2[steps - 1].tolist()
+            row, column = self._corners_T2[steps - 1].tolist()
             draw_box(draw, self._on_screen(self._view.source_box(row, column, self._patch)))
         canvas.paste(self._panel, (0, self._size[1]))
         self._draw_curves(draw, steps, number)
@@ -96,15 +102,15 @@ class _FramePainter:
 
     def _draw_curves(self, draw: ImageDraw.ImageDraw, steps: int, number: int) -> None:
         """Draw the classes' confidence after so many steps, up to this frame, and their names with its value."""
-        base, probability = self._size[1], self._prediction.probability
+        base, probability = self._size[1], self._probability_TK
         draw.line((self._x(number), base + self._area[1], self._x(number), base + self._area[3]), fill=GREY)
         slot = (self._size[0] - 32) // len(self._classes)
         for rank, k in reversed(list(enumerate(self._classes))):
             points = []
             for step in range(steps):
-                end = self._clip.index_T[step + 1] if step + 1 < steps else number
+                end = self._index_T[step + 1] if step + 1 < steps else number
                 points += [
-                    (self._x(x), base + self._y(float(probability[step, k]))) for x in (self._clip.index_T[step], end)
+                    (self._x(x), base + self._y(float(probability[step, k]))) for x in (self._index_T[step], end)
                 ]
             if points:
                 draw.line(points, fill=CURVE_COLOURS[rank], width=3 if rank == 0 else 2)

@@ -50,11 +50,11 @@ def parse_space(config: Config, grid: list[str], sample: list[str], file: Path |
 
 
 def recipe_space(recipe: str, config: Config) -> Path:
-    """The space file that comes with a recipe: its own, else that of all recipes whose policy acts per frame, or
-    per clip, as this one's does."""
+    """The space file that comes with a recipe: its own, else that of all recipes of its method whose policy acts per
+    frame, or per clip, as this one's does."""
     folder = Path(str(files("pipelines.sweeps.search") / "spaces"))
     own = folder / f"{recipe}.yaml"
-    return own if own.is_file() else folder / f"per_{config.model.action_per}.yaml"
+    return own if own.is_file() else folder / f"{config.method}_per_{config.model.action_per}.yaml"
 
 
 def _absolute(key: str, values: Iterable[Any]) -> list[Any]:

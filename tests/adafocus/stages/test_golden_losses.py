@@ -17,14 +17,12 @@ import torch
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.data.batches import Batch
-from adafocus.methods import build_model
-from adafocus.methods.adafocus import ADAFOCUS
+from adafocus.methods import build_model, method_of
 from adafocus.training.seeding import seed_step
-from helpers.tiny import STAGES
 from pipelines.recipes import RECIPES
 
 FILE = Path(__file__).parents[2] / "golden" / "losses.json"
-CASES = ("activitynet-128", "ssv1-144", "demo", "folder")
+CASES = ("activitynet-128", "ssv1-144", "demo", "folder", "activitynet-v2-128", "ssv1-v2-144")
 STEPS, CLIPS, CLASSES = 3, 4, 5
 RTOL, ATOL = 2e-3, 2e-4
 
@@ -32,7 +30,7 @@ RTOL, ATOL = 2e-3, 2e-4
 def steps_of(config: Config, make_batch: Callable[..., Batch]) -> dict[str, list[dict[str, float]]]:
     """What every step of every stage logs, each on a fresh model: rounding errors of one do not grow in the next."""
     logged: dict[str, list[dict[str, float]]] = {}
-    for name, kind in ((stage.name, stage) for stage in ADAFOCUS.stages):
+    for name, kind in ((stage.name, stage) for stage in method_of(config).stages):
         torch.manual_seed(0)
         stage = kind(build_model(config, CLASSES), config)
         optimizer = stage.optimizer()
@@ -59,8 +57,9 @@ def test_losses_are_those_recorded(
     make_batch: Callable[..., Batch],
     pytestconfig: pytest.Config,
 ) -> None:
-    float32 = {f"{name}.precision": "float32" for name in STAGES}
-    found = steps_of(override(tiny_form(RECIPES[recipe]()), float32), make_batch)
+    config = tiny_form(RECIPES[recipe]())
+    float32 = {f"{name}.precision": "float32" for name in method_of(config).stage_names}
+    found = steps_of(override(config, float32), make_batch)
     recorded = json.loads(FILE.read_text()) if FILE.exists() else {}
     if pytestconfig.getoption("record"):
         rounded = {

@@ -16,6 +16,7 @@ from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.data.loader import ClipLoader
 from adafocus.evaluation.evaluate import Predictions, evaluate
+from adafocus.methods import method_of, stage_names
 from adafocus.stages.ppo import PPO
 from adafocus.stages.pretrain import Pretrain
 from adafocus.training import trainer
@@ -52,7 +53,7 @@ def train_all(configs: list[Config], shards: str, runs: Path) -> None:
         kind.train = lambda self, mode=True: torch.nn.Module.train(self, False)
     PPO.optimizer = lambda self: torch.optim.SGD(self.model.policy.parameters(), lr=0.1, momentum=0.9)
     for number, config in enumerate(configs):
-        for name in STAGES:
+        for name in method_of(config).stage_names:
             run_stage(
                 name,
                 config,
@@ -88,15 +89,17 @@ def test_two_workers_train_every_stage_as_one_does(
     changes |= {f"{name}.epochs": 1 for name in STAGES}
     changes |= {f"{name}.optimizer": "sgd" for name in STAGES if name != "ppo"}
     per_clip = {**PER_CLIP, "model.reuse_glance": False, "model.head_dropout": 0}
-    configs = [override(tiny_config, changes), override(tiny_config, {**changes, **per_clip})]
-    halves = [override(config, {f"{name}.accumulate": 2 for name in STAGES}) for config in configs]
+    second: dict[str, object] = {"method": "adafocus-v2", "model.dropout": 0, "joint.epochs": 1, "joint.batch_size": 8}
+    configs = [override(tiny_config, each) for each in (changes, {**changes, **per_clip}, second)]
+    accumulate = {f"{name}.accumulate": 2 for name in stage_names()}
+    halves = [override(config, accumulate) for config in configs]
     mp.spawn(worker, (2, halves, labelled_twice, tmp_path / "two", free_port), nprocs=2)
     for kind in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
         monkeypatch.setattr(kind, "train", kind.train)  # so that it is put back
     monkeypatch.setattr(PPO, "optimizer", PPO.optimizer)
     train_all(configs, labelled_twice, tmp_path / "one")
     for number in range(len(configs)):
-        for name in STAGES:
+        for name in method_of(configs[number]).stage_names:
             where = f"{name} of configuration {number}"
             one, two = (next((tmp_path / each / str(number)).glob(f"{name}-*")) for each in ("one", "two"))
             expected, found = (load_file(next(each.glob("*.safetensors"))) for each in (one, two))

@@ -17,10 +17,9 @@ import torch
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config, OptimConfig
 from adafocus.data.batches import Batch
-from adafocus.methods import build_model
+from adafocus.methods import build_model, method_of
 from adafocus.methods.adafocus import ADAFOCUS
 from adafocus.training.schedules import lr_factor, scaling_line
-from helpers.tiny import STAGES
 from pipelines.cli.main import main
 from pipelines.recipes import RECIPES, find_recipe
 from pipelines.recipes.learning_rates import scale_rates
@@ -36,12 +35,14 @@ def test_a_step_of_every_stage(
     recipe: str, tiny_form: Callable[[Config], Config], make_batch: Callable[..., Batch]
 ) -> None:
     config = tiny_form(RECIPES[recipe]())
-    config = override(config, {f"{name}.precision": "bf16" for name in STAGES if _precision(config, name) == "fp16"})
+    method = method_of(config)
+    halves = [name for name in method.stage_names if _precision(config, name) == "fp16"]
+    config = override(config, {f"{name}.precision": "bf16" for name in halves})
     torch.manual_seed(0)
     model = build_model(config, 5)
     batch = make_batch(config, 4, 5, seed=0)
-    for name in STAGES:
-        stage = ADAFOCUS.stage(name)(model, config)
+    for name in method.stage_names:
+        stage = method.stage(name)(model, config)
         optimizer = stage.optimizer()
         stage.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=stage.settings.precision == "bf16"):
@@ -90,6 +91,7 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
 PUBLISHED = {
     **{"activitynet-96": 17.2, "activitynet-128": 26.5, "activitynet-160": 38.5, "activitynet-192": 53.2},
     **{"ssv1-144": 23.5, "ssv1-160": 27.5, "ssv1-176": 33.7},
+    **{"ssv1-v2-128": 18.5, "ssv1-v2-144": 23.5, "ssv1-v2-160": 27.5, "ssv1-v2-176": 33.7},
 }
 
 
