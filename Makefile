@@ -8,15 +8,16 @@ DATA_ROOT ?= data/$(DATASET)
 SHARDS    ?= shards/$(DATASET)
 RUNS      ?= runs
 RECIPE    ?= demo
+RECIPES   ?= demo,demo-v2
 ARGS      ?=
 
 export ADAFOCUS_RUNS := $(RUNS)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo preprocess train tune benchmark report mlflow docs bench test test-slow lint format clean
+.PHONY: help env demo preprocess train tune benchmark frontier report mlflow docs bench test test-slow lint format clean
 
 help: ## Print the targets
-	@echo "Usage: make TARGET [DATASET=...] [DATA_ROOT=...] [SHARDS=...] [RUNS=...] [RECIPE=...] [ARGS='...']"
+	@echo "Usage: make TARGET [DATASET=...] [DATA_ROOT=...] [SHARDS=...] [RUNS=...] [RECIPE=...] [RECIPES=...] [ARGS='...']"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(VENV)/.ready ## Make the environment: .venv with the pinned packages
@@ -46,6 +47,9 @@ tune: env ## Sweep over RECIPE on SHARDS: ARGS='--grid ppo.gamma=0.5,0.7'
 
 benchmark: env ## Measure a finished run: ARGS='--run NAME'
 	$(BIN)/adafocus benchmark --shards $(SHARDS) --runs $(RUNS) $(ARGS)
+
+frontier: env ## Compare methods on SHARDS: RECIPES=demo,demo-v2
+	$(BIN)/adafocus frontier --recipes $(RECIPES) --shards $(SHARDS) --runs $(RUNS) $(ARGS)
 
 report: env ## Print and write the result table from MLflow
 	$(BIN)/adafocus report --runs $(RUNS) $(ARGS)

@@ -68,6 +68,8 @@ class Meta:
     """One row per epoch; the last one's `metrics` are the model's."""
     seconds: float = 0.0
     """Time the training took."""
+    processor_seconds: float = 0.0
+    """Of it, what the first worker's process computed, on all cores; 0 where that was not recorded."""
     versions: dict[str, str] = field(default_factory=versions)
     imported: list[dict[str, Any]] = field(default_factory=list)
     """Where the weights come from files of the authors' code instead of training: a record of each (name, sha256,
@@ -107,13 +109,26 @@ class Meta:
         stages: Sequence[str] = (),
         history: Sequence[dict[str, Any]] = (),
         seconds: float = 0.0,
+        processor_seconds: float = 0.0,
         imported: Sequence[dict[str, Any]] = (),
     ) -> Meta:
         """The record of a model of `config`."""
         flat = {name: list(value) if isinstance(value, tuple) else value for name, value in flatten(config).items()}
         facts = {**info.to_dict(), "class_names": list(info.class_names)}  # lists: as JSON gives them back
         spec = {} if extraction is None else asdict(extraction)
-        return cls(flat, stage, key, digest, facts, spec, list(stages), list(history), seconds, imported=list(imported))
+        return cls(
+            flat,
+            stage,
+            key,
+            digest,
+            facts,
+            spec,
+            list(stages),
+            list(history),
+            seconds,
+            processor_seconds,
+            imported=list(imported),
+        )
 
 
 def save(folder: Path, model: AdaFocus, meta: Meta) -> Meta:

@@ -48,6 +48,7 @@ class Progress:
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    processor_seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -153,7 +154,7 @@ class StageTrainer:
         self.report(row)
 
     def _train_epoch(self) -> dict[str, float]:
-        progress, started = self.progress, time.monotonic()
+        progress, started, processor_started = self.progress, time.monotonic(), time.process_time()
         accumulate = self.settings.accumulate
         self.loader.set_epoch(progress.epoch)
         self.loader.skip(progress.step * accumulate)
@@ -180,6 +181,7 @@ class StageTrainer:
         watch.check()
         progress.sums = self._shared(sums)
         progress.seconds += time.monotonic() - started
+        progress.processor_seconds += time.process_time() - processor_started
         return {key: value / steps for key, value in progress.sums.items()} | {
             "seconds": time.monotonic() - started,
             "lr": self.optimizer.param_groups[0]["lr"],
@@ -249,6 +251,7 @@ class StageTrainer:
             extraction=self.loader.spec,
             history=self.progress.history,
             seconds=self.progress.seconds,
+            processor_seconds=self.progress.processor_seconds,
         )
         checkpoint.save(self.folder, self.stage.model, meta)
         shutil.rmtree(self.partial, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Verbs of results: benchmark, report, dashboard. (`runs` has a file of its own.)"""
+"""Verbs of results: benchmark, frontier, report, dashboard. (`runs` has a file of its own.)"""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from pipelines.cli.options import (
     DEFAULT_RUNS,
     CheckpointFolder,
     Device,
+    EvalEvery,
     Json,
     NumWorkers,
     RunName,
     RunsFolder,
+    SaveEvery,
     Shards,
     SweepName,
 )
@@ -26,7 +28,7 @@ from preprocessing.schema import UserError
 
 def register(app: typer.Typer) -> None:
     """Add this file's verbs to the command line."""
-    for verb in (benchmark, report, dashboard):
+    for verb in (benchmark, frontier, report, dashboard):
         app.command(rich_help_panel="Results")(verb)
 
 
@@ -78,6 +80,40 @@ def benchmark(
     options = training_options(device, num_workers)
     results = run_benchmarks(checkpoints, places, options, benchmark_options, worker)
     typer.echo(to_json(results)) if as_json else print_results(results, Console())
+
+
+def frontier(
+    shards: Shards,
+    recipes: Annotated[
+        str,
+        typer.Option(help="What to compare: recipes, separated by commas; with settings as demo:ppo.gamma=0.5."),
+    ],
+    runs: RunsFolder = DEFAULT_RUNS,
+    probe: Annotated[bool, typer.Option(help="Add linear classifiers on features of whole frames.")] = True,
+    device: Device = "auto",
+    num_workers: NumWorkers = 0,
+    eval_every: EvalEvery = 1,
+    save_every: SaveEvery = 300,
+    as_json: Json = False,
+) -> None:
+    """Compare methods on one data set: train what is missing, benchmark all, and draw accuracy over cost."""
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from pipelines.benchmarks.frontier import Contestant, measure_frontier
+    from pipelines.benchmarks.frontier_logger import log_frontier
+    from pipelines.paths import Places
+    from pipelines.reporting.tables import print_frontier
+
+    contestants = [Contestant.parse(text) for text in dict.fromkeys(recipes.split(",")) if text]
+    if not contestants:
+        raise UserError("--recipes names no recipe")
+    places = Places.of(shards, runs)
+    options = training_options(device, num_workers, eval_every, save_every)
+    _, result = log_frontier(measure_frontier(contestants, places, options, probe=probe), places)
+    typer.echo(json.dumps(asdict(result))) if as_json else print_frontier(result, Console())
 
 
 def report(

@@ -9,6 +9,7 @@ from adafocus.methods import stage_names
 from pipelines.paths import Places
 from pipelines.recipes import RECIPES
 from pipelines.reporting.benchmark_result import BenchmarkResult
+from pipelines.reporting.frontier_result import FRONTIER_TABLE, FrontierResult
 from pipelines.reporting.published import published_on
 from pipelines.reporting.report import Report, Section, SweepSummary
 from pipelines.tracking.client import Tracker
@@ -30,6 +31,7 @@ def collect_report(places: Places, sweep: str | None = None) -> Report:
     if not benchmarks and not sweeps and not trials:
         subject = f"sweep {sweep!r}" if sweep is not None else "trial yet"
         raise UserError(f"{places.store} holds no {subject}; `adafocus train` or `adafocus tune` makes one")
+    frontiers = _read_frontiers(tracker) if sweep is None else []
     summaries = [
         _summary(tracker, each, [trial for trial in trials if trial.parent_id == each.run_id]) for each in sweeps
     ]
@@ -40,7 +42,8 @@ def collect_report(places: Places, sweep: str | None = None) -> Report:
         own = [each for each in benchmarks if each.facts["dataset"] == dataset]
         own_sweeps = [each for each in summaries if each.dataset == dataset]
         missing = _missing(dataset, own, own_sweeps) if sweep is None else []
-        sections.append(Section(dataset, own, own_sweeps, missing))
+        compared = [each for each in frontiers if each.dataset == dataset]
+        sections.append(Section(dataset, own, own_sweeps, compared, missing))
     sections.sort(key=lambda section: not (section.benchmarks or section.sweeps))
     unfinished = [trial for trial in trials if not trial.sweep and trial.outcome != "finished"]
     return Report(places.store, sections, unfinished, broken)
@@ -59,6 +62,12 @@ def _read_benchmarks(tracker: Tracker, trials: set[str] | None) -> tuple[list[Be
             online = table.get("online", {})
             results.append(BenchmarkResult(run.measured, run.run_id, run.trial, table["facts"], table["rows"], online))
     return sorted(results, key=lambda each: each.score, reverse=True), broken
+
+
+def _read_frontiers(tracker: Tracker) -> list[FrontierResult]:
+    """Comparisons of methods that have ended, the newest first."""
+    tables = ((run.run_id, tracker.read_json(run.run_id, FRONTIER_TABLE)) for run in tracker.frontiers())
+    return [FrontierResult.read(run_id, table) for run_id, table in tables if table is not None]
 
 
 def _summary(tracker: Tracker, sweep: SweepRecord, trials: list[TrialRecord]) -> SweepSummary:

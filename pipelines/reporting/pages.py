@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipelines.reporting.benchmark_result import BenchmarkResult
+from pipelines.reporting.frontier_result import HEADINGS as FRONTIER_HEADINGS
 from pipelines.reporting.published import MARKS, PublishedResult
 from pipelines.reporting.report import Report, Section
 from pipelines.reporting.tables import LEGEND, result_tables
@@ -60,6 +61,7 @@ def _context(report: Report) -> dict[str, Any]:
     return {
         "report": report,
         "legend": LEGEND,
+        "frontier_headings": FRONTIER_HEADINGS,
         "marks": MARKS,
         "metric_of": _metric,
         "comparison": _comparison,
@@ -115,6 +117,8 @@ def _charts(section: Section) -> list[tuple[str, str]]:
         lines = {key: [point[best.facts["metric"]] for point in points] for key, points in best.online.items()}
         chart = online_chart(lines, metric)
         drawn.append((f"While a clip is watched: {best.name}", to_svg(chart, f"{section.dataset}-online")))
+    for each in section.frontiers:
+        drawn.append((f"Methods compared: {', '.join(each.training)}", to_svg(each.chart(), f"{each.run_id}-frontier")))
     return drawn
 
 

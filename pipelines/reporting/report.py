@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipelines.reporting.benchmark_result import BenchmarkResult
+from pipelines.reporting.frontier_result import FrontierResult
 from pipelines.reporting.published import PublishedResult, published_on
 from pipelines.tracking.records import TrialRecord
 
@@ -46,6 +47,8 @@ class Section:
     dataset: str
     benchmarks: list[BenchmarkResult] = field(default_factory=list)
     sweeps: list[SweepSummary] = field(default_factory=list)
+    frontiers: list[FrontierResult] = field(default_factory=list)
+    """Comparisons of methods, the newest first."""
     missing: list[str] = field(default_factory=list)
     """What a reader may look for and does not find, in words."""
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.reporting.benchmark_result import BenchmarkResult
+from pipelines.reporting.frontier_result import HEADINGS, FrontierResult
 from pipelines.reporting.report import Report
 
 COLUMNS = (
@@ -83,6 +84,21 @@ def print_results(results: Iterable[BenchmarkResult], console: Console) -> None:
         console.print(printed)
         if len(table.results) == 1:
             _print_costs(table.results[0].facts, console)
+
+
+def print_frontier(result: FrontierResult, console: Console) -> None:
+    """Print a comparison of methods."""
+    title = f"{result.dataset}: methods compared by {result.metric}, {result.conditions}"
+    printed = Table(title=title, title_justify="left", caption=LEGEND, caption_justify="left")
+    for number, heading in enumerate(HEADINGS):
+        printed.add_column(heading, justify="left" if number < 2 else "right", no_wrap=number != 1)
+    before = ""
+    for row in result.rows():
+        if before and row[0] != before:
+            printed.add_section()
+        printed.add_row(*map(escape, ["" if row[0] == before else row[0], *row[1:]]))
+        before = row[0]
+    console.print(printed)
 
 
 def print_report(report: Report, console: Console) -> None:

@@ -22,13 +22,13 @@ from mlflow.exceptions import MlflowException
 from pipelines.paths import Places, absolute_tracking_uri
 from pipelines.tracking import tag_names
 from pipelines.tracking.provenance import provenance
-from pipelines.tracking.records import BenchmarkRecord, SweepRecord, TrialRecord
+from pipelines.tracking.records import BenchmarkRecord, RunRecord, SweepRecord, TrialRecord
 from pipelines.tracking.run import Run
 from pipelines.version import commit
 from preprocessing.addresses import without_secrets
 from preprocessing.schema import UserError
 
-Kind = Literal["sweep", "trial", "benchmark", "preprocess"]
+Kind = Literal["sweep", "trial", "benchmark", "frontier", "preprocess"]
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """Lets the dashboard show runs and curves, not traces of language models."""
 
@@ -103,6 +103,10 @@ class Tracker:
     def benchmarks(self) -> list[BenchmarkRecord]:
         """Records of all benchmarks, newest first."""
         return [BenchmarkRecord.of(run, name) for run, name in self._search("benchmark", {})]
+
+    def frontiers(self) -> list[RunRecord]:
+        """Records of all comparisons of methods, newest first."""
+        return [RunRecord.of(run, name) for run, name in self._search("frontier", {})]
 
     def find(self, kind: Kind, **identity: str) -> list[MlflowRun]:
         """All runs of a kind, as MLflow has them, newest first, over all data sets."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import textwrap
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from mlflow.entities import Run as MlflowRun
 
@@ -34,6 +34,11 @@ class RunRecord:
     params: dict[str, str]
     metrics: dict[str, float]
     """The newest value of each."""
+
+    @classmethod
+    def of(cls, run: MlflowRun, dataset: str) -> Self:
+        """The record of a run."""
+        return cls(**_common(run, dataset))
 
 
 @dataclass(frozen=True, slots=True)
