@@ -77,8 +77,9 @@ def crop_between(frames_NCHW: Tensor, corners_N2: Tensor, patch_size: int) -> Te
     """Patches at corners with fractions of pixels, float32 patches_NCPP: bilinear, with a gradient to the corners.
 
     Output pixel i reads input place corner + i, which is what `affine_grid` and `grid_sample` give; only the pixels
-    around the patch are touched. Corners are in [0, H - P].
+    around the patch are touched. Corners are in [0, H - P], whole pixels too.
     """
+    corners_N2 = corners_N2.float()
     free = frames_NCHW.shape[-1] - patch_size
     if free == 0:  # then a corner is 0, and no pixel beside it could give it a gradient
         return frames_NCHW.float() + 0 * corners_N2.sum()

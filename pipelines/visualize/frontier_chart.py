@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from pipelines.visualize.figure import GREY, INK, new_figure
 from pipelines.visualize.result_charts import PALETTE
 
+LONGEST = 24
+"""Letters of a contestant's name that fit beside a bar."""
 MARKERS = {"own": "D", "prefix": ".", "exit": "o", "baseline": "x"}
 
 
@@ -34,15 +36,18 @@ def frontier_chart(points: Sequence[ChartPoint], minutes: Mapping[str, float], m
     colours = {group: PALETTE[number % len(PALETTE)] for number, group in enumerate(groups)}
     for group, colour in colours.items():
         own = [point for point in points if point.group == group]
-        _draw(compute, [(p, p.gflops) for p in own], colour, group)
-        _draw(latency, [(p, p.latency_ms) for p in own if p.latency_ms is not None], colour, group)
+        name = group if len(group) <= 2 * LONGEST else f"{group[: 2 * LONGEST]}..."
+        _draw(compute, [(p, p.gflops) for p in own], colour, name)
+        _draw(latency, [(p, p.latency_ms) for p in own if p.latency_ms is not None], colour, name)
     compute.set(xlabel="GFLOPs per video (multiply-adds)", ylabel=f"{metric} (%)", title="accuracy over compute")
     latency.set(xlabel="milliseconds, one video", title="accuracy over latency")
     for axes in (compute, latency):
         axes.set_xscale("log")
         axes.margins(x=0.12, y=0.08)
-    compute.legend(fontsize=8, frameon=False, loc="lower right")
-    training.barh(groups, [minutes[group] for group in groups], color=[colours[group] for group in groups])
+    compute.legend(fontsize=7, frameon=False, loc="lower right")
+    names = [group if len(group) <= LONGEST else f"{group[:LONGEST]}..." for group in groups]
+    heights = [minutes[group] for group in groups]
+    training.barh(range(len(groups)), heights, color=[colours[group] for group in groups], tick_label=names)
     training.invert_yaxis()
     training.set(xlabel="minutes", title="training")
     for number, group in enumerate(groups):

@@ -11,6 +11,7 @@ from adafocus.models.adafocus import AdaFocus
 from adafocus.models.crop import (
     cell_corners,
     centre_corners,
+    crop_between,
     crop_patches,
     grid_corners,
     random_corners,
@@ -105,3 +106,49 @@ def test_a_differentiable_crop_takes_its_place() -> None:
     glance = smooth.glance(frames)
     smooth.classify(glance, smooth.focus(smooth.crop(frames, corners)))[:, -1, 0].sum().backward()
     assert corners.grad is not None and (corners.grad != 0).any(-1).all()
+
+
+@settings(deadline=None)
+@given(st.integers(1, 3), st.integers(2, 12), st.integers(1, 9), st.integers(0, 2**31))
+def test_whole_pixels_between_are_slices(images: int, patch_size: int, free: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.randint(256, (images, 3, patch_size + free, patch_size + free), generator=generator).byte()
+    corners = random_corners((images,), patch_size + free, patch_size, generator=generator)
+    patches = crop_between(frames, corners, patch_size)
+    assert torch.equal(patches, crop_patches(frames, corners, patch_size).float())
+    assert torch.equal(patches, crop_between(frames, corners.float(), patch_size))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 3), st.integers(2, 12), st.integers(1, 9), st.integers(0, 2**31))
+def test_patches_between_pixels_and_their_gradient_are_those_of_a_sampled_grid(
+    images: int, patch_size: int, free: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    side = patch_size + free
+    frames = torch.rand(images, 3, side, side, generator=generator, dtype=torch.float64).float()
+    position = (0.01 + 0.98 * torch.rand(images, 2, generator=generator)).requires_grad_()
+    weights = torch.rand(images, 3, patch_size, patch_size, generator=generator)
+
+    def sampled() -> Tensor:
+        centre = -1 + (2 * position * free + patch_size) / side
+        scale = torch.full((images,), patch_size / side)
+        zero = torch.zeros(images)
+        rows = [torch.stack([scale, zero, centre[:, 1]], 1), torch.stack([zero, scale, centre[:, 0]], 1)]
+        grid = F.affine_grid(torch.stack(rows, 1), [images, 3, patch_size, patch_size], align_corners=False)
+        return F.grid_sample(frames, grid, align_corners=False)
+
+    found, wanted = crop_between(frames, position * free, patch_size), sampled()
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+    near_a_pixel = ((position * free).detach() % 1 - 0.5).abs().max() > 0.49  # where a grid may round to the other side
+    if not near_a_pixel:
+        gradients = [torch.autograd.grad((patches * weights).sum(), position)[0] for patches in (found, wanted)]
+        torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-2)
+
+
+def test_a_patch_as_large_as_the_frame_is_the_frame() -> None:
+    frames, corners = torch.rand(2, 3, 8, 8), torch.zeros(2, 2, requires_grad=True)
+    patches = crop_between(frames, corners, 8)
+    assert torch.equal(patches, frames)
+    patches.sum().backward()
+    assert torch.equal(corners.grad, torch.zeros(2, 2))

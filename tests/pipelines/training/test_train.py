@@ -27,9 +27,11 @@ from pipelines.tracking.client import Tracker
 from pipelines.training.train import train
 
 
-def start(shards: str, runs: Path, changes: dict[str, object], *more: str) -> subprocess.Popen[str]:
+def start(
+    shards: str, runs: Path, changes: dict[str, object], *more: str, recipe: str = "demo"
+) -> subprocess.Popen[str]:
     settings = [word for key, value in changes.items() for word in ("--set", f"{key}={text(value)}")]
-    argv = [sys.executable, "-m", "pipelines.cli", "train", "--recipe", "demo", "--shards", shards, "--runs", str(runs)]
+    argv = [sys.executable, "-m", "pipelines.cli", "train", "--recipe", recipe, "--shards", shards, "--runs", str(runs)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("MLFLOW_TRACKING_URI", None)
     with runs.with_suffix(".log").open("a") as output:
@@ -99,6 +101,28 @@ def test_killed_it_ends_with_the_same_bits(
     steps = [entry.step for entry in tracker.client.get_metric_history(trial.info.run_id, "ppo/loss")]
     assert steps == [5, 6]
     assert json.loads((runs / finished(runs)[0] / "meta.json").read_text())["versions"]["torch"]
+
+
+@pytest.mark.slow
+def test_the_joint_stage_killed_ends_with_the_same_bits(
+    synthetic_shards: str, tmp_path: Path, tiny_changes: dict[str, object]
+) -> None:
+    changes, weights, kills = {**tiny_changes, "joint.epochs": 2, "joint.batch_size": 8}, [], 0
+    for name, saving in (("killed", ("--save-every", "0")), ("whole", ())):
+        runs = tmp_path / name
+        process = start(synthetic_shards, runs, changes, *saving, recipe="demo-v2")
+        while process.poll() is None and name == "killed" and not kills:
+            state = next((load_state(partial) for partial in runs.glob("joint-*.partial")), None)
+            if state and 0 < state["progress"]["step"] < 3:  # inside an epoch
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+            time.sleep(0.005)
+        process.wait()
+        assert start(synthetic_shards, runs, changes, recipe="demo-v2").wait() == 0
+        weights.append(load_file(next(runs.glob("joint-*/*.safetensors"))))
+    assert kills
+    left, right = weights
+    assert left.keys() == right.keys() and all(left[key].equal(right[key]) for key in left)
 
 
 def test_another_configuration_of_the_same_name_is_a_run_of_its_own(
