@@ -17,7 +17,7 @@ from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.data.batches import Batch
 from adafocus.data.loader import ClipLoader
-from adafocus.methods import build_model
+from adafocus.methods import build_model, method_of
 from adafocus.models import fuse
 from helpers.packing import pack_synthetic
 from helpers.tiny import PER_CLIP, SYNTHETIC, TINY, noise_batch, numbered_frames, shrink
@@ -107,9 +107,13 @@ def checkpoints(
     synthetic_shards: str, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """By what the policy acts for, a checkpoint of the small synthetic data: random weights, batch norms that have seen
-    its frames."""
+    its frames. `second` is AdaFocusV2's, of frames in spread order."""
     folders = {}
-    for regime, changes in {"frame": {"model.reuse_glance": True}, "clip": PER_CLIP}.items():
+    for regime, changes in {
+        "frame": {"model.reuse_glance": True},
+        "clip": PER_CLIP,
+        "second": {"method": "adafocus-v2", "data.frame_order": "spread"},
+    }.items():
         config = override(tiny_config, changes)
         torch.manual_seed(1)
         options = {"batch_size": 8, "train": False}
@@ -119,8 +123,10 @@ def checkpoints(
         with torch.no_grad():
             for _ in range(8):
                 model(batch.glance_BTCHW, batch.focus_BTCHW, greedy=False)
-        meta = Meta.describe(config, stage="finetune", info=loader.info, extraction=loader.spec, digest=loader.digest)
-        folders[regime] = tmp_path_factory.mktemp("checkpoints") / f"finetune-{regime}"
+        meta = Meta.describe(
+            config, stage=method_of(config).last, info=loader.info, extraction=loader.spec, digest=loader.digest
+        )
+        folders[regime] = tmp_path_factory.mktemp("checkpoints") / f"{meta.stage}-{regime}"
         save(folders[regime], model, meta)
     return folders
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from adafocus.checkpoint import Meta
+from adafocus.data.sampling import spread_order
 from adafocus.inference.prediction import ClipFrames
 from adafocus.interop.programs import Program, glance_input, start_states, take_apart
 from adafocus.models.adafocus import IMAGENET_MEAN, IMAGENET_STD, AdaFocus
@@ -158,6 +159,7 @@ def facts(model: AdaFocus, meta: Meta, spec: ExtractionSpec, programs: dict[str,
             "num_frames": config.data.num_frames,
             "num_focus_frames": config.data.num_focus_frames,
             "pad": meta.info["pad"],
+            "order": None if config.data.frame_order == "time" else spread_order(config.data.num_frames).tolist(),
             "resize_short_side": config.data.resize,
             "crop": config.data.crop,
             "mean": IMAGENET_MEAN,

@@ -69,7 +69,7 @@ def crop_patches(frames_NCHW: Tensor, corners_N2: Tensor, patch_size: int) -> Te
     checked, for that would wait for the device; they come from the functions above.
     """
     every_NCyxPP = frames_NCHW.unfold(2, patch_size, 1).unfold(3, patch_size, 1)  # a view: nothing is copied
-    images_N = torch.arange(len(frames_NCHW), device=frames_NCHW.device)
+    images_N = torch.arange(frames_NCHW.shape[0], device=frames_NCHW.device)
     return every_NCyxPP[images_N, :, corners_N2[:, 0], corners_N2[:, 1]]
 
 

@@ -24,6 +24,12 @@ def sample(num_frames: int, count: int, pad: str) -> list[int]:
     return [int(tick / 2.0 + tick * i) for i in range(count)]
 
 
+def ordered(num_frames: int, which: str, data: dict) -> list[int]:
+    """The same in the order in which the networks see them."""
+    frames = sample(num_frames, data[which], data["pad"])
+    return [frames[i] for i in data["order"]] if data["order"] else frames
+
+
 def read(path: str, facts: dict) -> np.ndarray:
     """A frame as the networks see it, uint8 (3, crop, crop): the short side scaled, the centre kept."""
     short, crop = facts["preprocessing"]["resize_short_side"], facts["preprocessing"]["crop"]
@@ -45,31 +51,38 @@ def main(paths: list[str]) -> dict:
         names = facts["programs"][part]["outputs"]
         return dict(zip(names, sessions[part].run(names, inputs), strict=True))
 
+    def look(images: np.ndarray, corner: np.ndarray) -> np.ndarray:
+        """The focuser's features of one patch in each image; between pixels it cuts them out itself."""
+        if facts["patches"] == "between pixels":
+            return run("focuser", frames=images, corner=np.repeat(corner[None], len(images), 0))["focus"]
+        row, column = corner
+        return run("focuser", patches=images[:, :, row : row + side, column : column + side].copy())["focus"]
+
     data, side = facts["preprocessing"], facts["patch_size"]
     states = {name: np.zeros(shape, np.float32) for name, shape in facts["states"].items()}
     paths = sorted(paths)
-    glances = np.stack([read(paths[i], facts) for i in sample(len(paths), data["num_frames"], data["pad"])])
-    frames = np.stack([read(paths[i], facts) for i in sample(len(paths), data["num_focus_frames"], data["pad"])])
+    glances = np.stack([read(paths[i], facts) for i in ordered(len(paths), "num_frames", data)])
+    frames = np.stack([read(paths[i], facts) for i in ordered(len(paths), "num_focus_frames", data)])
     glance = run("glancer", frames=glances)
     glance_input = facts["glance_input"]  # which of the glancer's outputs the classifier takes, if any
 
     if facts["by"] == "clip":  # one patch for the whole clip
-        row, column = run("policy", map=glance["map"], policy_state=states["policy_state"])["corner"][0]
-        focus = run("focuser", patches=frames[:, :, row : row + side, column : column + side].copy())["focus"]
+        corner = run("policy", map=glance["map"], policy_state=states["policy_state"])["corner"][0]
+        focus = look(frames, corner)
         more = {"glance": glance[glance_input]} if glance_input else {}
         logits = run("classifier", focus=focus, **more)["prediction"]
-        corners = [[int(row), int(column)]]
+        corners = [corner.tolist()]
     else:  # a patch for every frame
         corners, logits = [], []
         for i, frame in enumerate(frames):
             choice = run("policy", map=glance["map"][i : i + 1], policy_state=states["policy_state"])
             states["policy_state"] = choice["next_policy_state"]
-            row, column = choice["corner"][0]
-            focus = run("focuser", patches=frame[None, :, row : row + side, column : column + side].copy())["focus"]
+            corner = choice["corner"][0]
+            focus = look(frame[None], corner)
             more = {"glance": glance[glance_input][i : i + 1]} if glance_input else {}
             answer = run("classifier", focus=focus, classifier_state=states["classifier_state"], **more)
             states["classifier_state"] = answer["next_classifier_state"]
-            corners.append([int(row), int(column)])
+            corners.append(corner.tolist())
             logits.append(answer["prediction"][0])
         logits = np.stack(logits)
 

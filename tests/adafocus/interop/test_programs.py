@@ -30,9 +30,16 @@ def test_step_by_step_they_are_the_model(
     predictor = AdaFocusPredictor.from_folder(checkpoints["frame"])
     clip = predictor.read(make_video(tmp_path / "a.mp4"))
     torch.manual_seed(3)
-    for regime, action in (("frame", "grid"), ("frame", "gaussian"), ("clip", "gaussian")):
+    first, second = "adafocus", "adafocus-v2"
+    for regime, action, method in (
+        ("frame", "grid", first),
+        ("frame", "gaussian", first),
+        ("clip", "gaussian", first),
+        ("frame", "grid", second),
+        ("clip", "grid", second),
+    ):
         base = load_model(checkpoints[regime])[0].config
-        model = build_model(override(base, {"model.action": action, **changes}), 10).eval()
+        model = build_model(override(base, {"model.action": action, "method": method, **changes}), 10).eval()
         clip = AdaFocusPredictor.from_folder(checkpoints[regime]).read(clip.name)
         modules = {program.name: program.module for program in take_apart(model)}
 
