@@ -24,7 +24,7 @@ from helpers.tiny import PER_CLIP, SYNTHETIC, TINY, noise_batch, numbered_frames
 from pipelines.recipes.cpu import demo
 from preprocessing.datasets import synthetic
 from preprocessing.media.encode import encode_video
-from preprocessing.media.ffmpeg import find_ffmpeg
+from preprocessing.media.ffmpeg_program import find_ffmpeg
 from preprocessing.schema import DatasetInfo
 
 

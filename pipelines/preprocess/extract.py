@@ -11,6 +11,7 @@ from pipelines.preprocess.tally import Tally
 from pipelines.progress import progress
 from pipelines.ray_runtime.session import ray_session
 from preprocessing.schema import UserError
+from preprocessing.shards.common_failure import CommonFailure
 from preprocessing.shards.job import Job
 from preprocessing.shards.plan import ShardPlan
 from preprocessing.shards.record import ShardRecord, finished_record
@@ -21,10 +22,13 @@ TASKS_PER_CPU = 2
 LOST_NODE_RETRIES = 5
 
 
-def extract(job: Job, plans: list[ShardPlan], *, ray_address: str | None = None) -> list[ShardRecord]:
+def extract(
+    job: Job, plans: list[ShardPlan], *, ray_address: str | None = None, stop_if_alike: bool = False
+) -> list[ShardRecord]:
     """Write shards of a job as Ray tasks. Returns their records. Frames never pass through Ray's object store.
 
-    Raises UserError if a shard cannot be written; the others are finished first.
+    Raises UserError if a shard cannot be written; the others are finished first. With `stop_if_alike` also, and at
+    once, if all clips of the first shards failed for one and the same reason.
     """
     if not plans:
         return []
@@ -35,7 +39,8 @@ def extract(job: Job, plans: list[ShardPlan], *, ray_address: str | None = None)
         def width() -> int:  # asked again and again, for nodes come and go
             return max(1, int(TASKS_PER_CPU * ray.cluster_resources().get("CPU", 1)))
 
-        return _drive(plans, lambda plan: task.remote(shared_job, plan), width, cancel=not ours)
+        alike = CommonFailure(job.store) if stop_if_alike else None
+        return _drive(plans, lambda plan: task.remote(shared_job, plan), width, alike, cancel=not ours)
 
 
 def _shard_task(job: Job, plan: ShardPlan) -> ShardRecord | str:
@@ -47,7 +52,12 @@ def _shard_task(job: Job, plan: ShardPlan) -> ShardRecord | str:
 
 
 def _drive(
-    plans: list[ShardPlan], submit: Callable[[ShardPlan], Any], width: Callable[[], int], *, cancel: bool
+    plans: list[ShardPlan],
+    submit: Callable[[ShardPlan], Any],
+    width: Callable[[], int],
+    alike: CommonFailure | None,
+    *,
+    cancel: bool,
 ) -> list[ShardRecord]:
     """Keep `width()` tasks in flight until all plans are done, and show the progress. `cancel`: end the tasks that are
     left if this process is interrupted."""
@@ -76,6 +86,8 @@ def _drive(
                     else:
                         written.append(result)
                         report(_work(plan), tally.add(result))
+                        if alike and (reason := alike.add(result)) and (waiting or running):
+                            raise UserError(f"{reason}; nothing more was tried (--max-failures 100% goes on)")
         except BaseException:
             # A Ray of our own is shut down, which ends its tasks. Never by force: in Ray 2.60 a forced cancel that
             # meets a task just finishing aborts the driver ("Tried to complete task that was not pending").

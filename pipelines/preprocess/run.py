@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from filelock import FileLock, Timeout
 from pipelines.preprocess.extract import extract
 from pipelines.preprocess.request import Request
 from preprocessing.clips import measure_sources
+from preprocessing.media.ffmpeg_program import ffmpeg_version, find_ffmpeg
 from preprocessing.schema import UserError
 from preprocessing.shards.build_index import build_index
 from preprocessing.shards.estimate import estimate_cost
@@ -19,14 +21,19 @@ from preprocessing.shards.statistics import summarise
 from preprocessing.shards.storage import Store
 from preprocessing.shards.worklist import open_worklist
 
+log = logging.getLogger(__name__)
 
-def preprocess(request: Request, *, retry_failed: bool = False, ray_address: str | None = None) -> dict[str, Any]:
+
+def preprocess(
+    request: Request, *, retry_failed: bool = False, stop_if_alike: bool = True, ray_address: str | None = None
+) -> dict[str, Any]:
     """Extract a data set, going on where an earlier run stopped. Returns the summary.
 
-    `retry_failed`: only the clips that failed before. Raises UserError for what the user can mend. A clip that fails
-    does not raise: it is counted in the summary.
+    `retry_failed`: only the clips that failed before. `stop_if_alike`: stop early if the first clips all fail for one
+    reason. Raises UserError for what the user can mend. A clip that fails does not raise: it is counted in the summary.
     """
     started = time.monotonic()
+    log.info("ffmpeg %s (%s)", ffmpeg_version(), find_ffmpeg())
     job, clips = request.read_clips()
     sizes = measure_sources(job.root, clips)
     if max(sizes) < 0:
@@ -35,7 +42,8 @@ def preprocess(request: Request, *, retry_failed: bool = False, ray_address: str
     with _locked(job.store):
         job.store.remove_partials()
         work = open_worklist(job, clips, sizes, retry_failed=retry_failed)
-        written = extract(job, work.open_plans, ray_address=ray_address)
+        is_new = stop_if_alike and not work.finished
+        written = extract(job, work.open_plans, ray_address=ray_address, stop_if_alike=is_new)
         records = {record.name: record for record in (*work.finished, *written)}
         index = build_index(job, clips, [records[plan.name] for plan in work.plans])
     times = {"shards_written": len(written), "wall_seconds": round(time.monotonic() - started, 1)}

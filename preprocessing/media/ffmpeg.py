@@ -1,4 +1,4 @@
-"""ffmpeg as a process: find it, start it, read what it writes or write what it reads, and end it.
+"""ffmpeg as a process: start it, read what it writes or write what it reads, and end it.
 
 The only file of the project that starts a process: without a shell, and reading both of its outputs, so that neither
 can fill up and block it.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import os
 import resource
 import select
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -22,7 +20,6 @@ from types import TracebackType
 from typing import IO, Literal, Self
 
 from preprocessing.media.ffmpeg_log import FFmpegLog
-from preprocessing.schema import UserError
 
 MAX_MEMORY = 4 << 30
 """Address space in bytes that one ffmpeg process may take."""
@@ -31,24 +28,19 @@ _READ = 1 << 17
 _PIPE = 1 << 20
 
 
-@functools.cache
-def find_ffmpeg() -> str:
-    """Path of ffmpeg: the one on PATH, else the static one of imageio-ffmpeg. Raises UserError if there is neither."""
-    if path := shutil.which("ffmpeg"):
-        return path
+_ANSWER_S = 60
+
+
+def ask_ffmpeg(argv: list[str], given: bytes = b"") -> tuple[int, bytes, str]:
+    """Run ffmpeg to its end with `given` as its standard input: exit status, standard output, standard error.
+
+    For short answers only. Raises OSError if it cannot be started or does not end.
+    """
     try:
-        import imageio_ffmpeg
-
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except (ImportError, RuntimeError) as error:
-        raise UserError(f"no ffmpeg found: install ffmpeg or the package imageio-ffmpeg ({error})") from error
-
-
-@functools.cache
-def ffmpeg_version() -> str:
-    """First line of `ffmpeg -version`, without the copyright."""
-    text = subprocess.run([find_ffmpeg(), "-version"], capture_output=True, text=True, check=True).stdout
-    return text.splitlines()[0].removeprefix("ffmpeg version ").split(" Copyright")[0]
+        run = subprocess.run(argv, input=given, capture_output=True, timeout=_ANSWER_S)
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"no answer within {_ANSWER_S} s") from error
+    return run.returncode, run.stdout, run.stderr.decode("utf-8", "replace")
 
 
 class FFmpegReader:
@@ -86,27 +78,37 @@ class FFmpegReader:
                 pipe.close()
 
     def chunks(self) -> Iterator[bytes]:
-        """Chunks of standard output, as they come; standard error is read along into `log`."""
-        poll, open_pipes = select.poll(), 2
-        for pipe in (self._process.stdout, self._process.stderr):
-            assert pipe is not None
-            poll.register(pipe, select.POLLIN)
-        assert self._process.stderr is not None
-        log_fd = self._process.stderr.fileno()
-        while open_pipes:
+        """Chunks of standard output, as they come; standard error is read along into `log`, always as far as what
+        ffmpeg has said before it wrote the chunk."""
+        assert self._process.stdout is not None and self._process.stderr is not None
+        out_fd, log_fd = self._process.stdout.fileno(), self._process.stderr.fileno()
+        poll = select.poll()
+        for fd in (out_fd, log_fd):
+            poll.register(fd, select.POLLIN)
+        open_fds = {out_fd, log_fd}
+
+        def read(fd: int) -> bytes:
+            chunk = os.read(fd, _READ)
+            if not chunk:
+                poll.unregister(fd)
+                open_fds.remove(fd)
+            elif fd == log_fd:
+                self.log.feed(chunk)
+            return chunk
+
+        while open_fds:
             left_s = self._deadline - time.monotonic()
             if left_s <= 0 or (self._stop is not None and self._stop.is_set()):
                 self.ended_by = "timeout" if left_s <= 0 else "stop"
                 return
-            for fd, _ in poll.poll(min(left_s, 0.5) * 1000):
-                chunk = os.read(fd, _READ)
-                if not chunk:
-                    poll.unregister(fd)
-                    open_pipes -= 1
-                elif fd == log_fd:
-                    self.log.feed(chunk)
-                else:
-                    yield chunk
+            ready = {fd for fd, _ in poll.poll(min(left_s, 0.5) * 1000)}
+            chunk = read(out_fd) if out_fd in ready else b""
+            if chunk:
+                ready = {fd for fd, _ in poll.poll(0)}
+            if log_fd in ready:
+                read(log_fd)  # one reading empties the pipe
+            if chunk:
+                yield chunk
         self._process.wait(max(self._deadline - time.monotonic(), 1.0))
         self.ended_by = "itself"
 

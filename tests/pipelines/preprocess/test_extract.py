@@ -22,6 +22,7 @@ from pipelines.preprocess.request import Request
 from pipelines.preprocess.run import estimate, preprocess
 from preprocessing.clips import measure_sources
 from preprocessing.datasets import find_dataset
+from preprocessing.media.ffmpeg_program import ffmpeg_version, find_ffmpeg
 from preprocessing.schema import ExtractionSpec, UserError
 from preprocessing.shards.index import read_index
 from preprocessing.shards.job import Job
@@ -231,3 +232,18 @@ def test_interrupted_run_leaves_no_ffmpeg_and_goes_on(
         assert os.stat(tmp_path / f"{name}.tar").st_mtime_ns == written, "a finished shard was done twice"
     assert len({record.sha256 for record in index.shards}) == 8  # keys differ
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
+
+
+def test_an_extraction_that_cannot_succeed_stops_early(
+    tmp_path: Path, local_ray: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(40):
+        (tmp_path / "root" / "a").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / "a" / f"{number}.mp4").write_text("no video")
+    request = Request("folder", tmp_path / "root", str(tmp_path / "out"), SPEC, clips_per_shard=8)
+    with caplog.at_level("INFO"), pytest.raises(UserError, match=r"clips failed alike: moov atom not found; nothing more"):
+        preprocess(request, ray_address=local_ray)
+    assert find_ffmpeg() in caplog.text and ffmpeg_version() in caplog.text
+    assert not (tmp_path / "out" / "index.parquet").exists()
+    summary = preprocess(request, stop_if_alike=False, ray_address=local_ray)
+    assert summary["statuses"] == {"probe_failed": 40}
