@@ -12,9 +12,6 @@ from torch import Tensor
 from adafocus.data.transforms import View
 from preprocessing.media.jpeg import height_field
 
-_HEADER = 4096
-"""Number of bytes in which a JPEG's header is looked for; of one with a longer header all rows are decoded."""
-
 
 def frame_size(jpeg: Tensor) -> tuple[int, int]:
     """(height, width) in pixels of a JPEG, uint8 (n,). Raises ValueError if it is none."""
@@ -36,7 +33,7 @@ def decode_all(jpegs: Iterable[Tensor], size: tuple[int, int], *, end: int, fast
         data, own_size = jpeg.numpy(), frame_size(jpeg)
         if own_size != size:
             raise ValueError(f"a frame of {own_size} pixels in a clip of {size}")
-        field = height_field(data[:_HEADER].tobytes()) if rows < size[0] else None
+        field = height_field(data.data) if rows < size[0] else None
         if field is not None:
             data[field : field + 2] = divmod(rows, 256)  # it states that it has only so many rows: all that is decoded
         try:

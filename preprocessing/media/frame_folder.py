@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Self
 
 from preprocessing.media.extraction import Extraction
-from preprocessing.media.jpeg import EOI, jpeg_size
+from preprocessing.media.frame_file import read_frame
+from preprocessing.media.frame_names import order_frames
+from preprocessing.media.jpeg import jpeg_size
 from preprocessing.schema import ExtractionSpec, Status
 
 FRAME_EXTENSIONS = (".jpg", ".jpeg")
+_SHOWN = 3
 
 
 class FrameFolder:
-    """The JPEGs of a folder, byte for byte, in the order of their names. Used like a FrameStream."""
+    """The JPEGs of a folder in the order of the numbers in their names. Used like a FrameStream."""
 
     def __init__(self, path: Path, spec: ExtractionSpec) -> None:
         self._path, self._max_frames = path, spec.max_frames
@@ -28,29 +31,28 @@ class FrameFolder:
         pass
 
     def __iter__(self) -> Iterator[bytes]:
-        names = sorted(entry.name for entry in os.scandir(self._path) if entry.is_file())
-        names = [name for name in names if name.lower().endswith(FRAME_EXTENSIONS)][: self._max_frames]
-        problems: list[str] = []
+        files = [entry.name for entry in os.scandir(self._path) if entry.is_file()]
+        names, problems = order_frames(name for name in files if name.lower().endswith(FRAME_EXTENSIONS))
         first_size: tuple[int, int] | None = None
         count = 0
-        for name in names:
-            data = (self._path / name).read_bytes()
+        for name in names[: self._max_frames]:
             try:
-                size = jpeg_size(data)
+                jpeg, complaint = read_frame((self._path / name).read_bytes())
+                size = jpeg_size(jpeg)
                 if size != (first_size := first_size or size):
                     height, width = first_size
                     raise ValueError(f"{size[1]}x{size[0]} pixels, the first one has {width}x{height}")
-                if not data.rstrip(b"\0").endswith(EOI):
-                    raise ValueError("it is cut off")
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 problems.append(f"{name}: {error}")
                 continue
+            if complaint:
+                problems.append(f"{name}: {complaint}")
             count += 1
-            yield data
-        height_px, width_px = first_size or (None, None)
-        text = "; ".join(problems[:3]) + (f" ({len(problems)} frames)" if len(problems) > 3 else "")
+            yield jpeg
+        text = "; ".join(problems[:_SHOWN]) + (f" ({len(problems)} in all)" if len(problems) > _SHOWN else "")
         if not count:
             self.result = Extraction("decode_failed", text or "there is no JPEG in the folder")
         else:
+            height_px, width_px = first_size or (None, None)
             status: Status = "damaged" if problems else "ok"
             self.result = Extraction(status, text, num_frames=count, height=height_px, width=width_px)
