@@ -81,7 +81,23 @@ class ExtractionSpec:
     max_frames: int | None = None
     """Stop a clip after so many frames."""
     profile: Literal["clean", "paper"] = "clean"
-    """`clean`: frames exactly as decoded. `paper`: what the reference implementation's command writes."""
+    """`clean`: frames exactly as decoded, with square pixels. `paper`: what the reference implementation's command
+    writes."""
+    tone_map: bool = True
+    """Bring HDR and wide colours (PQ, HLG, BT.2020) to what an ordinary screen shows. Not in `paper`."""
+    deinterlace: bool = False
+    """Make whole pictures of interlaced ones."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, but for the later ones where they have their default: what earlier versions wrote stays equal."""
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in _LATER_SETTINGS or value != _LATER_SETTINGS[name]
+        }
+
+
+_LATER_SETTINGS: dict[str, Any] = {"tone_map": True, "deinterlace": False}
 
 
 INDEX_SCHEMA = pa.schema(
@@ -105,9 +121,27 @@ INDEX_SCHEMA = pa.schema(
         ("num_bytes", pa.int64()),
         ("seconds", pa.float64()),  # time the extraction took
         ("boxes", pa.list_(pa.list_(pa.float32(), 4))),  # null where unknown
+        # What the source says of itself; null where it does not, for folders, and in indexes of schema 1.
+        ("sample_aspect", pa.string()),  # width to height of a pixel, as 4:3
+        ("rotation", pa.int32()),  # degrees, counter-clockwise, by which frames were turned to stand upright
+        ("transfer", pa.string()),
+        ("primaries", pa.string()),
+        ("color_range", pa.string()),  # tv or pc
+        ("interlaced", pa.bool_()),
     ]
 )
 """Of index.parquet and of the .parquet beside each shard; METADATA_KEY holds info, spec and versions as JSON."""
+SCHEMA_VERSION = 2
+"""Of the index: stands in its metadata as `schema`, which the first version lacks. Columns are only ever added."""
+
+
+def with_all_columns(table: pa.Table) -> pa.Table:
+    """Rows of any schema version as rows of this one: columns that they lack are null."""
+    for field in INDEX_SCHEMA:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA.with_metadata(table.schema.metadata))
+
 
 METADATA_KEY = b"adafocus"
 MIN_FRAMES = 3

@@ -29,6 +29,8 @@ def preprocess(
     max_frames: Annotated[int | None, typer.Option(help="Stop a clip after so many frames.")] = None,
     quality: Annotated[int, typer.Option(help="JPEG quality of ffmpeg, 2 (best) to 31.")] = 2,
     profile: Annotated[str, typer.Option(help="clean (as decoded) or paper (the reference's recipe).")] = "clean",
+    tone_map: Annotated[bool, typer.Option(help="Bring HDR and wide colours to those of ordinary screens.")] = True,
+    deinterlace: Annotated[bool, typer.Option(help="Make whole pictures of interlaced video.")] = False,
     clips_per_shard: Annotated[int, typer.Option(help="Clips in one tar file.")] = 64,
     limit: Annotated[int | None, typer.Option(help="Only the first clips of each split.")] = None,
     drop_damaged: Annotated[bool, typer.Option(help="Leave out clips whose decoder reports errors.")] = False,
@@ -48,7 +50,7 @@ def preprocess(
     from pipelines.tracking.client import Tracker
     from preprocessing.media.extraction import Limits
 
-    spec = _spec(height, fps, quality, max_frames, profile)
+    spec = _spec(height, fps, quality, max_frames, profile, tone_map, deinterlace)
     too_many = _failure_limit(max_failures)
     if clips_per_shard < 1 or (limit is not None and limit < 1):
         raise UserError("--clips-per-shard and --limit have to be at least 1")
@@ -67,7 +69,8 @@ def preprocess(
         cost = estimate(request)
         typer.echo(json.dumps(cost) if as_json else _estimate_text(cost))
         return
-    summary = run(request, retry_failed=retry_failed, ray_address=ray_address)
+    stop_if_alike = too_many(1 << 40, 1 << 40)  # unless any number of failures is allowed
+    summary = run(request, retry_failed=retry_failed, stop_if_alike=stop_if_alike, ray_address=ray_address)
     log_summary(Tracker(runs), summary)
     typer.echo(json.dumps(summary) if as_json else _summary_text(summary))
     if too_many(summary["failed"], summary["clips"]):
@@ -79,12 +82,16 @@ def preprocess(
         raise typer.Exit(1)
 
 
-def _spec(height: int, fps: str, quality: int, max_frames: int | None, profile: str) -> ExtractionSpec:
+def _spec(
+    height: int, fps: str, quality: int, max_frames: int | None, profile: str, tone_map: bool, deinterlace: bool
+) -> ExtractionSpec:
     """The options that decide the frames, checked. Raises UserError naming the option."""
     if profile not in ("clean", "paper"):
         raise UserError(f"--profile is {profile!r}, but has to be clean or paper")
     if profile == "paper" and quality != 2:
         raise UserError("--quality has no effect with --profile paper, which uses ffmpeg's default; leave it out")
+    if profile == "paper" and deinterlace:
+        raise UserError("--deinterlace would change what --profile paper writes; leave one of them out")
     try:
         rate = None if fps == "native" else float(fps)
     except ValueError:
@@ -104,6 +111,8 @@ def _spec(height: int, fps: str, quality: int, max_frames: int | None, profile: 
         quality=quality,
         max_frames=max_frames,
         profile="paper" if profile == "paper" else "clean",
+        tone_map=tone_map,
+        deinterlace=deinterlace,
     )
 
 
@@ -119,6 +128,8 @@ def _failure_limit(text: str) -> Callable[[int, int], bool]:
 
 
 def _summary_text(summary: dict[str, Any]) -> str:
+    from preprocessing.shards.statistics import sources_text
+
     statuses = ", ".join(f"{number} {status}" for status, number in summary["statuses"].items())
     splits = ", ".join(f"{number} {split}" for split, number in summary["splits"].items())
     lines = [
@@ -128,6 +139,8 @@ def _summary_text(summary: dict[str, Any]) -> str:
         f"{summary['shards_written']} of them written or checked now, in {summary['wall_seconds']:.1f} s",
         f"  digest {summary['digest']}",
     ]
+    if sources := sources_text(summary):
+        lines.append(f"  sources: {sources}")
     if summary["listed"]:
         lines.append(
             f"  {summary['listed_match']} of {summary['listed']} clips have exactly the number of frames that the list "

@@ -8,7 +8,8 @@ from typing import Any
 
 import ffmpeg
 
-from preprocessing.media.ffmpeg import find_ffmpeg
+from preprocessing.media.ffmpeg_program import find_ffmpeg
+from preprocessing.media.filters import ENCODER_TIME_BASE, PLAIN, Picture, count_filters, frame_filters
 from preprocessing.schema import ExtractionSpec
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
@@ -30,45 +31,46 @@ def extraction_argv(
     start_s: float | None = None,
     end_s: float | None = None,
     only: Sequence[int] | None = None,
+    picture: Picture = PLAIN,
+    threads: int = 1,
 ) -> list[str]:
     """The command that writes the frames of `source` as JPEGs to its standard output.
 
-    `clean` passes every decoded frame through. `paper` is the reference implementation's
-    `ffmpeg -i X -vf scale=-1:360 [-r FPS] image_%05d.jpg`: constant frame rate, default JPEG quality. A time range is
-    cut on decoded time stamps, half-open, without seeking, for seeking is not exact with open groups of pictures.
-    `only` (of `clean`) encodes the frames with these indices alone; a first output then counts all of them.
+    `clean` passes every decoded frame through, numbered and not timed where no rate is asked for. `paper` is the
+    reference implementation's `ffmpeg -i X -vf scale=-1:360 [-r FPS] image_%05d.jpg`: constant frame rate, default JPEG
+    quality. A time range is cut on decoded time stamps, half-open. `only` (of `clean`) encodes the frames with these
+    indices alone; a first output then counts all of them.
     """
-    filters = []
-    if start_s is not None or end_s is not None:
-        start = "" if start_s is None else f"start={start_s:.6f}:"
-        end = "" if end_s is None else f"end={end_s:.6f}:"
-        filters += [f"trim={(start + end).rstrip(':')}", "setpts=PTS-STARTPTS"]
-    output: dict[str, Any] = {"map": "0:V:0", "format": "mpjpeg", "vcodec": "mjpeg", "threads": 1}
+    cut = _cut(start_s, end_s)
+    stream = "0:V:0" if picture.stream is None else f"0:{picture.stream}"
+    passed = {"fps_mode": "passthrough"} | ({} if spec.fps else {"enc_time_base": ENCODER_TIME_BASE})
+    limit = {"frames:v": spec.max_frames} if spec.max_frames else {}
+    output: dict[str, Any] = {"map": stream, "format": "mpjpeg", "vcodec": "mjpeg", "threads": 1}
     if spec.profile == "clean":
-        filters += [f"fps={spec.fps}"] if spec.fps else []
-        output |= {"fps_mode": "passthrough", "q:v": spec.quality}
+        output |= passed | {"q:v": spec.quality}
     elif spec.fps:
         output["r"] = spec.fps
-    limit = {"frames:v": spec.max_frames} if spec.max_frames else {}
-    select = [] if only is None else [f"select='{'+'.join(f'eq(n,{index})' for index in only)}'"]
-    output["vf"] = ",".join([*filters, *select, f"scale=-1:{spec.height}"])
-    stream = _input(source)
+    select = "" if only is None else f"select='{'+'.join(f'eq(n,{index})' for index in only)}'"
+    output["vf"] = frame_filters(spec, picture, cut, select)
+    file = _input(source, threads)
     outputs = []
     if only is not None:
         output["frames:v"] = len(only)  # ends when it has them; the count goes on
-        count = {"map": "0:V:0", "format": "null", "fps_mode": "passthrough", **limit}
-        outputs.append(stream.output("-", vf=",".join([*filters, "null"]), an=None, sn=None, dn=None, **count))
+        count = {"map": stream, "format": "null", "vf": count_filters(spec, cut), **passed, **limit}
+        outputs.append(file.output("-", an=None, sn=None, dn=None, **count))
     else:
         output |= limit
     if only is None or len(only):
-        outputs.append(stream.output("pipe:1", an=None, sn=None, dn=None, **output))
+        outputs.append(file.output("pipe:1", an=None, sn=None, dn=None, **output))
     return [find_ffmpeg(), *_READING, *ffmpeg.merge_outputs(*outputs).get_args()]
 
 
-def packets_argv(source: str) -> list[str]:
-    """The command that counts the packets of the video stream: nearly always as many as frames, and nothing decoded."""
-    stream = _input(source).output("-", map="0:V:0", c="copy", format="null", an=None, sn=None, dn=None)
-    return [find_ffmpeg(), *_READING, *stream.get_args()]
+def packets_argv(source: str, stream: int | None = None) -> list[str]:
+    """The command that lists the packets of a video stream, a line each, to its standard output; nothing is decoded."""
+    chosen = "0:V:0" if stream is None else f"0:{stream}"
+    options = {"map": chosen, "c": "copy", "copyinkf": None, "format": "framecrc", "flush_packets": 0}
+    output = _input(source).output("pipe:1", an=None, sn=None, dn=None, **options)
+    return [find_ffmpeg(), *_READING, *output.get_args()]
 
 
 def encoding_argv(path: Path, width: int, height: int, fps: float, crf: int, preset: str) -> list[str]:
@@ -81,12 +83,19 @@ def encoding_argv(path: Path, width: int, height: int, fps: float, crf: int, pre
     return [find_ffmpeg(), "-hide_banner", "-loglevel", "error", "-y", *stream.get_args()]
 
 
-def _input(source: str) -> Any:
+def _cut(start_s: float | None, end_s: float | None) -> str:
+    start = "" if start_s is None else f"start={start_s:.6f}:"
+    end = "" if end_s is None else f"end={end_s:.6f}:"
+    return f"trim={(start + end).rstrip(':')}" if start or end else ""
+
+
+def _input(source: str, threads: int = 1, **more: Any) -> Any:
     """A stranger's file, opened with care."""
     return ffmpeg.input(
         f"file:{source}",
-        threads=1,
+        threads=threads,
         protocol_whitelist="file",
         format_whitelist=FORMATS,
         max_pixels=MAX_PIXELS,
+        **more,
     )

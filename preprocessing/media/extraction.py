@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from preprocessing.media.video_stream import VideoStream
 from preprocessing.schema import Status
 
 
@@ -33,3 +34,5 @@ class Extraction:
     """Of the source, as its header says; None where the header does not say."""
     returncode: int | None = None
     """Exit status of ffmpeg, None where it was not waited for."""
+    video: VideoStream | None = None
+    """What the header says of the source; None for folders of frames."""

@@ -1,4 +1,4 @@
-"""The log of ffmpeg: what it writes to standard error goes in; duration, rate, progress and errors come out.
+"""The log of ffmpeg: what it writes to standard error goes in; streams, progress and errors come out.
 
 Memory is bounded, however long the log is.
 """
@@ -8,30 +8,51 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-_LEVEL = re.compile(r"^(?:\[[^\]]* @ 0x[0-9a-f]+\] )*\[(panic|fatal|error|warning|info)\] (.*)$")
+from preprocessing.media.video_stream import VideoStream, main_stream, parse_stream
+
+_LEVEL = re.compile(r"^((?:\[[^\]]* @ 0x[0-9a-f]+\] )*)\[(panic|fatal|error|warning|info)\] (.*)$")
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
-_DURATION = re.compile(r"^  Duration: (\d+):(\d+):(\d+\.\d+)")
-_STREAM = re.compile(r"^  Stream #0:\d+.*: Video: .*?, (\d+)x(\d+)\b")
-_FPS = re.compile(r" (\d+(?:\.\d+)?)(k?) (?:fps|tbr)\b")
+_INPUT = re.compile(r"^Input #0, (\S+), from ")
+_DURATION = re.compile(r"^  Duration: (?:(\d+):(\d+):(\d+\.\d+)|N/A)(?:, start: (-?\d+\.\d+))?")
 _CORRUPT = ("corrupt decoded frame", "corrupt input packet", "Packet corrupt")
+_SHOWN = re.compile(r"^n: *\d+ pts: *(-?\d+|NOPTS) .* iskey:(\d) type:(.)")
+_NEW_SIZE = re.compile(r", (\d+)x(\d+)\b")
+_MAX_STREAMS = 100
 
 
 @dataclass(slots=True)
 class FFmpegLog:
     """What a log has reported so far. Fed with the output of `ffmpeg -loglevel level+info -progress pipe:2`."""
 
+    container: str = ""
+    """Names of the demuxer; empty until the file is open."""
     duration_s: float | None = None
-    fps: float | None = None
+    start_s: float = 0.0
+    """Where the file's clock starts."""
+    streams: list[VideoStream] = field(default_factory=list)
     out_time_s: float | None = None
-    opened: bool = False
-    has_video: bool = False
     num_frames: int = 0
     """Of the first output."""
     reconfigured: bool = False
     """Did frames change their size or format? Then the filters, and what they count, began anew."""
+    reshaped: bool = False
+    """Did they change their ratio of width to height?"""
+    shown: list[tuple[int | None, bool]] = field(default_factory=list)
+    """Of each frame that `showinfo` has seen: its time stamp, and whether decoding can start there."""
     num_errors: int = 0
     errors: list[str] = field(default_factory=list)
+    _in_header: bool = False
     _rest: bytes = b""
+
+    @property
+    def opened(self) -> bool:
+        """Could ffmpeg open the file?"""
+        return bool(self.container)
+
+    @property
+    def video(self) -> VideoStream | None:
+        """The video stream of the file."""
+        return main_stream(self.streams)
 
     def feed(self, chunk: bytes) -> None:
         """Read the next bytes of the log; they may end inside a line."""
@@ -51,21 +72,36 @@ class FFmpegLog:
         match = _LEVEL.match(line)
         if match is None:
             return
-        level, text = match.groups()
+        source, level, text = match.groups()
         if level in ("panic", "fatal", "error") or any(word in text for word in _CORRUPT):
             if self.errors and text.startswith("Error opening input"):
                 return  # says no more than the line before it, and where the data root is
             self.num_errors += 1
             if len(self.errors) < 3:
                 self.errors.append(_ADDRESS.sub("", text))
-        elif text.startswith("Input #0"):
-            self.opened = True
+        elif "showinfo" in source:
+            if shown := _SHOWN.match(text):
+                stamp, key, kind = shown.groups()
+                self.shown.append((None if stamp == "NOPTS" else int(stamp), key == "1" and kind == "I"))
         elif text.startswith("Reconfiguring filter graph"):
             self.reconfigured = True
-        elif duration := _DURATION.match(text):
-            hours, minutes, seconds = duration.groups()
-            self.duration_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-        elif not self.has_video and _STREAM.match(text) and "(attached pic)" not in text:
-            self.has_video = True
-            rate = _FPS.search(text)
-            self.fps = float(rate[1]) * (1000 if rate[2] else 1) if rate else None
+            if (size := _NEW_SIZE.search(text)) and (video := self.video):
+                self.reshaped |= int(size[1]) * video.height != int(size[2]) * video.width
+        elif opened := _INPUT.match(text):
+            self.container, self._in_header = opened[1], True
+        elif text.startswith(("Stream mapping:", "Output #0")):
+            self._in_header = False
+        elif self._in_header:
+            self._read_header(text)
+
+    def _read_header(self, text: str) -> None:
+        if duration := _DURATION.match(text):
+            hours, minutes, seconds, start = duration.groups()
+            if hours is not None:
+                self.duration_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+            self.start_s = float(start or 0.0)
+        elif stream := parse_stream(text):
+            if len(self.streams) < _MAX_STREAMS:
+                self.streams.append(stream)
+        elif self.streams and not text.startswith("  Stream #"):
+            self.streams[-1].add_side_data(text)

@@ -1,10 +1,16 @@
-"""The frames of a video file: a file goes in, JPEGs come out one by one, and then a verdict on the file."""
+"""The frames of a video file: a file goes in, JPEGs come out one by one, and then a verdict on the file.
+
+What a file needs, ffmpeg says only while it reads it. So it is started with what most files need, and started anew
+where the header asks for more (another stream, other colours) or the frames change their shape on the way. Frames that
+have been given already are not given twice.
+"""
 
 from __future__ import annotations
 
-import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,8 +18,12 @@ from typing import Self
 from preprocessing.media.arguments import extraction_argv
 from preprocessing.media.extraction import DEFAULT_LIMITS, Extraction, Limits
 from preprocessing.media.ffmpeg import FFmpegReader
+from preprocessing.media.ffmpeg_log import FFmpegLog
+from preprocessing.media.ffmpeg_program import has_filters
+from preprocessing.media.filters import PLAIN, TONE_MAP_FILTERS, Picture, picture_of
 from preprocessing.media.jpeg import JpegSplitter, jpeg_size
-from preprocessing.schema import ExtractionSpec, Status
+from preprocessing.media.verdict import Ending, judge
+from preprocessing.schema import ExtractionSpec
 
 
 def extract_frames(
@@ -30,31 +40,37 @@ def extract_frames(
     Nothing about the file raises: whatever it holds, `.result` says how it ended. OSError comes only from starting
     ffmpeg. Memory is that of a few frames, however long the clip.
     """
-    argv = extraction_argv(str(path), spec, start_s=start_s, end_s=end_s)
-    return FrameStream(argv, spec, start_s, end_s, limits, stop)
+    return FrameStream(str(path), spec, start_s=start_s, end_s=end_s, limits=limits, stop=stop)
 
 
 class FrameStream:
-    """A running ffmpeg whose standard output is a row of JPEGs. Leaving the `with` block ends the process."""
+    """ffmpeg, running, whose standard output is a row of JPEGs. Leaving the `with` block ends the process."""
 
     def __init__(
         self,
-        argv: list[str],
+        source: str,
         spec: ExtractionSpec,
+        *,
         start_s: float | None = None,
         end_s: float | None = None,
+        only: Sequence[int] | None = None,
+        threads: int = 1,
         limits: Limits = DEFAULT_LIMITS,
         stop: threading.Event | None = None,
     ) -> None:
-        """Setting `stop`, in another thread, ends it with the error `stopped`."""
-        self._process = FFmpegReader(argv, limits.timeout_s, stop)
-        self._log = self._process.log
-        self._spec, self._start_s, self._end_s, self._limits = spec, start_s or 0.0, end_s, limits
+        """`only`: encode the frames with these indices alone, and count the others. Setting `stop`, in another
+        thread, ends it with the error `stopped`."""
+        self._source, self._spec, self._limits, self._stop = source, spec, limits, stop
+        self._start_s, self._end_s, self._only, self._threads = start_s, end_s, only, threads
+        self._picture = PLAIN
         self._num_frames = self._num_bytes = 0
         self._size: tuple[int, int] | None = None
-        self._refused = ""  # why the rest of its output was not read
+        self._refused = ""  # why the rest of the output was not read
+        self._deadline = time.monotonic() + limits.timeout_s
+        self._process = self._command()
 
     def __enter__(self) -> Self:
+        self._deadline = time.monotonic() + self._limits.timeout_s
         self._process.__enter__()
         return self
 
@@ -64,22 +80,23 @@ class FrameStream:
         self._process.__exit__(kind, value, trace)
 
     def __iter__(self) -> Iterator[bytes]:
-        splitter = JpegSplitter()
-        try:
-            for chunk in self._process.chunks():
-                for jpeg in splitter.feed(chunk):
-                    self._num_frames += 1
-                    self._num_bytes += len(jpeg)
-                    self._size = self._size or jpeg_size(jpeg)
-                    if self._num_frames > self._limits.num_frames:
-                        self._refused = f"more than {self._limits.num_frames} frames"
-                    elif self._num_bytes + splitter.pending > self._limits.num_bytes:
-                        self._refused = f"more than {self._limits.num_bytes} bytes of frames"
-                    if self._refused:
-                        return
+        while True:
+            picture = self._picture
+            for number, jpeg in enumerate(self._jpegs()):
+                if (number == 0 or self._log.reshaped) and (picture := self._needed_picture()) != self._picture:
+                    break
+                if number >= self._num_frames and self._is_accepted(jpeg):
                     yield jpeg
-        except ValueError as error:
-            self._refused = f"unreadable output of ffmpeg: {error}"
+                if self._refused:
+                    return
+            else:
+                picture = self._needed_picture()
+            if picture == self._picture or self._refused:
+                return
+            self._picture = picture
+            self._process.__exit__(None, None, None)
+            self._process = self._command()
+            self._process.__enter__()
 
     @property
     def count(self) -> int:
@@ -94,55 +111,93 @@ class FrameStream:
     @property
     def result(self) -> Extraction:
         """How it ended. To be read after the iteration, inside or after the `with` block."""
-        status, error = self._judge()
+        ending = Ending(
+            log=self._log,
+            limits=self._limits,
+            count=self.count,
+            is_capped=self.count == self._spec.max_frames,
+            start_s=self._start_s or 0.0,
+            end_s=self._end_s,
+            ended_by=self._process.ended_by,
+            returncode=self._process.returncode,
+            refused=self._refused,
+        )
+        status, error = judge(ending)
         height, width = self._size or (None, None)
+        video = self._log.video
         return Extraction(
             status=status,
             error=error,
             num_frames=self.count,
-            fps=self._spec.fps or self._log.fps,
+            fps=self._spec.fps or (video.fps if video else None),
             height=height,
             width=width,
             duration_s=self._log.duration_s,
+            video=video,
             returncode=self._process.returncode,
         )
 
-    def _judge(self) -> tuple[Status, str]:
-        """Status of the clip, and the reason in words."""
-        log, code = self._log, self._process.returncode
-        messages = "; ".join(log.errors) + (f" ({log.num_errors} messages)" if log.num_errors > 3 else "")
-        if self._process.ended_by == "timeout":
-            return "timeout", f"no end after {self._limits.timeout_s:g} s and {self._num_frames} frames"
-        if self._process.ended_by == "stop":
-            return "decode_failed", "stopped"
-        if self._refused:
-            return "decode_failed", self._refused
-        if code in (-signal.SIGKILL, -signal.SIGTERM):
-            return "decode_failed", f"ffmpeg was killed by {signal.Signals(-code).name} (out of memory?)"
-        if not log.opened:
-            return "probe_failed", messages or "ffmpeg cannot open it"
-        if not log.has_video:
-            return "probe_failed", "there is no video stream in it"
-        if self.count == 0:
-            return "decode_failed", self._why_no_frames(messages)
-        if log.num_errors:
-            return "damaged", messages
-        if code != 0:
-            return "damaged", f"ffmpeg ended with status {code}"
-        return ("damaged", early) if (early := self._why_early()) else ("ok", "")
+    @property
+    def _log(self) -> FFmpegLog:
+        return self._process.log
 
-    def _why_no_frames(self, messages: str) -> str:
-        duration_s = self._log.duration_s
-        if duration_s is not None and self._start_s >= duration_s:
-            return f"the range starts at {self._start_s:g} s, the file ends at {duration_s:g} s"
-        return messages or "no frame could be decoded"
+    def _command(self) -> FFmpegReader:
+        argv = extraction_argv(
+            self._source,
+            self._spec,
+            start_s=self._start_s,
+            end_s=self._end_s,
+            only=self._only,
+            picture=self._picture,
+            threads=self._threads,
+        )
+        return FFmpegReader(argv, max(self._deadline - time.monotonic(), 0.0), self._stop)
 
-    def _why_early(self) -> str:
-        """A container that was cut off without the decoder noticing: its header promises more time than came out."""
-        log = self._log
-        if log.duration_s is None or log.out_time_s is None or self.count == self._spec.max_frames:
-            return ""
-        expected_s = min(self._end_s or log.duration_s, log.duration_s) - self._start_s
-        if log.out_time_s >= 0.8 * expected_s - 1.0:
-            return ""
-        return f"frames end after {log.out_time_s:.1f} s of {expected_s:.1f} s"
+    def _jpegs(self) -> Iterator[bytes]:
+        """What the running process writes."""
+        splitter = JpegSplitter()
+        try:
+            for chunk in self._process.chunks():
+                yield from splitter.feed(chunk)
+                if self._num_bytes + splitter.pending > self._limits.num_bytes:
+                    self._refused = f"more than {self._limits.num_bytes} bytes of frames"
+                    return
+        except ValueError as error:
+            self._refused = f"unreadable output of ffmpeg: {error}"
+
+    def _is_accepted(self, jpeg: bytes) -> bool:
+        """Count a frame; False where it goes beyond a limit."""
+        self._num_frames += 1
+        self._num_bytes += len(jpeg)
+        self._size = self._size or jpeg_size(jpeg)
+        if self._num_frames > self._limits.num_frames:
+            self._refused = f"more than {self._limits.num_frames} frames"
+        elif self._num_bytes > self._limits.num_bytes:
+            self._refused = f"more than {self._limits.num_bytes} bytes of frames"
+        return not self._refused
+
+    def _needed_picture(self) -> Picture:
+        """What the frames need, by what the log says so far; the present one while that is enough."""
+        log, spec = self._log, self._spec
+        video = log.video
+        if video is None or self._refused:
+            return self._picture
+        is_fitted = log.reshaped and self._only is None and spec.profile == "clean"
+        needed = picture_of(video, spec, self._size if is_fitted else self._picture.box)
+        if needed.colours and (why := _why_no_tone_map(video.dolby_profile)):
+            self._refused = why
+        first = next(stream.number for stream in log.streams if not stream.is_cover)
+        if needed.stream == first and self._picture.stream is None:
+            needed = replace(needed, stream=None)
+        return needed
+
+
+def _why_no_tone_map(dolby_profile: int | None) -> str:
+    if dolby_profile == 5:
+        return "the colours of Dolby Vision profile 5 cannot be converted (--no-tone-map packs them as they are)"
+    if not has_filters(*TONE_MAP_FILTERS):
+        return (
+            "it is HDR or has wide colours, which this ffmpeg cannot convert (it has no zscale filter): use another "
+            "ffmpeg, or --no-tone-map"
+        )
+    return ""

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
-from preprocessing.media.arguments import extraction_argv, packets_argv
 from preprocessing.media.extraction import DEFAULT_LIMITS, Extraction, Limits
 from preprocessing.media.frame_stream import FrameStream
 from preprocessing.media.frames import Frames, open_frames
+from preprocessing.media.packets import read_packets
 from preprocessing.schema import MIN_FRAMES, USABLE, ExtractionSpec
 
 Rule = Callable[[int], Sequence[int]]
@@ -65,13 +65,15 @@ def sample_frames(
     def extract_all() -> Frames:
         return open_frames(path, spec, limits=limits, stop=stop)
 
-    def extract(argv: list[str]) -> FrameStream:
-        return FrameStream(argv, spec, limits=limits, stop=stop)
+    def extract(wanted: Sequence[int]) -> FrameStream:
+        return FrameStream(str(path), spec, only=wanted, limits=limits, stop=stop)
 
     if path.is_dir() or spec.profile != "clean":  # in `paper` each frame's quality depends on those before it
         clip = _sample_all(extract_all, rule)
     else:
-        clip = _sample_selected(path, spec, extract, rule) or _sample_all(extract_all, rule)
+        packets = None if spec.fps else read_packets(str(path), limits=limits, stop=stop)
+        guess = len(packets.stamps) if packets else 0
+        clip = _sample_selected(min(guess, spec.max_frames or guess), extract, rule) or _sample_all(extract_all, rule)
     result = clip.result
     if result.status in USABLE and result.num_frames < MIN_FRAMES:
         error = f"{result.num_frames} frames, {MIN_FRAMES} are the least"
@@ -79,18 +81,11 @@ def sample_frames(
     return clip if result.status in USABLE else SampledClip({}, replace(result, num_frames=0))
 
 
-def _sample_selected(
-    path: Path, spec: ExtractionSpec, extract: Callable[[list[str]], FrameStream], rule: Rule
-) -> SampledClip | None:
+def _sample_selected(guess: int, extract: Callable[[Sequence[int]], FrameStream], rule: Rule) -> SampledClip | None:
     """Encode only the frames that are asked for; None for a file where that might give other frames than packing."""
-    guess = 0
-    if spec.fps is None:
-        with extract(packets_argv(str(path))) as packets:
-            list(packets)
-        guess = min(packets.count, spec.max_frames or packets.count)
     while True:
         wanted = list(rule(guess)) if guess else []
-        with extract(extraction_argv(str(path), spec, only=wanted)) as stream:
+        with extract(wanted) as stream:
             jpegs = list(stream)
         result = stream.result
         if result.status not in USABLE:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from preprocessing.schema import INDEX_SCHEMA, METADATA_KEY, Clip
+from preprocessing.schema import METADATA_KEY, SCHEMA_VERSION, Clip, with_all_columns
 from preprocessing.shards.index import INDEX, Index
 from preprocessing.shards.job import Job
 from preprocessing.shards.mapped_index import MAPPED, write_mapped
@@ -27,7 +27,7 @@ def build_index(job: Job, clips: Sequence[Clip], records: Sequence[ShardRecord])
     """
     with ThreadPoolExecutor(8) as pool:
         tables = list(pool.map(lambda record: _read_rows(job.store, record.name), records))
-    rows = pa.concat_tables(table.cast(INDEX_SCHEMA) for table in tables).combine_chunks()
+    rows = pa.concat_tables(with_all_columns(table) for table in tables).combine_chunks()
     last = {clip_id: row for row, clip_id in enumerate(rows["clip_id"].to_pylist())}
     lost = [clip.clip_id for clip in clips if clip.clip_id not in last]
     if lost or len(last) != len(clips):
@@ -35,7 +35,8 @@ def build_index(job: Job, clips: Sequence[Clip], records: Sequence[ShardRecord])
     rows = rows.take(pa.array([last[clip.clip_id] for clip in clips], pa.int64())).replace_schema_metadata(None)
     metadata = {
         "info": job.info.to_dict(),
-        "spec": asdict(job.spec),
+        "schema": SCHEMA_VERSION,
+        "spec": job.spec.to_dict(),
         "versions": _versions([json.loads(table.schema.metadata[METADATA_KEY]) for table in tables]),
         "shards": [asdict(record) for record in records],
         "digest": _digest(job, rows, records),
@@ -62,7 +63,7 @@ def _versions(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _digest(job: Job, rows: pa.Table, records: Sequence[ShardRecord]) -> str:
     """Names the content: facts, settings, the shards' bytes and every row but for the time it took."""
-    facts = [job.info.to_dict(), asdict(job.spec), [(record.name, record.sha256) for record in records]]
+    facts = [job.info.to_dict(), job.spec.to_dict(), [(record.name, record.sha256) for record in records]]
     state = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     small = rows.select(["clip_id", "split", "labels", "shard", "key", "status", "num_frames", "first_offset"])
     for batch in small.to_batches(max_chunksize=10_000):

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from preprocessing.schema import METADATA_KEY, DatasetInfo, ExtractionSpec, UserError
+from preprocessing.schema import METADATA_KEY, DatasetInfo, ExtractionSpec, UserError, with_all_columns
 from preprocessing.shards.record import ShardRecord
 from preprocessing.shards.storage import Store
 
@@ -53,6 +53,8 @@ def read_index(store: Store, columns: Sequence[str] | None = None) -> Index:
     with _errors_in_words(store):
         with store.open(INDEX) as file:
             table = pq.read_table(file, columns=None if columns is None else list(columns))
+        if columns is None:
+            table = with_all_columns(table)
         return Index.of_table(table)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,5 +37,5 @@ class Job:
             "num_clips": len(clips),
             "clips_per_shard": self.clips_per_shard,
             "drop_damaged": self.drop_damaged,
-            **asdict(self.spec),
+            **self.spec.to_dict(),
         }

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from preprocessing.media.arguments import extraction_argv
-from preprocessing.media.ffmpeg import ffmpeg_version
+from preprocessing.media.ffmpeg_program import ffmpeg_version
 from preprocessing.schema import INDEX_SCHEMA, METADATA_KEY
 from preprocessing.shards.job import Job
 from preprocessing.shards.plan import ShardPlan
@@ -41,7 +41,7 @@ def write_rows(job: Job, plan: ShardPlan, rows: list[dict[str, Any]], num_bytes:
     record = ShardRecord(plan.name, len(rows), num_bytes, sha256, statuses, frames)
     metadata = {
         "shard": asdict(record),
-        "spec": asdict(job.spec),
+        "spec": job.spec.to_dict(),
         "versions": {"ffmpeg": ffmpeg_version()},
         "argv": ["ffmpeg", *extraction_argv("SOURCE", job.spec)[1:]],
     }
@@ -78,7 +78,7 @@ def finished_record(job: Job, plan: ShardPlan) -> ShardRecord | None:
     if stored is None:
         return None
     record, metadata = stored
-    if metadata["spec"] != asdict(job.spec) or record.num_clips != len(plan.clips):
+    if metadata["spec"] != job.spec.to_dict() or record.num_clips != len(plan.clips):
         return None
     try:
         with job.store.open(plan.tar) as file:

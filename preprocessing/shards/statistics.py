@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from preprocessing.media.video_stream import HDR_TRANSFERS, WIDE_PRIMARIES, is_square
 from preprocessing.schema import USABLE
 from preprocessing.shards.index import Index
 
@@ -38,6 +39,7 @@ def summarise(index: Index) -> dict[str, Any]:
         "listed": int(is_listed.sum()),
         "listed_match": int((gap == 0).sum()),
         "listed_within_1pc": int((gap <= 0.01 * counted[is_listed]).sum()),
+        "sources": _peculiar_sources(table),
         "versions": index.versions,
         "spec": asdict(index.spec),
     }
@@ -61,6 +63,20 @@ def statistics(index: Index) -> dict[str, Any]:
     return summarise(index) | {"quantiles": quantiles, "classes": classes}
 
 
+def sources_text(numbers: dict[str, Any]) -> str:
+    """How many sources are of each peculiar kind, and what was done about it; empty if there is none."""
+    spec = numbers["spec"]
+    is_mapped = spec["tone_map"] and spec["profile"] == "clean"
+    done = {
+        "interlaced": "made whole pictures" if spec["deinterlace"] else "packed as they are: --deinterlace mends them",
+        "HDR or wide colours": "tone-mapped" if is_mapped else "packed as they are",
+        "with pixels that are not square": "squeezed" if spec["profile"] == "paper" else "made square",
+        "rotated": "turned upright",
+    }
+    found = [f"{number} {kind} ({done[kind]})" for kind, number in numbers["sources"].items() if number]
+    return ", ".join(found)
+
+
 def statistics_text(numbers: dict[str, Any], url: str) -> str:
     """The result of `statistics` as lines for people to read; `url` is where the data set lies."""
     lines = [
@@ -72,6 +88,8 @@ def statistics_text(numbers: dict[str, Any], url: str) -> str:
         f"ffmpeg {', '.join(numbers['versions']['ffmpeg'])}: {' '.join(numbers['versions']['argv'])}",
         f"{'':>12} {'min':>12} {'median':>12} {'max':>12}",
     ]
+    if sources := sources_text(numbers):
+        lines.insert(-1, f"sources:   {sources}")
     for name, row in numbers["quantiles"].items():
         lines.append(f"{name:>12} {row['min']:>12.6g} {row['median']:>12.6g} {row['max']:>12.6g}")
     if numbers["listed"]:
@@ -88,6 +106,19 @@ def clip_rows(index: Index, *, failed: bool, damaged: bool) -> list[dict[str, st
     names = ["status", "split", "clip_id", "source", "error"]
     rows: list[dict[str, str]] = index.table.select(names).to_pylist()
     return [row for row in rows if (failed and row["status"] not in USABLE) or (damaged and row["status"] == "damaged")]
+
+
+def _peculiar_sources(table: pa.Table) -> dict[str, int]:
+    """Number of clips by what their source says of itself."""
+    is_hdr = pc.is_in(table["transfer"], pa.array(HDR_TRANSFERS))
+    not_square = pa.array([each for each in table["sample_aspect"].unique().to_pylist() if not is_square(each)])
+    kinds = {
+        "interlaced": table["interlaced"],
+        "HDR or wide colours": pc.or_kleene(is_hdr, pc.equal(table["primaries"], WIDE_PRIMARIES)),
+        "with pixels that are not square": pc.is_in(table["sample_aspect"], not_square.cast(pa.string())),
+        "rotated": pc.is_valid(table["rotation"]),
+    }
+    return {name: pc.sum(column).as_py() or 0 for name, column in kinds.items()}
 
 
 def _usable(index: Index) -> np.ndarray:

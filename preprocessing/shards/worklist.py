@@ -68,10 +68,10 @@ def open_worklist(job: Job, clips: Sequence[Clip], sizes: Sequence[int], *, retr
 
 
 def _check_settings(store: Store, before: dict[str, Any], now: dict[str, Any]) -> None:
-    for name, value in now.items():
-        if before.get(name) != value:
+    for name in {**now, **before}:
+        if before.get(name) != now.get(name):
             raise UserError(
-                f"{store.shown} was started with {name} = {before.get(name)}, now it is {value}; "
+                f"{store.shown} was started with {name} = {before.get(name)}, now it is {now.get(name)}; "
                 "choose another --out (or remove that folder)"
             )
 

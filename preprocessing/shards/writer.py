@@ -77,6 +77,20 @@ def _write_clip(job: Job, plan: ShardPlan, position: int, tar: TarStream) -> dic
         "num_bytes": sum(sizes) if usable else 0,
         "seconds": round(time.monotonic() - started, 3),
         "boxes": boxes,
+        **_source_columns(result),
+    }
+
+
+def _source_columns(result: Extraction) -> dict[str, Any]:
+    """What the source says of itself: not in the JSON member, whose bytes are those of earlier versions."""
+    video = result.video
+    return {
+        "sample_aspect": video and video.sample_aspect,
+        "rotation": video and video.rotation,
+        "transfer": video and video.transfer,
+        "primaries": video and video.primaries,
+        "color_range": video and video.color_range,
+        "interlaced": video and video.interlaced,
     }
 
 

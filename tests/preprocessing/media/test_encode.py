@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def test_frames_are_those_that_were_encoded(tmp_path: Path) -> None:
     frames = numbered_frames(12)
     encode_video(tmp_path / "a.mp4", frames, fps=10, crf=1)
     jpegs, result = frames_of(tmp_path / "a.mp4")
-    assert result == Extraction("ok", "", 12, 10.0, 48, 64, 1.2, 0)
+    assert replace(result, video=None) == Extraction("ok", "", 12, 10.0, 48, 64, 1.2, 0)
     for jpeg, frame in zip(jpegs, frames, strict=True):
         assert np.abs(pixels(jpeg) - frame).mean() < 3
 

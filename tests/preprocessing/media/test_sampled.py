@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing.media import sampled
+from preprocessing.media.ffmpeg import FFmpegReader
 from preprocessing.media.frame_stream import extract_frames
 from preprocessing.media.sampled import sample_frames
 from preprocessing.schema import ExtractionSpec
@@ -88,9 +88,9 @@ def test_one_decoding_is_enough_for_a_healthy_file(
 ) -> None:
     path = make_video(tmp_path / "a.mp4", count=20)
     commands = []
-    real = sampled.FrameStream
+    real = FFmpegReader.__init__
     monkeypatch.setattr(
-        sampled, "FrameStream", lambda argv, *rest, **named: commands.append(argv) or real(argv, *rest, **named)
+        FFmpegReader, "__init__", lambda self, argv, *rest: commands.append(argv) or real(self, argv, *rest)
     )
     assert len(sample_frames(path, SPEC, rule).jpegs) == 4
     assert len(commands) == 2 and "copy" in commands[0] and any("select=" in word for word in commands[1])
