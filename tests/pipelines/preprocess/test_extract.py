@@ -241,7 +241,7 @@ def test_an_extraction_that_cannot_succeed_stops_early(
         (tmp_path / "root" / "a").mkdir(parents=True, exist_ok=True)
         (tmp_path / "root" / "a" / f"{number}.mp4").write_text("no video")
     request = Request("folder", tmp_path / "root", str(tmp_path / "out"), SPEC, clips_per_shard=8)
-    with caplog.at_level("INFO"), pytest.raises(UserError, match=r"clips failed alike: moov atom not found; nothing more"):
+    with caplog.at_level("INFO"), pytest.raises(UserError, match="clips failed alike: moov atom not found"):
         preprocess(request, ray_address=local_ray)
     assert find_ffmpeg() in caplog.text and ffmpeg_version() in caplog.text
     assert not (tmp_path / "out" / "index.parquet").exists()
