@@ -68,7 +68,7 @@ class FrontierPoint:
     label: str
     """What is done with the contestant's model."""
     kind: str
-    """`own` (what its method is for), `prefix` (the same, stopped early), or `baseline`."""
+    """`own` (what its method is for), `prefix` (the same, stopped early), `subset` (of fewer frames), or `baseline`."""
     accuracy: float
     """By the data set's metric, in percent."""
     hit_rate: float | None
@@ -177,7 +177,7 @@ def _subset(
     return FrontierPoint(
         contestant=contestant.name,
         label=f"{count} frames, evenly spread",
-        kind="baseline",
+        kind="subset",
         accuracy=scores[metric],
         hit_rate=scores.get("hit_rate"),
         gflops=multiply_adds.count_model(model, num_frames=count)["total"],

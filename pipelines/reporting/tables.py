@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
@@ -90,14 +91,13 @@ def print_frontier(result: FrontierResult, console: Console) -> None:
     """Print a comparison of methods."""
     title = f"{result.dataset}: methods compared by {result.metric}, {result.conditions}"
     printed = Table(title=title, title_justify="left", caption=LEGEND, caption_justify="left")
-    for number, heading in enumerate(HEADINGS):
-        printed.add_column(heading, justify="left" if number < 2 else "right", no_wrap=number != 1)
-    before = ""
-    for row in result.rows():
-        if before and row[0] != before:
-            printed.add_section()
-        printed.add_row(*map(escape, ["" if row[0] == before else row[0], *row[1:]]))
-        before = row[0]
+    for number, heading in enumerate(HEADINGS[1:]):  # a terminal is too narrow for a column of names
+        printed.add_column(heading, justify="left" if number == 0 else "right", no_wrap=number > 0)
+    for name, rows in groupby(result.rows(), key=lambda row: row[0]):
+        printed.add_row(f"[bold]{escape(name)}[/bold]")
+        for row in rows:
+            printed.add_row(*map(escape, row[1:]))
+        printed.add_section()
     console.print(printed)
 
 

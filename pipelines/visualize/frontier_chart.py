@@ -7,13 +7,22 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import ScalarFormatter
 
 from pipelines.visualize.figure import GREY, INK, new_figure
 from pipelines.visualize.result_charts import PALETTE
 
-LONGEST = 24
-"""Letters of a contestant's name that fit beside a bar."""
-MARKERS = {"own": "D", "prefix": ".", "exit": "o", "baseline": "x"}
+LONGEST = 48
+"""Letters of a name that fit into the legend."""
+CURVES = {
+    "prefix": ("-", "stopped after 1, 2, ... frames"),
+    "exit": ("-.", "exits early"),
+    "subset": (":", "few frames"),
+}
+"""Kinds of points that are drawn as a line, each with its style and its words."""
+MARKERS = "x+v^sp*"
+"""Of what a method has to beat, one for each label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,41 +40,54 @@ class ChartPoint:
 
 def frontier_chart(points: Sequence[ChartPoint], minutes: Mapping[str, float], metric: str) -> Figure:
     """Accuracy over GFLOPs, accuracy over milliseconds, and training minutes by group."""
-    figure, (compute, latency, training) = new_figure(15, 5.2, columns=(3, 3, 1))
+    figure, (compute, latency, training) = new_figure(15, 5.6, columns=(3, 3, 1))
     groups = list(dict.fromkeys(point.group for point in points))
     colours = {group: PALETTE[number % len(PALETTE)] for number, group in enumerate(groups)}
-    for group, colour in colours.items():
-        own = [point for point in points if point.group == group]
-        name = group if len(group) <= 2 * LONGEST else f"{group[: 2 * LONGEST]}..."
-        _draw(compute, [(p, p.gflops) for p in own], colour, name)
-        _draw(latency, [(p, p.latency_ms) for p in own if p.latency_ms is not None], colour, name)
+    labels = list(dict.fromkeys(point.label for point in points if point.kind == "baseline"))
+    markers = {label: MARKERS[number % len(MARKERS)] for number, label in enumerate(labels)}
+    timed = [(point, point.latency_ms) for point in points if point.latency_ms is not None]
+    for axes, placed in ((compute, [(point, point.gflops) for point in points]), (latency, timed)):
+        for group, colour in colours.items():
+            _draw(axes, [(point, x) for point, x in placed if point.group == group], colour, markers)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(ScalarFormatter())
+        axes.tick_params(axis="x", which="both", labelsize=7)
+        axes.margins(x=0.08, y=0.08)
     compute.set(xlabel="GFLOPs per video (multiply-adds)", ylabel=f"{metric} (%)", title="accuracy over compute")
     latency.set(xlabel="milliseconds, one video", title="accuracy over latency")
-    for axes in (compute, latency):
-        axes.set_xscale("log")
-        axes.margins(x=0.12, y=0.08)
-    compute.legend(fontsize=7, frameon=False, loc="lower right")
-    names = [group if len(group) <= LONGEST else f"{group[:LONGEST]}..." for group in groups]
-    heights = [minutes[group] for group in groups]
-    training.barh(range(len(groups)), heights, color=[colours[group] for group in groups], tick_label=names)
+    handles = [
+        *(Line2D([], [], marker="D", linestyle="", color=colours[group], label=_short(group)) for group in groups),
+        *(
+            Line2D([], [], linestyle=style, color=GREY, label=words)
+            for kind, (style, words) in CURVES.items()
+            if any(point.kind == kind for point in points)
+        ),
+        *(Line2D([], [], marker=mark, linestyle="", color=GREY, label=label) for label, mark in markers.items()),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    training.barh(range(len(groups)), [minutes[group] for group in groups], color=[colours[group] for group in groups])
+    training.set_yticks([])
     training.invert_yaxis()
+    training.margins(x=0.25)
     training.set(xlabel="minutes", title="training")
     for number, group in enumerate(groups):
         training.text(minutes[group], number, f" {minutes[group]:.1f}", va="center", size=8, color=INK)
     return figure
 
 
-def _draw(axes: Axes, points: Sequence[tuple[ChartPoint, float]], colour: str, group: str) -> None:
-    for kind, marker in MARKERS.items():
-        chosen = sorted(((x, p.accuracy, p.label) for p, x in points if p.kind == kind), key=lambda row: row[0])
-        if not chosen:
-            continue
-        xs, ys = [row[0] for row in chosen], [row[1] for row in chosen]
-        if kind in ("prefix", "exit"):
-            axes.plot(xs, ys, color=colour, linewidth=1, marker=marker, markersize=4, alpha=0.8)
-        else:
-            label = group if kind == "own" else None
-            axes.scatter(xs, ys, s=46 if kind == "own" else 26, marker=marker, color=colour, label=label, zorder=3)
-        if kind == "baseline":
-            for x, y, text in chosen:
-                axes.annotate(text, (x, y), (4, 3), textcoords="offset points", size=6, color=GREY)
+def _draw(axes: Axes, points: Sequence[tuple[ChartPoint, float]], colour: str, markers: Mapping[str, str]) -> None:
+    """Draw one group's points."""
+    for kind, (style, _) in CURVES.items():
+        curve = sorted((x, point.accuracy) for point, x in points if point.kind == kind)
+        if curve:
+            axes.plot(*zip(*curve, strict=True), color=colour, linewidth=1.2, linestyle=style, marker=".", markersize=4)
+    for point, x in points:
+        if point.kind == "own":
+            axes.scatter(x, point.accuracy, s=46, marker="D", color=colour, zorder=3)
+        elif point.kind == "baseline":
+            axes.scatter(x, point.accuracy, s=30, marker=markers[point.label], color=colour, zorder=3)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
