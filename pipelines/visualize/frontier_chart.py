@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from pipelines.visualize.figure import GREY, INK, new_figure
 from pipelines.visualize.result_charts import PALETTE
 
+LineStyle = Literal["-", "-.", ":"]
 LONGEST = 48
 """Letters of a name that fit into the legend."""
-CURVES = {
+CURVES: dict[str, tuple[LineStyle, str]] = {
     "prefix": ("-", "stopped after 1, 2, ... frames"),
     "exit": ("-.", "exits early"),
-    "subset": (":", "few frames"),
+    "subset": (":", "fewer frames, evenly spread"),
 }
 """Kinds of points that are drawn as a line, each with its style and its words."""
 MARKERS = "x+v^sp*"
@@ -50,9 +52,9 @@ def frontier_chart(points: Sequence[ChartPoint], minutes: Mapping[str, float], m
         for group, colour in colours.items():
             _draw(axes, [(point, x) for point, x in placed if point.group == group], colour, markers)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.xaxis.set_minor_formatter(ScalarFormatter())
-        axes.tick_params(axis="x", which="both", labelsize=7)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(x=0.08, y=0.08)
     compute.set(xlabel="GFLOPs per video (multiply-adds)", ylabel=f"{metric} (%)", title="accuracy over compute")
     latency.set(xlabel="milliseconds, one video", title="accuracy over latency")
