@@ -14,12 +14,13 @@ from adafocus import distributed
 from adafocus.data.loader import Batch, ClipLoader
 from adafocus.divergence import DivergedError, some
 from adafocus.evaluation import metrics
-from adafocus.models.adafocus import AdaFocus
+from adafocus.models.adafocus import AdaFocus, Patches
 from adafocus.models.classifier import prefix_mean
 from adafocus.models.crop import random_corners
 
-PatchSource = Literal["policy", "random", "centre", "glancer", "whole"]
-"""What predicts: the method with patches from there, the glancer alone, or the focuser alone on whole frames."""
+PatchSource = Literal["policy", "random", "centre", "oracle", "glancer", "whole"]
+"""What predicts: the method with patches from there (`oracle`: around the object's own box), the glancer alone, or the
+focuser alone on whole frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,12 @@ def predict_batch(
         return prefix_mean(model.focuser.head(model.focus(batch.focus_BTCHW))), None
     if patches == "glancer":
         return prefix_mean(model.glance(batch.glance_BTCHW).logits_BTK), None
-    output = model(batch.glance_BTCHW, batch.focus_BTCHW, patches if corners_BS2 is None else corners_BS2)
+    source: Patches | Tensor
+    if corners_BS2 is not None:
+        source = corners_BS2
+    else:
+        source = oracle_corners(model, batch) if patches == "oracle" else patches
+    output = model(batch.glance_BTCHW, batch.focus_BTCHW, source)
     return output.logits_BTK, output.choice.corners_BS2
 
 
@@ -122,6 +128,22 @@ def patch_holds(corners_BS2: Tensor, patch_size: int, boxes_BT4: Tensor) -> Tens
     # Half a pixel of grace: boxes went through scaling and rounding.
     inside_BT2 = (corners_BS2 <= boxes_BT4[..., :2] + 0.5) & (ends_BS2 >= boxes_BT4[..., 2:] - 0.5)
     return inside_BT2.all(-1)
+
+
+def oracle_corners(model: AdaFocus, batch: Batch) -> Tensor:
+    """Corners int64 (B, S, 2) of patches around the object's own box, as far as the frame allows.
+
+    Where the model acts once for a clip, around the mean of the boxes; in a frame without the object, in the middle.
+    Raises ValueError for a batch without boxes.
+    """
+    if batch.boxes_BT4 is None:
+        raise ValueError("these clips have no boxes of objects to look at")
+    centres_BT2 = (batch.boxes_BT4[..., :2] + batch.boxes_BT4[..., 2:]) / 2
+    if not model.acts_per_frame:
+        centres_BT2 = centres_BT2.nanmean(1, keepdim=True)
+    side, patch = model.config.data.crop, model.config.model.patch_size
+    corners_BS2 = centres_BT2.nan_to_num(nan=side / 2) - patch / 2
+    return corners_BS2.round().clamp(0, side - patch).long()
 
 
 def clip_corners(model: AdaFocus, clip_ids: list[str], seed: int) -> Tensor:

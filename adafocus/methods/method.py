@@ -68,7 +68,7 @@ class Method:
 
     def needs(self, patches: str) -> tuple[str, ...]:
         """Parts that have to be trained for a prediction with these patches."""
-        if patches not in ("policy", "random", "centre"):
+        if patches not in ("policy", "random", "centre", "oracle"):
             return ()  # a network alone
         return tuple(part for part in self.parts if part not in NETWORKS and (part != "policy" or patches == "policy"))
 

@@ -95,6 +95,8 @@ class _Session:
             label = kind.label.format(title=self.meta.method.title)
             if lacking := self.meta.lacking(kind.patches):
                 log.info("%s: left out, for after %s the %s is not trained", label, self.meta.stage, lacking[0])
+            elif kind.patches == "oracle" and self.sample.boxes_BT4 is None:
+                log.info("%s: left out, for these clips have no boxes of objects", label)
             elif kind.weights in models:
                 model = models[kind.weights]
                 predictions = evaluate(model, self.loader, patches=kind.patches, seed=self.config.seed)
@@ -179,7 +181,7 @@ def _cost(model: AdaFocus, source: PatchSource, exits: int) -> tuple[list[float]
     if source == "whole":
         whole = multiply_adds.count_whole(model)
         return [whole * (number + 1) / exits if model.is_causal else whole for number in range(exits)], parts["focuser"]
-    patches = None if source == "glancer" else source
+    patches: Patches | None = "policy" if source == "policy" else None if source == "glancer" else "random"
     costs = multiply_adds.exit_costs(model.config, model.num_classes, patches=patches)
     used = parts["glancer"] if patches is None else parts["total"] - (0 if patches == "policy" else parts["policy"])
     return costs[-exits:], used

@@ -26,6 +26,7 @@ BENCHMARK_ROWS = (
     RowKind("policy ({title})", "own", "policy"),
     RowKind("random, same weights", "own", "random"),
     RowKind("centre, same weights", "own", "centre"),
+    RowKind("oracle: around the object's own box, same weights", "own", "oracle"),
     RowKind("random, warm-up weights", "warmup", "random"),
     RowKind("none: glancer alone", "own", "glancer"),
 )

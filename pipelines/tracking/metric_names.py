@@ -51,7 +51,7 @@ IN_WORDS = {"map": "mAP", "top1": "top-1"}
 """A data set's metric, for readers."""
 
 _SCORES = "top1|top5|map|hit_rate"
-_LOOKS = "policy|random|centre|glancer|warmup_random|probe_glancer|probe_focuser"
+_LOOKS = "policy|random|centre|oracle|glancer|warmup_random|probe_glancer|probe_focuser"
 PLACES = {
     "<stage>": "|".join(stage_names()),
     "<network>": "glancer|focuser",

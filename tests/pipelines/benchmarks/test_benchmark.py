@@ -78,7 +78,7 @@ def cli(
 
 def test_the_file_of_initial_weights_is_not_needed_again(places: Places) -> None:
     result = measure_checkpoint(made(places, "finetune"), replace(places, runs=Path("elsewhere")), CPU)
-    assert [row.key() for row in result.rows] == ["policy", "random", "centre", "warmup_random", "glancer"]
+    assert [row.key() for row in result.rows] == ["policy", "random", "centre", "oracle", "warmup_random", "glancer"]
     run = Tracker.at(places).run("synthetic", "trial", "untagged", sweep="", trial="untagged")
     run.client.set_tag(run.run_id, "adafocus.checkpoint", made(places, "finetune").name)
     assert {stored.users for stored in list_folders(places)} == {("untagged",)}
@@ -86,7 +86,8 @@ def test_the_file_of_initial_weights_is_not_needed_again(places: Places) -> None
     shutil.copytree(made(places, "finetune"), old)
     meta = json.loads((old / checkpoint.META).read_text())
     (old / checkpoint.META).write_text(json.dumps({key: value for key, value in meta.items() if key != "stages"}))
-    assert [row.key() for row in measure_checkpoint(old, places, CPU).rows] == ["policy", "random", "centre", "glancer"]
+    rows = measure_checkpoint(old, places, CPU).rows
+    assert [row.key() for row in rows] == ["policy", "random", "centre", "oracle", "glancer"]
 
 
 def test_every_stage_names_those_that_it_came_from(places: Places) -> None:
@@ -108,7 +109,7 @@ def test_rows_of_parts_that_are_not_trained_are_left_out(
     caplog.set_level("INFO")
     status, out, _ = cli("--checkpoint", made(places, "warmup"), "--explain", 1, "--json")
     (found,) = json.loads(out)
-    assert status == 0 and [row["patches"] for row in found["rows"]] == ["random", "centre", "glancer"]
+    assert status == 0 and [row["patches"] for row in found["rows"]] == ["random", "centre", "oracle", "glancer"]
     assert "policy (AdaFocus): left out, for after warmup the policy is not trained" in caplog.messages
     assert found["facts"]["stage"] == "warmup" and found["facts"]["gflops.policy"] == 0
     tracker = Tracker.at(places)
@@ -118,7 +119,7 @@ def test_rows_of_parts_that_are_not_trained_are_left_out(
     (measured,) = [each for each in collect_report(places).benchmarks if each.run_id == found["run_id"]]
     assert measured.title == f"{made(places, 'warmup').name}, after warmup"
     assert measured.score == found["rows"][0]["top1"]
-    assert len(measure_checkpoint(made(places, "ppo"), places, CPU).rows) == 5
+    assert len(measure_checkpoint(made(places, "ppo"), places, CPU).rows) == 6
 
 
 def test_what_has_nothing_trained_to_measure_is_refused(
@@ -166,8 +167,8 @@ def test_the_best_of_a_sweep_are_measured_into_one_table(
     assert len({each.run_id for each in section.benchmarks}) == 2
     text, page = pages.markdown(results), pages.html(results)
     assert text.count("| trial | patches |") == 1 == page.count("<th>trial</th><th>patches</th>")
-    assert len([line for line in text.splitlines() if line.startswith(("| s b |", "| s c |"))]) == 10
-    assert len(pages._comparison(section, ())) == 6  # all rows of the best, of the other the policy's
+    assert len([line for line in text.splitlines() if line.startswith(("| s b |", "| s c |"))]) == 12
+    assert len(pages._comparison(section, ())) == 7  # all rows of the best, of the other the policy's
     status, _, err = cli("--checkpoint", made(swept, "finetune"), "--best", 2)
     assert status == 2 and "--best 2 is of a sweep: give --sweep" in err
 

@@ -154,7 +154,7 @@ def test_benchmark_and_report(finished: list[TrialOutcome], places: Places, tmp_
     assert by_patches["policy"].parameters == result.facts["parameters.total"]
     assert by_patches["policy"].gflops == result.facts["gflops.total"]
     assert by_patches["policy"].gflops > by_patches["random"].gflops > by_patches["glancer"].gflops > 0
-    for patches in ("policy", "random", "centre"):
+    for patches in ("policy", "random", "centre", "oracle"):
         assert 0 <= by_patches[patches].hit_rate <= 100
     check_predictions(places, run, result)
     check_artifacts(places, run, trial)

@@ -1,0 +1,59 @@
+"""Where patches lie that are cut around the object's own box."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
+from adafocus.data.batches import Batch
+from adafocus.evaluation.evaluate import oracle_corners, patch_holds, predict_batch
+from adafocus.methods import build_model
+from adafocus.models.adafocus import AdaFocus
+
+
+def model_of(config: Config, **changes: object) -> AdaFocus:
+    return build_model(override(config, {"data.num_frames": 4, "data.num_focus_frames": 4, **changes}), 5).eval()
+
+
+def batch_with(model: AdaFocus, boxes_BT4: Tensor | None) -> Batch:
+    side = model.config.data.crop
+    frames = torch.zeros(2, 4, 3, side, side, dtype=torch.uint8)
+    return Batch(frames, frames, torch.zeros(2, 1, dtype=torch.int64), ["a", "b"], boxes_BT4)
+
+
+def test_oracle_patches_hold_every_object_that_fits_into_them(tiny_config: Config) -> None:
+    model = model_of(tiny_config)
+    side, patch = model.config.data.crop, model.config.model.patch_size
+    generator = torch.Generator().manual_seed(0)
+    start_BT2 = torch.rand(2, 4, 2, generator=generator) * (side - patch / 2)
+    batch = batch_with(model, torch.cat([start_BT2, start_BT2 + patch / 2], -1))
+    corners_BS2 = oracle_corners(model, batch)
+    assert patch_holds(corners_BS2, patch, batch.boxes_BT4).all()
+    assert corners_BS2.min() >= 0 and corners_BS2.max() <= side - patch
+    logits_BTK, used_BS2 = predict_batch(model, batch, "oracle")
+    assert logits_BTK.shape == (2, 4, 5) and torch.equal(used_BS2, corners_BS2)
+
+
+def test_oracle_patches_of_frames_without_the_object_are_central(tiny_config: Config) -> None:
+    model = model_of(tiny_config)
+    side, patch = model.config.data.crop, model.config.model.patch_size
+    boxes_BT4 = torch.zeros(2, 4, 4)
+    boxes_BT4[0, 1] = torch.nan
+    corners_BS2 = oracle_corners(model, batch_with(model, boxes_BT4))
+    central = torch.tensor((side - patch) / 2).round().long()
+    assert (corners_BS2[0, 1] == central).all() and (corners_BS2[1] == 0).all()
+
+
+def test_one_oracle_patch_for_a_clip_lies_around_the_mean_of_its_boxes(tiny_config: Config) -> None:
+    changes = {"model.action_per": "clip", "model.classifier": "average"}
+    model = model_of(tiny_config, **changes)
+    patch = model.config.model.patch_size
+    boxes_BT4 = torch.tensor([[2.0, 4, 2 + patch, 4 + patch], [6.0, 8, 6 + patch, 8 + patch]]).repeat(2, 2, 1)
+    assert oracle_corners(model, batch_with(model, boxes_BT4)).tolist() == [[[4, 6]], [[4, 6]]]
+
+
+def test_there_is_no_oracle_without_boxes(tiny_config: Config) -> None:
+    model = model_of(tiny_config)
+    with pytest.raises(ValueError, match="no boxes"):
+        oracle_corners(model, batch_with(model, None))
