@@ -1,29 +1,44 @@
-"""Lists of clips: checked while they are collected, reduced to a selection, named by a hash, measured on disk."""
+"""Lists of clips: checked while they are collected, reduced to a selection, named by a hash."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import posixpath
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 from preprocessing.schema import SPLITS, Clip, UserError
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A time range of a source that a clip takes, and where that is listed."""
+
+    start_s: float
+    end_s: float
+    clip: Clip
+    where: str
 
 
 class ClipList:
     """Collects clips and checks each where it comes from: `add(clip, where)` with `where` a "file:line"."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, *, repeats: bool = False) -> None:
+        """`repeats`: a file may be listed more than once in a split, under ids of its own."""
         self.clips: list[Clip] = []
-        self._num_classes = num_classes
+        self._num_classes, self._repeats = num_classes, repeats
         self._places: dict[str, tuple[str, str]] = {}
+        self._parts: dict[str, list[_Part]] = {}
 
     def add(self, clip: Clip, where: str) -> None:
-        """Append `clip`. Raises UserError for an id seen before, a bad label, split, path or time range."""
-        if not clip.clip_id or any(ord(letter) < 32 for letter in clip.clip_id + clip.source):
-            raise UserError(f"{where}: {clip.clip_id!r} cannot name a clip: it is empty or holds control characters")
+        """Append `clip`. Raises UserError for an id or a file seen before, a bad label, split, path or time range."""
+        for name in (clip.clip_id, clip.source):
+            if not name or any(ord(letter) < 32 for letter in name) or not is_text(name):
+                raise UserError(
+                    f"{where}: {name!r} cannot name a clip: it is empty, or holds control characters or no text"
+                )
         if clip.split not in SPLITS:
             raise UserError(f"{where}: split {clip.split!r} is none of {', '.join(SPLITS)}")
         if clip.clip_id in self._places:
@@ -35,10 +50,41 @@ class ClipList:
         for label in clip.labels:
             if not 0 <= label < self._num_classes:
                 raise UserError(f"{where}: label {label} is not in 0..{self._num_classes - 1}")
-        if clip.start_s is not None and clip.end_s is not None and not 0 <= clip.start_s < clip.end_s:
-            raise UserError(f"{where}: the time range {clip.start_s:g} to {clip.end_s:g} s is empty or negative")
+        self._check_part(clip, where)
         self._places[clip.clip_id] = (clip.split, where)
         self.clips.append(clip)
+
+    def _check_part(self, clip: Clip, where: str) -> None:
+        """Raise UserError for a time range that is none, and for a part of a file that another clip takes too: in
+        another split, or under another spelling of the path."""
+        part = _Part(clip.start_s or 0.0, math.inf if clip.end_s is None else clip.end_s, clip, where)
+        ends = [each for each in (clip.start_s, clip.end_s) if each is not None]
+        if not all(map(math.isfinite, ends)) or not 0 <= part.start_s < part.end_s:
+            raise UserError(f"{where}: the time range {part.start_s:g} to {part.end_s:g} s is empty, negative or none")
+        others = self._parts.setdefault(posixpath.normpath(clip.source), [])
+        for other in others:
+            same = (other.start_s, other.end_s) == (part.start_s, part.end_s)
+            overlap = part.start_s < other.end_s and other.start_s < part.end_s
+            if overlap and other.clip.split != clip.split:
+                raise UserError(
+                    f"{where}: {clip.source!r} is in two splits, {other.clip.split} and {clip.split} (first as "
+                    f"{other.clip.source!r} at {other.where}); remove one of the lines"
+                )
+            if same and (other.clip.source != clip.source or not self._repeats):
+                raise UserError(
+                    f"{where}: {clip.source!r} is the same file as {other.clip.source!r} at {other.where}; remove one "
+                    "of the lines"
+                )
+        others.append(part)
+
+
+def is_text(name: str) -> bool:
+    """Can a name be written as UTF-8? A file's name need not be text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def select_clips(clips: Sequence[Clip], splits: Sequence[str] | None, limit: int | None) -> list[Clip]:
@@ -66,29 +112,3 @@ def clips_digest(clips: Iterable[Clip]) -> str:
     for clip in clips:
         state.update(json.dumps(asdict(clip), sort_keys=True).encode() + b"\n")
     return state.hexdigest()[:16]
-
-
-def resolve_source(root: Path, source: str) -> Path:
-    """Absolute path of a clip's source. Raises ValueError if it does not stay below the data root."""
-    base = root.resolve()
-    path = (base / source).resolve()
-    if not path.is_relative_to(base) or path == base:
-        raise ValueError(f"{source!r} leaves the data root")
-    return path
-
-
-def source_bytes(root: Path, clip: Clip) -> int:
-    """Size in bytes of a clip's source; for a folder of frames a guess; -1 if it is missing or outside the root."""
-    try:
-        path = resolve_source(root, clip.source)
-        if clip.source_kind == "frames":
-            return (clip.listed_frames or 40) * 20_000 if path.is_dir() else -1
-        return path.stat().st_size if path.is_file() else -1
-    except (OSError, ValueError):
-        return -1
-
-
-def measure_sources(root: Path, clips: Sequence[Clip]) -> list[int]:
-    """Bytes of each clip's source, -1 where it is missing."""
-    with ThreadPoolExecutor(16) as pool:  # a network disk answers many questions at once
-        return list(pool.map(lambda clip: source_bytes(root, clip), clips, chunksize=256))

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS: dict[str, tuple[str, ...]] = {
     "preprocessing": (
         "schema addresses files",
-        "clips media",
+        "clips sources media",
         "datasets shards",
     ),
     "adafocus": (

@@ -12,7 +12,6 @@ from filelock import FileLock, Timeout
 
 from pipelines.preprocess.extract import extract
 from pipelines.preprocess.request import Request
-from preprocessing.clips import measure_sources
 from preprocessing.media.ffmpeg_program import ffmpeg_version, find_ffmpeg
 from preprocessing.schema import UserError
 from preprocessing.shards.build_index import build_index
@@ -20,6 +19,7 @@ from preprocessing.shards.estimate import estimate_cost
 from preprocessing.shards.statistics import summarise
 from preprocessing.shards.storage import Store
 from preprocessing.shards.worklist import open_worklist
+from preprocessing.sources import measure_sources
 
 log = logging.getLogger(__name__)
 

@@ -45,8 +45,9 @@ def _read_release(root: Path, path: Path, videos: Videos) -> tuple[tuple[str, ..
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict) or not database:
         raise UserError(f"{path}: there is no 'database' in it; it is not the release's JSON")
+    labels = {clip_id: _labels(f"{path}: database[{clip_id!r}]", entry) for clip_id, entry in database.items()}
     listed = first_existing(root, ["classInd.txt"])
-    names = class_list(listed) if listed else _labels_of(path, database)
+    names = class_list(listed) if listed else tuple(sorted({label for each in labels.values() for label in each}))
     index = {name: number for number, name in enumerate(names)}
     clips = ClipList(len(names))
     for clip_id, entry in database.items():
@@ -56,18 +57,22 @@ def _read_release(root: Path, path: Path, videos: Videos) -> tuple[tuple[str, ..
         if entry.get("subset") not in _SPLITS:
             raise UserError(f"{where}: subset is {entry.get('subset')!r}, not training, validation or testing")
         split = _SPLITS[entry["subset"]]
-        segments = [segment["label"] for segment in entry.get("annotations", [])]
-        unknown = [label for label in segments if label not in index]
+        unknown = [label for label in labels[clip_id] if label not in index]
         if unknown:
             raise UserError(f"{where}: label {unknown[0]!r} is not in {listed.name if listed else path.name}")
         source = videos.find(_candidates(clip_id), hint=split)
-        labels = tuple(dict.fromkeys(index[label] for label in segments))
-        clips.add(Clip("activitynet", split, clip_id, source or f"v_{clip_id}.mp4", labels), where)
+        numbers = tuple(index[label] for label in labels[clip_id])
+        clips.add(Clip("activitynet", split, clip_id, source or f"v_{clip_id}.mp4", numbers), where)
     return names, clips.clips
 
 
-def _labels_of(path: Path, database: dict[str, Any]) -> tuple[str, ...]:
+def _labels(where: str, entry: Any) -> list[str]:
+    """Labels of a video's segments, each once. Raises UserError for one that is not a text."""
     try:
-        return tuple(sorted({item["label"] for entry in database.values() for item in entry.get("annotations", [])}))
+        labels = dict.fromkeys(segment["label"] for segment in entry.get("annotations", []))
     except (KeyError, TypeError, AttributeError):
-        raise UserError(f"{path}: an annotation has no 'label'; it is not the release's JSON") from None
+        raise UserError(f"{where}: an annotation has no 'label'; it is not the release's JSON") from None
+    empty = [label for label in labels if not isinstance(label, str) or not label.strip()]
+    if empty:
+        raise UserError(f"{where}: label {empty[0]!r} is no name of a class")
+    return list(labels)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from preprocessing.schema import UserError
@@ -24,23 +26,32 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
     try:
         with open(path, encoding="utf-8-sig", newline=None) as file:
             for number, line in enumerate(file, 1):
-                if text := line.strip("\r\n"):
-                    yield f"{path}:{number}", text
+                if line.strip():
+                    yield f"{path}:{number}", line.strip("\r\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
-def csv_rows(path: Path, columns: Iterable[str], delimiter: str = ",") -> Iterator[tuple[str, dict[str, str]]]:
-    """("file:line", row) of a CSV file with a header. Raises UserError for missing columns or cells."""
+def csv_rows(
+    path: Path, columns: Sequence[str], delimiter: str = ",", optional: Sequence[str] = ()
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """("file:line", row) of a CSV file with a header that has all of `columns`, and any of `optional`.
+
+    Raises UserError for a column that is missing or stands there twice, and for a row of too few or too many cells.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            missing = [name for name in columns if name not in (reader.fieldnames or [])]
+            header = Counter(reader.fieldnames or [])
+            missing = [name for name in columns if name not in header]
             if missing:
                 raise UserError(f"{path}:1: no column {', '.join(map(repr, missing))}; found {reader.fieldnames}")
+            twice = [name for name in (*columns, *optional) if header[name] > 1]
+            if twice:
+                raise UserError(f"{path}:1: {header[twice[0]]} columns are called {twice[0]!r}; keep one of them")
             for row in reader:
                 where = f"{path}:{reader.line_num}"
-                if None in row or any(row[name] is None for name in columns):
+                if None in row or None in row.values():
                     raise UserError(f"{where}: the row does not have the header's number of cells")
                 yield where, row
     except (UnicodeDecodeError, csv.Error) as error:
@@ -48,21 +59,32 @@ def csv_rows(path: Path, columns: Iterable[str], delimiter: str = ",") -> Iterat
 
 
 def read_json(path: Path) -> object:
-    """Content of a JSON file. Raises UserError with the place where it cannot be read."""
+    """Content of a JSON file. Raises UserError with the place where it cannot be read, and for a name that an object
+    has twice."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object. Raises ValueError for a name that stands there twice, of which json would keep the last."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        name, count = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"{name!r} stands there {count} times; remove all but one")
+    return content
 
 
 def to_int(text: str, what: str, where: str) -> int:
     """`text` as a whole number. Raises UserError naming `what` and `where`."""
-    try:
-        return int(text)
-    except ValueError:
-        raise UserError(f"{where}: {what} is {text!r}, not a whole number") from None
+    if not re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text):
+        raise UserError(f"{where}: {what} is {text!r}, not a whole number")
+    return int(text)
 
 
 def first_existing(root: Path, names: Iterable[str]) -> Path | None:
@@ -75,16 +97,32 @@ def first_existing(root: Path, names: Iterable[str]) -> Path | None:
 
 
 def class_list(path: Path) -> tuple[str, ...]:
-    """Class names from lines `index,name` (or `index name`), or of names alone, in the order of their index."""
+    """Class names in the order of their numbers: see `numbered_classes`."""
+    return tuple(numbered_classes(path).values())
+
+
+def numbered_classes(path: Path) -> dict[int, str]:
+    """Class names by number, ascending, from lines `number,name` (or `number name`), or from lines of names alone,
+    which are numbered from 0.
+
+    Numbers begin with 0 or 1 and have no gaps. Raises UserError for anything else.
+    """
+    lines = [(where, line.strip()) for where, line in numbered_lines(path)]
+    lines = lines[1:] if lines and re.fullmatch(r"(id|index|label)[,;\s]+name", lines[0][1].lower()) else lines
+    matches = [re.fullmatch(r"([0-9]{1,9})[\s,;:]+(\S.*)", line) for _, line in lines]
+    if 2 * sum(match is not None for match in matches) <= len(lines):  # some names begin with a number
+        matches = [None] * len(lines)
     names: dict[int, str] = {}
-    for position, (where, line) in enumerate(numbered_lines(path)):
-        head, _, tail = line.replace(",", " ", 1).partition(" ")
-        index, name = (int(head), tail.strip()) if head.isdigit() and tail.strip() else (position, line.strip())
-        if index in names:
-            raise UserError(f"{where}: class {index} is named twice, {names[index]!r} and {name!r}")
-        names[index] = name
-    if sorted(names) != list(range(len(names))) or not names:
-        raise UserError(f"{path}: classes are not numbered 0 to {len(names) - 1} without gaps")
-    if len(set(names.values())) != len(names):
-        raise UserError(f"{path}: a class name appears twice")
-    return tuple(names[index] for index in range(len(names)))
+    for position, ((where, line), match) in enumerate(zip(lines, matches, strict=True)):
+        if match is None and any(matches):
+            raise UserError(f"{where}: {line!r} is not of the form number,name as other lines are")
+        number, name = (position, line) if match is None else (int(match[1]), match[2].strip().strip('"'))
+        if number in names:
+            raise UserError(f"{where}: class {number} is named twice, {names[number]!r} and {name!r}")
+        if name in names.values():
+            raise UserError(f"{where}: the class name {name!r} appears twice")
+        names[number] = name
+    first = min(names, default=0)
+    if first > 1 or sorted(names) != list(range(first, first + len(names))) or not names:
+        raise UserError(f"{path}: classes are not numbered 0, 1, 2, ... or 1, 2, 3, ... without gaps")
+    return dict(sorted(names.items()))

@@ -1,17 +1,25 @@
 """A user's own clips: a `manifest.csv` in the data root, or one folder per class (per split, if there are splits).
 
 The manifest has at least the columns path, label, split; clip_id, start_s, end_s are read if they are there, others
-ignored. A label is a class name or an index; names come from `classInd.txt` or the column `class` where present.
+ignored. Labels are class names or numbers; names come from `classInd.txt` or the column `class` where present.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from preprocessing.clips import ClipList
-from preprocessing.datasets.annotations import SPLIT_NAMES, class_list, csv_rows, first_existing, to_int
-from preprocessing.datasets.videos import VIDEO_EXTENSIONS
+from preprocessing.datasets.annotations import SPLIT_NAMES, csv_rows, first_existing
+from preprocessing.datasets.labels import Rows, classes_of
+from preprocessing.datasets.videos import is_hidden, is_video, log_skipped, videos_below
 from preprocessing.schema import Clip, DatasetInfo, UserError
+from preprocessing.sources import readable_name
+
+log = logging.getLogger(__name__)
 
 _VAL_SHARE = 5
 """Without split folders every fifth video of a class, in the order of names, is for validation."""
@@ -26,17 +34,13 @@ def read_clips(root: Path) -> tuple[DatasetInfo, list[Clip]]:
 
 
 def _read_manifest(root: Path, manifest: Path) -> tuple[DatasetInfo, list[Clip]]:
-    rows = list(csv_rows(manifest, ("path", "label", "split")))
+    rows: Rows = list(csv_rows(manifest, ("path", "label", "split"), optional=("clip_id", "start_s", "end_s", "class")))
     if not rows:
         raise UserError(f"{manifest}: no rows")
-    names = _class_names(root, manifest, rows)
-    index = {name: number for number, name in enumerate(names)}
-    numeric = all(row["label"].strip().isdigit() for _, row in rows)
-    clips = ClipList(len(names))
-    for where, row in rows:
-        path, label, split = row["path"].strip(), row["label"].strip(), row["split"].strip().lower()
-        if not numeric and label not in index:
-            raise UserError(f"{where}: label {label!r} is no class of this data set")
+    names, labels = classes_of(root, manifest, rows)
+    clips = ClipList(len(names), repeats=True)
+    for (where, row), label in zip(rows, labels, strict=True):
+        path, split = row["path"].strip(), row["split"].strip().lower()
         start_s, end_s = _seconds(row, "start_s", where), _seconds(row, "end_s", where)
         cut = "" if start_s is None and end_s is None else f"@{start_s or 0:g}-{'' if end_s is None else f'{end_s:g}'}"
         clip = Clip(
@@ -44,8 +48,8 @@ def _read_manifest(root: Path, manifest: Path) -> tuple[DatasetInfo, list[Clip]]
             split=SPLIT_NAMES.get(split, split),
             clip_id=(row.get("clip_id") or "").strip() or path + cut,
             source=path,
-            labels=(int(label) if numeric else index[label],),
-            source_kind="frames" if (root / path).is_dir() else "video",
+            labels=(label,),
+            source_kind="frames" if os.path.isdir(root / path) else "video",
             start_s=start_s,
             end_s=end_s,
         )
@@ -53,25 +57,7 @@ def _read_manifest(root: Path, manifest: Path) -> tuple[DatasetInfo, list[Clip]]
     return DatasetInfo("folder", names, annotations=manifest.name), clips.clips
 
 
-def _class_names(root: Path, manifest: Path, rows: list[tuple[str, dict[str, str]]]) -> tuple[str, ...]:
-    listed = first_existing(root, ["classInd.txt", "classes.txt"])
-    if listed is not None:
-        return class_list(listed)
-    labels = [row["label"].strip() for _, row in rows]
-    if not all(label.isdigit() for label in labels):
-        return tuple(sorted(set(labels)))
-    names: dict[int, str] = {}
-    for where, row in rows:
-        number = to_int(row["label"], "label", where)
-        name = (row.get("class") or "").strip() or str(number)
-        if names.setdefault(number, name) != name:
-            raise UserError(f"{where}: class {number} is called {name!r} here and {names[number]!r} above")
-    if max(names) >= 10 * len(rows):
-        raise UserError(f"{manifest}: label {max(names)} is far beyond the number of rows; number classes from 0")
-    return tuple(names.get(number, str(number)) for number in range(max(names) + 1))
-
-
-def _seconds(row: dict[str, str], column: str, where: str) -> float | None:
+def _seconds(row: Mapping[str, str], column: str, where: str) -> float | None:
     text = (row.get(column) or "").strip()
     try:
         return float(text) if text else None
@@ -80,12 +66,17 @@ def _seconds(row: dict[str, str], column: str, where: str) -> float | None:
 
 
 def _read_folders(root: Path) -> tuple[DatasetInfo, list[Clip]]:
-    split_folders = [
-        (SPLIT_NAMES[path.name.lower()], path) for path in sorted(root.iterdir()) if path.name.lower() in SPLIT_NAMES
-    ]
-    split_folders = [(split, path) for split, path in split_folders if path.is_dir()]
-    classes = [(split, *item) for split, folder in split_folders for item in _classes(folder)]
-    classes = classes or [("", *item) for item in _classes(root)]
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not is_hidden(path.name)]
+    splits = [(SPLIT_NAMES[path.name.lower()], path) for path in folders if path.name.lower() in SPLIT_NAMES]
+    left_out = _LeftOut()
+    classes = [(split, *item) for split, folder in splits for item in _classes(folder, left_out)]
+    if classes:
+        left_out.add("it is no split", [path for path in folders if path.name.lower() not in SPLIT_NAMES])
+        left_out.add("it is in no class folder", _loose_videos(root))
+    else:
+        left_out = _LeftOut()
+        classes = [("", *item) for item in _classes(root, left_out)]
+    left_out.log(root)
     if not classes:
         raise UserError(
             f"{root}: no clips. Put a manifest.csv with the columns path,label,split there, or folders "
@@ -95,19 +86,45 @@ def _read_folders(root: Path) -> tuple[DatasetInfo, list[Clip]]:
     clips = ClipList(len(names))
     for split, name, videos in classes:
         for position, video in enumerate(videos):
-            path = video.relative_to(root).as_posix()
+            path = readable_name(video.relative_to(root).as_posix())
             clip_split = split or ("val" if position % _VAL_SHARE == _VAL_SHARE - 1 else "train")
-            clips.add(Clip("folder", clip_split, path, path, (names.index(name),)), str(video))
-    how = "folders by split and class" if split_folders else "folders by class, every fifth video for validation"
+            clips.add(Clip("folder", clip_split, path, path, (names.index(name),)), path)
+    how = "folders by split and class" if splits else "folders by class, every fifth video for validation"
     return DatasetInfo("folder", names, annotations=how), clips.clips
 
 
-def _classes(folder: Path) -> list[tuple[str, list[Path]]]:
+def _classes(folder: Path, left_out: _LeftOut) -> list[tuple[str, list[Path]]]:
     """Name and videos of every folder in `folder` that holds videos."""
     classes = []
     for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            videos = sorted(item for item in path.rglob("*") if item.suffix.lower() in VIDEO_EXTENSIONS)
-            if videos:
-                classes.append((path.name, videos))
+        if path.is_dir() and not is_hidden(path.name):
+            if videos := videos_below(path, left_out.files):
+                classes.append((readable_name(path.name), videos))
+            else:
+                left_out.add("there is no video in it", [path])
+    left_out.add("it is in no class folder", _loose_videos(folder))
     return classes
+
+
+def _loose_videos(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if is_video(path.name) and path.is_file()]
+
+
+class _LeftOut:
+    """What is in the data root and is no clip, and why."""
+
+    def __init__(self) -> None:
+        self.files = Counter[str]()
+        """Files that are no videos, by the endings of their names."""
+        self._paths: dict[str, list[Path]] = {}
+
+    def add(self, why: str, paths: list[Path]) -> None:
+        self._paths.setdefault(why, []).extend(paths)
+
+    def log(self, root: Path) -> None:
+        """Say it, a line for each reason."""
+        log_skipped(root, self.files)
+        for why, paths in self._paths.items():
+            if paths:
+                more = f" and {len(paths) - 1} others like it" if len(paths) > 1 else ""
+                log.warning("left out: %s%s: %s", readable_name(str(paths[0])), more, why)

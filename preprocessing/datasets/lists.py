@@ -35,7 +35,7 @@ def read_list(path: Path, separator: str = ",") -> list[ListedClip]:
             form = separator.join(["name", "num_frames", "label"])
             raise UserError(f"{where}: {line!r} is not of the form {form}")
         count = to_int(parts[1], "the number of frames", where)
-        if count < 1:
+        if not 1 <= count < 1 << 31:
             raise UserError(f"{where}: the number of frames is {count}")
         labels = tuple(dict.fromkeys(to_int(part, "a label", where) for part in parts[2:]))
         rows.append(ListedClip(parts[0].strip(), count, labels, where))

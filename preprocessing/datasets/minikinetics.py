@@ -7,6 +7,7 @@ of a file `<id>` the listed seconds are cut.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from preprocessing.clips import ClipList
@@ -58,13 +59,18 @@ def _listed_names(name: str) -> list[str]:
 
 def _read_release(ids: dict[str, Path], csvs: list[Path], videos: Videos) -> tuple[tuple[str, ...], list[Clip]]:
     known: dict[str, tuple[str, float, float, str]] = {}
+    twice: dict[str, str] = {}
     for path in csvs:
         for where, row in csv_rows(path, ("label", "youtube_id", "time_start", "time_end")):
             try:
                 start_s, end_s = float(row["time_start"]), float(row["time_end"])
             except ValueError:
                 raise UserError(f"{where}: time_start and time_end are not numbers of seconds") from None
-            known[row["youtube_id"]] = (row["label"].replace("_", " "), start_s, end_s, where)
+            if not (math.isfinite(start_s) and math.isfinite(end_s)):
+                raise UserError(f"{where}: time_start and time_end are not numbers of seconds")
+            clip = (row["label"].replace("_", " ").strip(), start_s, end_s, where)
+            if known.setdefault(row["youtube_id"], clip)[:3] != clip[:3]:
+                twice.setdefault(row["youtube_id"], where)
     listed = [(split, where, line.strip()) for split, path in ids.items() for where, line in numbered_lines(path)]
     lost = [(where, clip_id) for _, where, clip_id in listed if clip_id not in known]
     if lost:
@@ -74,6 +80,12 @@ def _read_release(ids: dict[str, Path], csvs: list[Path], videos: Videos) -> tup
             f"{where}: {clip_id!r} and {len(lost) - 1} other ids are in none of {files}; add the CSVs of the other "
             "splits, or take away the list"
         )
+    for _, _, clip_id in listed:
+        label, *_, where = known[clip_id]
+        if clip_id in twice:
+            raise UserError(f"{twice[clip_id]}: {clip_id!r} has another label or time than at {where}; keep one")
+        if not label:
+            raise UserError(f"{where}: the label is empty")
     names = tuple(sorted({known[clip_id][0] for _, _, clip_id in listed}))
     if len(names) > _NUM_CLASSES:
         raise UserError(f"the ids belong to {len(names)} classes, Mini-Kinetics has {_NUM_CLASSES}")

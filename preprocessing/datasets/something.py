@@ -91,6 +91,8 @@ def _json_rows(path: Path) -> list[tuple[str, str, str]]:
         where = f"{path}: entry {number}"
         if not isinstance(entry, dict) or not {"id", "template"} <= entry.keys():
             raise UserError(f"{where}: no 'id' and 'template' in it")
+        if not isinstance(entry["template"], str) or not entry["template"].strip():
+            raise UserError(f"{where}: template {entry['template']!r} is no name of a class")
         rows.append((where, str(entry["id"]), str(entry["template"]).replace("[", "").replace("]", "")))
     return rows
 

@@ -2,40 +2,104 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from preprocessing.media.frame_folder import FRAME_EXTENSIONS
+from preprocessing.sources import readable_name
+
+log = logging.getLogger(__name__)
 
 VIDEO_EXTENSIONS = (
-    *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".wmv"),
-    *(".mpg", ".mpeg", ".ts", ".ogv", ".3gp"),
+    *(".mp4", ".m4v", ".mov", ".qt", ".f4v", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".divx", ".flv", ".ogv", ".ogm"),
+    *(".wmv", ".asf", ".mpg", ".mpeg", ".mpe", ".m2p", ".vob", ".ts", ".mts", ".m2ts", ".m2t", ".gif"),
 )
+"""Endings of file names that are taken for videos, in small letters."""
+_TEXTS = (".txt", ".csv", ".tsv", ".json", ".md")
+"""Files that nobody takes for videos: annotations, notes."""
+_NOT_OURS = ("__MACOSX", "@eaDir", "lost+found")
+"""Folders that systems make for themselves."""
+_SHOWN = 5
+"""So many names at most are listed in a message."""
+
+
+def is_video(name: str) -> bool:
+    """Is that the name of a video, by its ending?"""
+    return name.lower().endswith(VIDEO_EXTENSIONS)
+
+
+def is_hidden(name: str) -> bool:
+    """Does a file or folder of that name belong to a system or an editor, and not to the data?"""
+    return name.startswith(".") or name in _NOT_OURS
+
+
+def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """(folder, names of its files) for `root` and all folders below, in the order of their names.
+
+    Hidden ones are left out. Folders that are links come after all others, and no folder comes twice.
+    """
+    waiting, seen = [str(root)], set[tuple[int, int]]()
+    for top in waiting:
+        for folder, names, files in os.walk(top):
+            stat = os.stat(folder)
+            if (place := (stat.st_dev, stat.st_ino)) in seen:
+                names.clear()
+                continue
+            seen.add(place)
+            names[:] = sorted(name for name in names if not is_hidden(name))
+            waiting += [path for name in names if os.path.islink(path := os.path.join(folder, name))]
+            yield folder, sorted(name for name in files if not is_hidden(name))
+
+
+def videos_below(folder: Path, skipped: Counter[str]) -> list[Path]:
+    """All videos in a folder and below, in the order of their paths; other files are counted in `skipped`."""
+    videos = []
+    for place, names in walk(folder):
+        videos += [Path(place, name) for name in names if is_video(name)]
+        skipped.update(_ending(name) for name in names if not is_video(name))
+    return sorted(videos)
+
+
+def log_skipped(root: Path, skipped: Counter[str]) -> None:
+    """Say in one line which files are not taken for videos, by the endings of their names."""
+    skipped = Counter({ending: count for ending, count in skipped.items() if ending not in _TEXTS})
+    if skipped:
+        kinds = [f"{count} {ending}" for ending, count in skipped.most_common(_SHOWN)]
+        more = f" and {len(skipped) - _SHOWN} other endings" if len(skipped) > _SHOWN else ""
+        log.warning("%s: files that are no videos by their names are skipped: %s%s", root, ", ".join(kinds), more)
+
+
+def _ending(name: str) -> str:
+    return readable_name(os.path.splitext(name)[1].lower()) or "without an ending"
 
 
 class Videos:
     """Video files below a data root, found by one walk, looked up by name without extension.
 
-    With `frame_folders`, folders that hold JPEGs count too, by their own name.
+    With `frame_folders`, folders that hold JPEGs count too, by their own name. What is no video is said in the log.
     """
 
     def __init__(self, root: Path, *, frame_folders: bool = False) -> None:
         self._by_path: dict[str, str] = {}
         self._by_stem: dict[str, list[str]] = {}
         self._folders: set[str] = set()
-        for folder, names, files in os.walk(root):
-            names.sort()
-            prefix = os.path.relpath(folder, root).replace(os.sep, "/")
-            for name in sorted(files):
-                stem, extension = os.path.splitext(name)
-                if extension.lower() in VIDEO_EXTENSIONS:
+        skipped = Counter[str]()
+        for folder, files in walk(root):
+            prefix = readable_name(os.path.relpath(folder, root).replace(os.sep, "/"))
+            for name in map(readable_name, files):
+                if is_video(name):
                     path = name if prefix == "." else f"{prefix}/{name}"
-                    self._add(os.path.splitext(path)[0], stem, path)
+                    self._add(os.path.splitext(path)[0], os.path.splitext(name)[0], path)
+                elif not (frame_folders and name.lower().endswith(FRAME_EXTENSIONS)):
+                    skipped[_ending(name)] += 1
             if frame_folders and prefix != "." and any(name.lower().endswith(FRAME_EXTENSIONS) for name in files):
                 self._folders.add(prefix)
                 self._add(prefix, prefix.rpartition("/")[2], prefix)
+        log_skipped(root, skipped)
 
     def _add(self, path_stem: str, stem: str, path: str) -> None:
         self._by_path.setdefault(path_stem, path)

@@ -12,7 +12,7 @@ from preprocessing.media.ffmpeg_program import find_ffmpeg
 from preprocessing.media.filters import ENCODER_TIME_BASE, PLAIN, Picture, count_filters, frame_filters
 from preprocessing.schema import ExtractionSpec
 
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif"
 """Demuxers that may open a stranger's file. Playlists and concat scripts, which name other files, are not here."""
 MAX_PIXELS = 8192 * 8192
 """A larger picture is refused by the decoder: one frame of it would need hundreds of megabytes."""

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from preprocessing.clips import resolve_source
 from preprocessing.media.extraction import Extraction, Limits
 from preprocessing.media.frames import open_frames
 from preprocessing.schema import USABLE, Clip, ExtractionSpec
 from preprocessing.shards.job import Job
 from preprocessing.shards.plan import plan_shards
+from preprocessing.sources import resolve_source
 
 SAMPLE = 12
 _SAMPLE_FRAMES = 300

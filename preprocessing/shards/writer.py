@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import time
 from typing import Any
 
-from preprocessing.clips import resolve_source
 from preprocessing.media.extraction import Extraction
 from preprocessing.media.frames import open_frames
 from preprocessing.schema import MIN_FRAMES, USABLE, Clip, UserError
@@ -19,6 +19,7 @@ from preprocessing.shards.archive import TarStream
 from preprocessing.shards.job import Job
 from preprocessing.shards.plan import ShardPlan, shard_key
 from preprocessing.shards.record import ShardRecord, write_rows
+from preprocessing.sources import resolve_source
 
 
 def write_shard(job: Job, plan: ShardPlan) -> ShardRecord:
@@ -100,7 +101,7 @@ def _write_frames(job: Job, clip: Clip, key: str, tar: TarStream) -> tuple[Extra
     sizes: list[int] = []
     try:
         path = resolve_source(job.root, clip.source)
-        if not (path.is_dir() if clip.source_kind == "frames" else path.is_file()):
+        if not (os.path.isdir(path) if clip.source_kind == "frames" else os.path.isfile(path)):
             return Extraction("missing", f"{clip.source} is not below the data root"), None, sizes
         with open_frames(path, job.spec, start_s=clip.start_s, end_s=clip.end_s, limits=job.limits) as stream:
             for jpeg in stream:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from preprocessing.clips import measure_sources
 from preprocessing.datasets import find_dataset, synthetic
 from preprocessing.schema import Clip, ExtractionSpec
 from preprocessing.shards.build_index import build_index
@@ -16,6 +15,7 @@ from preprocessing.shards.record import finished_record
 from preprocessing.shards.storage import Store
 from preprocessing.shards.worklist import Worklist, open_worklist
 from preprocessing.shards.writer import write_shard
+from preprocessing.sources import measure_sources
 
 SPEC = ExtractionSpec(height=48)
 """As high as the small videos that tests make."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessing.clips import ClipList, clips_digest, resolve_source, select_clips, source_bytes
+from preprocessing.clips import ClipList, clips_digest, select_clips
 from preprocessing.datasets import find_dataset
 from preprocessing.schema import Clip, UserError
+from preprocessing.sources import find_source, measure_sources, readable_name, resolve_source
 
 
 def clip(clip_id: str = "a", split: str = "train", label: int = 0, **more: object) -> Clip:
@@ -27,7 +29,19 @@ def clip(clip_id: str = "a", split: str = "train", label: int = 0, **more: objec
         (clip("b", split="dev"), "list:2: split 'dev' is none of train, val, test"),
         (clip(""), "list:2: '' cannot name a clip"),
         (clip("a\nb"), "cannot name a clip"),
+        (clip("a\ud800"), "list:2: .* cannot name a clip"),
+        (clip("b", source=""), "list:2: '' cannot name a clip"),
         (clip("b", start_s=4.0, end_s=4.0), "list:2: the time range 4 to 4 s is empty"),
+        (clip("b", start_s=-1.0), "list:2: the time range -1 to inf s is"),
+        (clip("b", end_s=0.0), "list:2: the time range 0 to 0 s is"),
+        (clip("b", start_s=float("nan")), "list:2: the time range nan to inf s is"),
+        (clip("b", start_s=1.0, end_s=float("inf")), "list:2: the time range 1 to inf s is"),
+        (clip("b", source="./a.mp4"), r"list:2: './a.mp4' is the same file as 'a.mp4' at list:1"),
+        (
+            clip("b", "val", source="x/../a.mp4"),
+            r"list:2: .* in two splits, train and val .first as 'a.mp4' at list:1.",
+        ),
+        (clip("b", "val", source="a.mp4", start_s=3.0), "list:2: 'a.mp4' is in two splits"),
     ],
 )
 def test_wrong_clips(second: Clip, message: str) -> None:
@@ -54,7 +68,41 @@ def test_sources_stay_below_the_root(tmp_path: Path, source: str) -> None:
     (root / "link.mp4").symlink_to(outside / "secret.mp4")
     with pytest.raises(ValueError, match="leaves the data root"):
         resolve_source(root, source)
-    assert source_bytes(root, clip("x", source=source)) == -1
+    assert find_source(root, clip("x", source=source)).num_bytes == -1
+
+
+def test_parts_of_one_file_may_be_in_two_splits() -> None:
+    clips = ClipList(1, repeats=True)
+    clips.add(clip("a@0-3", source="a.mp4", end_s=3.0), "list:1")
+    clips.add(clip("a@3-", "val", source="./a.mp4", start_s=3.0), "list:2")
+    clips.add(clip("again", source="a.mp4", end_s=3.0), "list:3")  # on purpose: by an id of its own
+    assert len(clips.clips) == 3
+    once = ClipList(1)
+    once.add(clip("walk/1", source="run/1.mp4"), "list:1")
+    with pytest.raises(
+        UserError, match="list:2: 'run/1[.]mp4' is the same file"
+    ):  # a lookup by name has found it twice
+        once.add(clip("run/1", source="run/1.mp4"), "list:2")
+
+
+def test_links_do_not_hide_that_two_splits_share_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"video")
+    (tmp_path / "b.mp4").symlink_to("a.mp4")
+    (tmp_path / "c.mp4").hardlink_to(tmp_path / "a.mp4")
+    assert measure_sources(tmp_path, [clip("a"), clip("b"), clip("lost", "val")]) == [5, 5, -1]
+    for other in ("b", "c"):
+        with pytest.raises(UserError, match=f"'a.mp4' of split train and '{other}.mp4' of split val are the same file"):
+            measure_sources(tmp_path, [clip("a"), clip(other, "val")])
+
+
+def test_a_name_that_is_no_text_is_found_by_its_readable_name(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.mp4")
+    (tmp_path / name).write_bytes(b"video")
+    shown = readable_name(name)
+    assert shown == r"caf\xe9.mp4" and readable_name("café.mp4") == "café.mp4"
+    assert resolve_source(tmp_path, shown) == tmp_path / name
+    (tmp_path / shown).touch()  # a file that is really called so comes first
+    assert resolve_source(tmp_path, shown) == tmp_path / shown
 
 
 def test_digest_knows_every_field_and_the_order() -> None:

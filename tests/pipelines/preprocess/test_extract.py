@@ -20,7 +20,6 @@ from filelock import FileLock
 from helpers.packing import pack
 from pipelines.preprocess.request import Request
 from pipelines.preprocess.run import estimate, preprocess
-from preprocessing.clips import measure_sources
 from preprocessing.datasets import find_dataset
 from preprocessing.media.ffmpeg_program import ffmpeg_version, find_ffmpeg
 from preprocessing.schema import ExtractionSpec, UserError
@@ -30,6 +29,7 @@ from preprocessing.shards.plan import plan_shards
 from preprocessing.shards.storage import Store
 from preprocessing.shards.verify import Problem, verify
 from preprocessing.shards.writer import write_shard
+from preprocessing.sources import measure_sources
 
 SPEC = ExtractionSpec(height=48)
 

@@ -16,13 +16,13 @@ from ray.cluster_utils import Cluster
 from helpers.packing import pack
 from pipelines.preprocess.request import Request
 from pipelines.preprocess.run import preprocess
-from preprocessing.clips import measure_sources
 from preprocessing.datasets import find_dataset
 from preprocessing.schema import ExtractionSpec
 from preprocessing.shards.index import read_index
 from preprocessing.shards.job import Job
 from preprocessing.shards.storage import Store
 from preprocessing.shards.verify import Problem, verify
+from preprocessing.sources import measure_sources
 
 SPEC = ExtractionSpec(height=240)
 NUM_CLIPS = 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -90,9 +91,22 @@ def test_activitynet_release(tmp_path: Path) -> None:
         read("activitynet", root)
 
 
+@pytest.mark.parametrize("annotation", ["{}", '{"label": null}', '{"label": " "}', '{"label": 3}', "7"])
+def test_bad_labels_of_a_release(tmp_path: Path, annotation: str) -> None:
+    entry = {"subset": "training", "annotations": [json.loads(annotation)]}
+    text = json.dumps({"database": {"aaaaaaaaaaa": entry}})
+    root = write(tmp_path, {"activity_net.v1-3.min.json": text, "classInd.txt": "0,Zumba\n"})
+    with pytest.raises(UserError, match=r"database\['aaaaaaaaaaa'\]: "):
+        read("activitynet", root)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("x,100,", "actnet_train_split.txt:2: a label is ''"),
+        ("x,100,-1", "actnet_train_split.txt:2: label -1"),
+        ("x,100,1.0", "actnet_train_split.txt:2: a label is '1.0'"),
+        ("x,9999999999,3", "actnet_train_split.txt:2: the number of frames is 9999999999"),
         ("x,100", "actnet_train_split.txt:2: .* is not of the form name,num_frames,label"),
         ("x,many,3", "actnet_train_split.txt:2: the number of frames is 'many'"),
         ("x,0,3", "actnet_train_split.txt:2: the number of frames is 0"),
@@ -196,6 +210,15 @@ def test_minikinetics_release(tmp_path: Path) -> None:
     trimmed, whole = clips["3caPS4FHFF8"], clips["0wR5jVB-WPk"]
     assert (trimmed.source, trimmed.start_s) == ("air drumming/3caPS4FHFF8_000036_000046.mp4", None)
     assert (whole.source, whole.start_s, whole.end_s) == ("whole/0wR5jVB-WPk.mkv", 417.0, 427.0)
+    for row, message in (
+        ("air drumming,3caPS4FHFF8,40,50,val,0", r"val.csv:4: '3caPS4FHFF8' has another label or time than at .*:3"),
+        (",3caPS4FHFF8,36,46,val,0", "has another label"),
+        ("abseiling,x,nan,50,val,0", r"val.csv:4: time_start and time_end are not numbers"),
+    ):
+        write(tmp_path, {"kinetics-400_val.csv": f"{KINETICS}{row}\n"})
+        with pytest.raises(UserError, match=message):
+            read("minikinetics", tmp_path)
+    write(tmp_path, {"kinetics-400_val.csv": KINETICS})
     write(tmp_path, {"train_ytid_list.txt": "kIRmvrmc2nM\n2B65vtRd5Ck\n"})
     with pytest.raises(UserError, match=r"train_ytid_list.txt:1: 'kIRmvrmc2nM' and 1 other ids are in none of"):
         read("minikinetics", tmp_path)
@@ -277,11 +300,71 @@ def test_folder_manifest(tmp_path: Path) -> None:
         ("path,label,split,end_s\na,x,train,soon\n", "manifest.csv:2: end_s is 'soon'"),
         ("path,label,split,class\na,0,train,run\nb,0,train,walk\n", "manifest.csv:3: class 0 is called 'walk' here"),
         ("path,label,split\na,1000000000,train\n", "label 1000000000 is far beyond"),
+        ("path,label,split\na,x,train\nb, ,train\n", "manifest.csv:3: the label is empty"),
+        ("path,label,split\na,0,train\nb,,train\n", "manifest.csv:3: the label is empty"),
+        ("path,label,split\na,0,train\nb,-1,train\n", "manifest.csv:3: label -1 is negative"),
+        ("path,label,split\na,0,train\nb,0.5,train\n", "manifest.csv:3: label 0.5 is not a whole number"),
+        ("path,label,split\na,0,train\nb,1,train\nc,nan,val\n", "manifest.csv:4: label 'nan' is no number, unlike"),
+        ("path,label,split\na,x,train\nb,y,train\nc,-1,val\n", "manifest.csv:4: label '-1' is a number, unlike"),
+        ("path,label,split,label\na,0,train,1\n", "manifest.csv:1: 2 columns are called 'label'"),
+        ("path,label,split,class\na,0,train,run\nb,1,train,run\n", "two numbers have one name"),
+        ("path,label,split,start_s\na,0,train,-1\n", "manifest.csv:2: the time range -1 to inf s"),
+        ("path,label,split,start_s\na,0,train,nan\n", "manifest.csv:2: the time range nan"),
+        ("path,label,split,start_s,end_s\na,0,train,1,2\nb,0,train\n", "manifest.csv:3: the row does not have"),
+        ("path,label,split\na,0,train\n./a,0,val\n", "manifest.csv:3: './a' is in two splits"),
     ],
 )
 def test_bad_manifests(tmp_path: Path, manifest: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read("folder", write(tmp_path, {"manifest.csv": manifest}))
+
+
+@pytest.mark.parametrize(
+    ("listed", "labels", "numbers"),
+    [
+        ("1 run\n2 walk\n", ("walk", "run"), [1, 0]),
+        ("1 run\n2 walk\n", ("2", "1"), [1, 0]),
+        ("0 run\n1 walk\n", ("1.0", "0.0"), [1, 0]),
+        ("7\nA\n", ("7", "A"), [0, 1]),
+        ("", ("1.0", "0"), [1, 0]),
+    ],
+)
+def test_labels_of_a_manifest(tmp_path: Path, listed: str, labels: tuple[str, str], numbers: list[int]) -> None:
+    """Numbers are those of the list, whether it begins with 0 or with 1."""
+    files = {"manifest.csv": "path,label,split\na,{},train\nb,{},val\n".format(*labels)}
+    info, clips = read("folder", write(tmp_path, files | ({"classInd.txt": listed} if listed else {})))
+    assert [clip.labels for clip in clips.values()] == [(number,) for number in numbers]
+    assert info.num_classes == 2
+
+
+def test_a_label_that_the_list_does_not_number(tmp_path: Path) -> None:
+    files = {"manifest.csv": "path,label,split\na,0,train\n", "classInd.txt": "1 run\n2 walk\n"}
+    with pytest.raises(UserError, match=r"manifest.csv:2: label 0 is not in .*classInd.txt, which has 1 to 2"):
+        read("folder", write(tmp_path, files))
+
+
+def test_folders_say_what_they_leave_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ["train/run/a.MTS", "val/run/b.m2ts", "val/run/._b.m2ts", "train/jump/x.xyz", "train/loose.mp4"]
+    names += ["other/c.mp4", "train/.ipynb_checkpoints/d.mp4", "val/run/notes.txt"]
+    root = write(tmp_path, dict.fromkeys(names, b""))
+    info, clips = read("folder", root)
+    assert list(clips) == ["train/run/a.MTS", "val/run/b.m2ts"] and info.class_names == ("run",)
+    for words in (
+        "1 .xyz",
+        "train/jump: there is no video in it",
+        "train/loose.mp4: it is in no",
+        "other: it is no split",
+    ):
+        assert words in caplog.text
+    assert "ipynb" not in caplog.text and ".txt" not in caplog.text
+
+
+def test_names_that_are_no_text_are_clips(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / os.fsdecode(b"\xff.mp4")).touch()
+    info, clips = read("folder", tmp_path)
+    assert list(clips) == [r"caf\xe9/\xff.mp4"] and info.class_names == (r"caf\xe9",)
 
 
 def test_folders_by_class_and_by_split(tmp_path: Path) -> None:

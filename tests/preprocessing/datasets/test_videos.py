@@ -21,3 +21,15 @@ def test_videos_are_found_by_path_by_name_and_by_hint(tmp_path: Path) -> None:
     assert videos.find(["7"]) is None
     frames = Videos(tmp_path, frame_folders=True)
     assert frames.kind(frames.find(["7"])) == "frames"
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    root, far = tmp_path / "root", tmp_path / "far"
+    for path in (root / "real" / "a.mp4", far / "b.mp4", far / "more" / "c.mp4"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (root / "alias").symlink_to("real")
+    (root / "linked").symlink_to(far)
+    (far / "more" / "loop").symlink_to(root)
+    videos = Videos(root)
+    assert [videos.find([name]) for name in "abc"] == ["real/a.mp4", "linked/b.mp4", "linked/more/c.mp4"]
