@@ -68,8 +68,8 @@ def _read_release(ids: dict[str, Path], csvs: list[Path], videos: Videos) -> tup
                 raise UserError(f"{where}: time_start and time_end are not numbers of seconds") from None
             if not (math.isfinite(start_s) and math.isfinite(end_s)):
                 raise UserError(f"{where}: time_start and time_end are not numbers of seconds")
-            clip = (row["label"].replace("_", " ").strip(), start_s, end_s, where)
-            if known.setdefault(row["youtube_id"], clip)[:3] != clip[:3]:
+            entry = (row["label"].replace("_", " ").strip(), start_s, end_s, where)
+            if known.setdefault(row["youtube_id"], entry)[:3] != entry[:3]:
                 twice.setdefault(row["youtube_id"], where)
     listed = [(split, where, line.strip()) for split, path in ids.items() for where, line in numbered_lines(path)]
     lost = [(where, clip_id) for _, where, clip_id in listed if clip_id not in known]

@@ -23,6 +23,9 @@ _READING = (
     *("-progress", "pipe:2", "-stats_period", "1000000"),
 )
 
+_SOURCE = "file:source"
+"""Stands for the file that is read."""
+
 
 def extraction_argv(
     source: str,
@@ -52,7 +55,7 @@ def extraction_argv(
         output["r"] = spec.fps
     select = "" if only is None else f"select='{'+'.join(f'eq(n,{index})' for index in only)}'"
     output["vf"] = frame_filters(spec, picture, cut, select)
-    file = _input(source, threads)
+    file = _input(threads)
     outputs = []
     if only is not None:
         output["frames:v"] = len(only)  # ends when it has them; the count goes on
@@ -62,15 +65,15 @@ def extraction_argv(
         output |= limit
     if only is None or len(only):
         outputs.append(file.output("pipe:1", an=None, sn=None, dn=None, **output))
-    return [find_ffmpeg(), *_READING, *ffmpeg.merge_outputs(*outputs).get_args()]
+    return _reading(ffmpeg.merge_outputs(*outputs), source)
 
 
 def packets_argv(source: str, stream: int | None = None) -> list[str]:
     """The command that lists the packets of a video stream, a line each, to its standard output; nothing is decoded."""
     chosen = "0:V:0" if stream is None else f"0:{stream}"
     options = {"map": chosen, "c": "copy", "copyinkf": None, "format": "framecrc", "flush_packets": 0}
-    output = _input(source).output("pipe:1", an=None, sn=None, dn=None, **options)
-    return [find_ffmpeg(), *_READING, *output.get_args()]
+    output = _input().output("pipe:1", an=None, sn=None, dn=None, **options)
+    return _reading(output, source)
 
 
 def encoding_argv(path: Path, width: int, height: int, fps: float, crf: int, preset: str) -> list[str]:
@@ -89,10 +92,15 @@ def _cut(start_s: float | None, end_s: float | None) -> str:
     return f"trim={(start + end).rstrip(':')}" if start or end else ""
 
 
-def _input(source: str, threads: int = 1, **more: Any) -> Any:
+def _reading(output: Any, source: str) -> list[str]:
+    """The command that reads `source`. Its name is put in last, for it need not be text, as ffmpeg-python wants it."""
+    return [find_ffmpeg(), *_READING, *(f"file:{source}" if word == _SOURCE else word for word in output.get_args())]
+
+
+def _input(threads: int = 1, **more: Any) -> Any:
     """A stranger's file, opened with care."""
     return ffmpeg.input(
-        f"file:{source}",
+        _SOURCE,
         threads=threads,
         protocol_whitelist="file",
         format_whitelist=FORMATS,

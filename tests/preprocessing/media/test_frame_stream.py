@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -186,6 +187,17 @@ def test_broken_files(tmp_path: Path, make_video: Callable[..., Path], run_ffmpe
 
 def test_missing_file_is_a_verdict(tmp_path: Path) -> None:
     assert frames_of(tmp_path / "nowhere.mp4")[1].status == "probe_failed"
+
+
+def test_a_file_need_not_have_a_name_that_is_text(tmp_path: Path, make_video: Callable[..., Path]) -> None:
+    jpegs, result = frames_of(make_video(tmp_path / os.fsdecode(b"caf\xe9.mp4")))
+    assert (len(jpegs), result.status) == (12, "ok")
+
+
+def test_a_gif_is_a_video(tmp_path: Path, make_video: Callable[..., Path], run_ffmpeg: Callable[..., None]) -> None:
+    run_ffmpeg("-i", make_video(tmp_path / "a.mp4"), tmp_path / "a.gif")
+    jpegs, result = frames_of(tmp_path / "a.gif")
+    assert (len(jpegs), result.status) == (12, "ok")
 
 
 def test_limits(tmp_path: Path, make_video: Callable[..., Path]) -> None:
