@@ -8,7 +8,7 @@ What a clip looks like in an epoch depends on (seed, epoch, clip) alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from adafocus.config.schema import DataConfig
-from adafocus.data.clip_table import ClipTable
+from adafocus.data.clip_table import ClipTable, ShardError
 from adafocus.data.decoding import draw_views, frame_size
 from adafocus.data.sampling import Pad, evaluation_frames, in_order, training_frames
 from adafocus.data.transforms import View, evaluation_view, training_view
@@ -75,7 +75,8 @@ class ClipMaker:
         return np.union1d(glance, focus)
 
     def make(self, epoch: int, clips: Sequence[tuple[int, Sequence[Tensor]]]) -> Batch:
-        """A batch of clips, given as their numbers and the JPEG bytes of `frames(epoch, number)`."""
+        """A batch of clips, given as their numbers and the JPEG bytes of `frames(epoch, number)`. Raises ShardError for
+        a frame that cannot be decoded."""
         data = self._data
         glance = _empty(len(clips), data.num_frames, data.crop)
         focus = _empty(len(clips), data.num_focus_frames, data.crop) if self._independent else glance
@@ -113,10 +114,13 @@ class ClipMaker:
     ) -> np.ndarray | None:
         """Decode and crop a clip's frames to where they belong. Returns its boxes in the focus frames, or None."""
         rng, glance, focus = self._sample(epoch, number)
-        size = frame_size(jpegs[0])
-        view = self._view(rng, *size)
         targets = [(glance, glance_TCHW), (focus, focus_TCHW)] if self._independent else [(glance, glance_TCHW)]
-        draw_views(jpegs, size, view, targets, fast=self._train)
+        try:
+            size = frame_size(jpegs[0])
+            view = self._view(rng, *size)
+            draw_views(jpegs, size, view, targets, fast=self._train)
+        except ValueError as error:
+            raise self.table.error(number, f"a frame cannot be decoded ({error})") from None
         boxes = self.table.boxes(number)
         return None if boxes is None else view.place_boxes(boxes[focus], *size)
 
@@ -134,6 +138,16 @@ class ClipMaker:
         glance = in_order(_pick(drawn, count, self._data.num_frames, pad), self._data.frame_order)
         focus = _pick(drawn, count, self._data.num_focus_frames, pad) if self._independent else glance
         return rng, glance, focus
+
+
+def batches_or_error(results: Iterable[Batch | ShardError]) -> Iterator[Batch]:
+    """The batches that a data loader's workers send. Raises the error that one sends instead."""
+    iterator = iter(results)
+    while (result := next(iterator, None)) is not None:
+        if isinstance(result, ShardError):
+            del iterator  # the workers stop now, and not when somebody has handled the error
+            raise result
+        yield result
 
 
 def _one_thread() -> None:

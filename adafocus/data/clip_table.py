@@ -17,22 +17,32 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from preprocessing.media.jpeg import SOI
 from preprocessing.schema import USABLE, UserError
+from preprocessing.shards.archive import BLOCK
 from preprocessing.shards.index import Index, read_index
 from preprocessing.shards.mapped_index import map_index, open_mapped
 from preprocessing.shards.storage import Store
+from preprocessing.shards.verify import row_faults
 
 _OPEN_SHARDS = 128
-_BLOCK = 512
+
+
+class ShardError(UserError):
+    """Frames that are not where the index says: their shard is cut, changed or gone."""
 
 
 class ClipTable:
     """Rows of one split that have frames, numbered from 0 in the order of the index. Picklable and cheap to fork."""
 
     def __init__(self, shards: str | Path, split: str, limit: int | None = None) -> None:
-        """`limit` keeps so many clips, evenly spread over the split. Raises UserError if the split has no clips."""
+        """`limit` keeps so many clips, evenly spread over the split. Raises UserError if the split has no clips, and
+        for an index that makes no sense."""
         self.store = Store(shards)
         index, self._path = map_index(self.store)
+        for row, what in row_faults(index):
+            clip_id = index.table["clip_id"][row].as_py()
+            raise UserError(f"{self.store.shown}: clip {clip_id!r}: {what}; `adafocus verify` lists all that is wrong")
         self._open(index)
         usable = pc.and_(
             pc.equal(index.table["split"], split), pc.is_in(index.table["status"], value_set=pa.array(USABLE))
@@ -99,24 +109,33 @@ class ClipTable:
         return np.asarray(boxes.values.values.to_numpy()[boxes.values.offset * 4 :][: len(boxes) * 4]).reshape(-1, 4)
 
     def read(self, number: int, frames: np.ndarray) -> list[Tensor]:
-        """JPEG bytes, uint8 (n,), of the frames with these indices (T,). Raises OSError if a shard is cut short."""
+        """JPEG bytes, uint8 (n,), of the frames with these indices (T,). Raises ShardError if they are not there."""
         row, sizes = self.rows[number], self.frame_sizes(number)
         # A frame's data is padded to whole blocks and followed by the next member's header.
-        ends = np.cumsum((sizes[: int(frames.max()) + 1].astype(np.int64) + _BLOCK - 1) // _BLOCK * _BLOCK + _BLOCK)
-        shard = self._shard[int(row)].as_py()
-        file = self._file(shard)
-        out = []
-        for frame in frames.tolist():
-            offset = int(self._first_offset[row]) + (int(ends[frame - 1]) if frame else 0)
-            out.append(_read_at(file, offset, int(sizes[frame]), shard))
-        return out
+        ends = np.cumsum((sizes[: int(frames.max()) + 1].astype(np.int64) + BLOCK - 1) // BLOCK * BLOCK + BLOCK)
+        try:
+            file = self._file(self._shard[int(row)].as_py())
+            out = []
+            for frame in frames.tolist():
+                offset = int(self._first_offset[row]) + (int(ends[frame - 1]) if frame else 0)
+                out.append(_read_at(file, offset, int(sizes[frame])))
+            return out
+        except FileNotFoundError:
+            raise self.error(number, "the shard is gone") from None
+        except ValueError as error:
+            raise self.error(number, str(error)) from None
+
+    def error(self, number: int, what: str) -> ShardError:
+        """The error for a clip that cannot be read."""
+        shard = self._shard[int(self.rows[number])].as_py()
+        return ShardError(f"{shard}, clip {self.clip_ids[number]!r}: {what}: run `adafocus verify {self.store.shown}`")
 
     def _file(self, shard: str) -> Any:
         if shard in self._files:
             self._files.move_to_end(shard)
             return self._files[shard]
         if self.store.local is not None:
-            file: Any = open(self.store.local / shard, "rb", buffering=0)  # noqa: SIM115  (kept open: the next frames come from it too)
+            file: Any = open(self.store.path(shard), "rb", buffering=0)  # noqa: SIM115  (kept open: the next frames come from it too)
         else:
             file = self.store.open(shard)
         self._files[shard] = file
@@ -125,7 +144,10 @@ class ClipTable:
         return file
 
 
-def _read_at(file: Any, offset: int, size: int, shard: str) -> Tensor:
+def _read_at(file: Any, offset: int, size: int) -> Tensor:
+    """The bytes of one JPEG. Raises ValueError if they are not there."""
+    if size < len(SOI) or offset < 0:
+        raise ValueError(f"a frame of {size} bytes at byte {offset}")
     data = torch.empty(size, dtype=torch.uint8)
     if isinstance(file, pa.NativeFile):
         view = file.read_at(size, offset)
@@ -134,7 +156,9 @@ def _read_at(file: Any, offset: int, size: int, shard: str) -> Tensor:
     else:
         count = os.preadv(file.fileno(), [data.numpy().data], offset)
     if count != size:
-        raise OSError(f"{shard} ends before byte {offset + size}: run `adafocus verify`")
+        raise ValueError(f"the shard ends before byte {offset + size}")
+    if bytes(data[: len(SOI)].numpy()) != SOI:
+        raise ValueError(f"there is no frame at byte {offset}")
     return data
 
 

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from adafocus.data.transforms import View
+from preprocessing.media.arguments import MAX_PIXELS
 from preprocessing.media.jpeg import height_field
 
 
 def frame_size(jpeg: Tensor) -> tuple[int, int]:
-    """(height, width) in pixels of a JPEG, uint8 (n,). Raises ValueError if it is none."""
+    """(height, width) in pixels of a JPEG, uint8 (n,). Raises ValueError if it is none, or too large."""
     height, width, *_ = simplejpeg.decode_jpeg_header(jpeg.numpy())
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"a picture of {height} x {width} pixels is too large")
     return height, width
 
 

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from adafocus.config.schema import DataConfig
 from adafocus.config.validation import check_data
-from adafocus.data.batches import Batch, ClipMaker, evaluation_clip
-from adafocus.data.clip_table import ClipTable
+from adafocus.data.batches import Batch, ClipMaker, batches_or_error, evaluation_clip
+from adafocus.data.clip_table import ClipTable, ShardError
 from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
 
 __all__ = ["Batch", "ClipLoader", "evaluation_clip"]
@@ -64,7 +64,7 @@ class ClipLoader:
         self.clip_ids: list[str] = table.clip_ids
         """Of all ranks, in the order of the index."""
         self._order = _Order(len(table), batch_size, train, seed, rank, world_size, accumulate)
-        self._loader: DataLoader[Batch] = DataLoader(
+        self._loader: DataLoader[Batch | ShardError] = DataLoader(
             _Batches(ClipMaker(table, data, seed, train)),
             batch_size=None,
             sampler=self._order,
@@ -94,7 +94,8 @@ class ClipLoader:
         self._order.start = num_batches
 
     def __iter__(self) -> Iterator[Batch]:
-        yield from self._loader
+        """Batches. Raises ShardError where a shard is not as the index says."""
+        yield from batches_or_error(self._loader)
         self._order.start = 0
 
 
@@ -143,15 +144,18 @@ class _Order:
         return [order[start : start + size] for start in starts]
 
 
-class _Batches(Dataset[Batch]):
+class _Batches(Dataset[Batch | ShardError]):
     """The work of one worker: read, decode, crop."""
 
     def __init__(self, maker: ClipMaker) -> None:
         self._maker = maker
 
-    def __getitem__(self, request: tuple[int, np.ndarray]) -> Batch:
+    def __getitem__(self, request: tuple[int, np.ndarray]) -> Batch | ShardError:
         epoch, numbers = request
         maker, table = self._maker, self._maker.table
-        return maker.make(
-            epoch, [(number, table.read(number, maker.frames(epoch, number))) for number in map(int, numbers)]
-        )
+        try:
+            return maker.make(
+                epoch, [(number, table.read(number, maker.frames(epoch, number))) for number in map(int, numbers)]
+            )
+        except ShardError as error:
+            return error  # raised in a worker it would come back with its trace as its message

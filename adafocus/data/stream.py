@@ -8,6 +8,7 @@ looks the same as ClipLoader makes it in the same epoch.
 from __future__ import annotations
 
 import random
+import re
 import tarfile
 from collections.abc import Iterator
 from functools import partial
@@ -23,8 +24,8 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from adafocus.config.schema import DataConfig
 from adafocus.config.validation import check_data
-from adafocus.data.batches import Batch, ClipMaker
-from adafocus.data.clip_table import ClipTable
+from adafocus.data.batches import Batch, ClipMaker, batches_or_error
+from adafocus.data.clip_table import ClipTable, ShardError
 from preprocessing.schema import DatasetInfo, UserError
 
 
@@ -64,7 +65,7 @@ class ClipStream:
         self.batch_size, self.train, self.world_size = batch_size, train, world_size
         maker = ClipMaker(table, data, seed, train)
         self._dataset = _Shards(maker, batch_size, train, seed, rank, world_size, buffer)
-        self._loader: DataLoader[Batch] = DataLoader(
+        self._loader: DataLoader[Batch | ShardError] = DataLoader(
             self._dataset, batch_size=None, num_workers=num_workers, pin_memory=torch.cuda.is_available()
         )
 
@@ -79,10 +80,12 @@ class ClipStream:
         self._dataset.epoch = epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        return islice(self._loader, len(self)) if self.train else iter(self._loader)
+        """Batches. Raises ShardError where a shard is not as the index says."""
+        batches = batches_or_error(self._loader)
+        return islice(batches, len(self)) if self.train else batches
 
 
-class _Shards(IterableDataset[Batch]):
+class _Shards(IterableDataset[Batch | ShardError]):
     """What one reader does."""
 
     def __init__(
@@ -97,15 +100,18 @@ class _Shards(IterableDataset[Batch]):
         for number, shard in enumerate(shards):
             self._members.setdefault(shard, []).append(number)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | ShardError]:
         worker = get_worker_info()
         readers, reader = self._world_size, self._rank
         if worker is not None:
             readers, reader = readers * worker.num_workers, reader * worker.num_workers + worker.id
         rng = random.Random(repr((self._seed, self.epoch, reader)))
         clips = self._clips(reader, readers, rng)
-        while batch := list(islice(clips, self._batch_size)):
-            yield self._maker.make(self.epoch, batch)
+        try:
+            while batch := list(islice(clips, self._batch_size)):
+                yield self._maker.make(self.epoch, batch)
+        except ShardError as error:
+            yield error  # raised in a worker it would come back with its trace as its message
 
     def _clips(self, reader: int, readers: int, rng: random.Random) -> Iterator[tuple[int, list[torch.Tensor]]]:
         shards = sorted(self._members)
@@ -135,12 +141,15 @@ class _Shards(IterableDataset[Batch]):
                     jpegs = [sample[f"{frame + 1:06d}.jpg"] for frame in sampled[number]]
                     yield number, [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
                     count += 1
-            except (tarfile.TarError, KeyError) as error:
-                raise OSError(f"{', '.join(own)} cannot be read: run `adafocus verify` ({error})") from error
+            except (tarfile.TarError, KeyError, FileNotFoundError) as error:
+                raise self._error(own, f"cannot be read ({error})") from error
             if count != len(sampled):  # a tar cut at a member's end reads like a shorter one
-                raise OSError(f"{len(sampled) - count} clips are missing in {', '.join(own)}: run `adafocus verify`")
+                raise self._error(own, f"lack {len(sampled) - count} clips")
             if not self._train:
                 return
+
+    def _error(self, shards: list[str], what: str) -> ShardError:
+        return ShardError(f"{', '.join(shards)}: {what}: run `adafocus verify {self._maker.table.store.shown}`")
 
     def _open(self, shards: list[str]) -> Iterator[dict[str, Any]]:
         for shard in shards:
@@ -150,7 +159,7 @@ class _Shards(IterableDataset[Batch]):
     def _is_wanted(self, sampled: dict[int, np.ndarray], name: str) -> bool:
         key, _, rest = name.partition(".")
         frames = sampled.get(self._number.get(key, -1))
-        if frames is None or not rest.endswith(".jpg"):
+        if frames is None or not re.fullmatch(r"[0-9]{6}\.jpg", rest):
             return False
         frame = int(rest[:6]) - 1
         at = int(np.searchsorted(frames, frame))

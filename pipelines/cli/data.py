@@ -53,7 +53,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what is in a data set: clips by split, class and status, frame statistics, sizes."""
-    from preprocessing.shards.contact_sheet import contact_sheet
+    from pipelines.visualize.contact_sheet import contact_sheet
     from preprocessing.shards.index import read_index
     from preprocessing.shards.statistics import clip_rows, statistics, statistics_text
     from preprocessing.shards.storage import Store

@@ -7,7 +7,8 @@ import tarfile
 from collections.abc import Iterable
 from typing import IO, Any
 
-_BLOCK = 512
+BLOCK = 512
+"""Bytes to a block: a member is a block of header, then its data in whole blocks."""
 
 
 def frame_offsets(first_offset: int, sizes: Iterable[int]) -> list[int]:
@@ -15,7 +16,7 @@ def frame_offsets(first_offset: int, sizes: Iterable[int]) -> list[int]:
     offsets, offset = [], first_offset
     for size in sizes:
         offsets.append(offset)
-        offset += -(-size // _BLOCK) * _BLOCK + _BLOCK
+        offset += -(-size // BLOCK) * BLOCK + BLOCK
     return offsets
 
 
@@ -48,8 +49,8 @@ class TarStream:
 
     def add(self, name: str, data: bytes) -> int:
         """Append a member. Returns the offset of its data."""
-        at = self.offset + _BLOCK
-        self._write(b"".join((_header(name, len(data)), data, b"\0" * (-len(data) % _BLOCK))))
+        at = self.offset + BLOCK
+        self._write(b"".join((_header(name, len(data)), data, b"\0" * (-len(data) % BLOCK))))
         return at
 
     def mark(self) -> tuple[int, Any]:
@@ -63,7 +64,7 @@ class TarStream:
 
     def close(self) -> str:
         """Write the end of the archive. Returns the SHA-256 of all of it."""
-        self._write(b"\0" * (2 * _BLOCK))
+        self._write(b"\0" * (2 * BLOCK))
         self._write(b"\0" * (-self.offset % tarfile.RECORDSIZE))
         self._file.flush()
         return self._hash.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from preprocessing.schema import METADATA_KEY, SCHEMA_VERSION, Clip, with_all_columns
-from preprocessing.shards.index import INDEX, Index
+from preprocessing.shards.index import INDEX, Index, content_digest
 from preprocessing.shards.job import Job
 from preprocessing.shards.mapped_index import MAPPED, write_mapped
 from preprocessing.shards.record import ShardRecord
@@ -39,7 +38,7 @@ def build_index(job: Job, clips: Sequence[Clip], records: Sequence[ShardRecord])
         "spec": job.spec.to_dict(),
         "versions": _versions([json.loads(table.schema.metadata[METADATA_KEY]) for table in tables]),
         "shards": [asdict(record) for record in records],
-        "digest": _digest(job, rows, records),
+        "digest": content_digest(job.info.to_dict(), job.spec.to_dict(), rows, records),
     }
     rows = rows.replace_schema_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)})
     with job.store.atomic_write(INDEX) as partial:
@@ -59,13 +58,3 @@ def _versions(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the shards were made with: ffmpeg's versions (more than one on a mixed cluster) and its arguments."""
     ffmpeg = sorted({metadata["versions"]["ffmpeg"] for metadata in shards})
     return {"ffmpeg": ffmpeg, "argv": shards[0]["argv"] if shards else []}
-
-
-def _digest(job: Job, rows: pa.Table, records: Sequence[ShardRecord]) -> str:
-    """Names the content: facts, settings, the shards' bytes and every row but for the time it took."""
-    facts = [job.info.to_dict(), job.spec.to_dict(), [(record.name, record.sha256) for record in records]]
-    state = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    small = rows.select(["clip_id", "split", "labels", "shard", "key", "status", "num_frames", "first_offset"])
-    for batch in small.to_batches(max_chunksize=10_000):
-        state.update(json.dumps(batch.to_pydict(), sort_keys=True).encode())
-    return state.hexdigest()[:16]

@@ -6,21 +6,32 @@ Its metadata (key b"adafocus", JSON) holds: info, spec, versions, shards (name, 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
-from preprocessing.schema import METADATA_KEY, DatasetInfo, ExtractionSpec, UserError, with_all_columns
+from preprocessing.schema import (
+    INDEX_SCHEMA,
+    METADATA_KEY,
+    DatasetInfo,
+    ExtractionSpec,
+    UserError,
+    with_all_columns,
+)
 from preprocessing.shards.record import ShardRecord
 from preprocessing.shards.storage import Store
 
 INDEX = "index.parquet"
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,9 @@ class Index(DatasetMetadata):
     @classmethod
     def of_table(cls, table: pa.Table) -> Index:
         """The index that was stored as `table`. Raises KeyError, TypeError or ValueError if it is none of ours."""
+        for field in table.schema:
+            if field.name in INDEX_SCHEMA.names and field.type != INDEX_SCHEMA.field(field.name).type:
+                raise TypeError(f"column {field.name} is {field.type}")
         return cls(**vars(parse_metadata(table.schema)), table=table)
 
 
@@ -76,14 +90,43 @@ def _read_metadata(url: str, version: tuple[int, ...]) -> DatasetMetadata:
 
 def parse_metadata(schema: pa.Schema) -> DatasetMetadata:
     """The metadata in an index's schema. Raises KeyError, TypeError or ValueError if it is none of ours."""
-    stored = json.loads(schema.metadata[METADATA_KEY])
+    stored = stored_metadata(schema)
     return DatasetMetadata(
-        info=DatasetInfo(**stored["info"] | {"class_names": tuple(stored["info"]["class_names"])}),
-        spec=ExtractionSpec(**stored["spec"]),
-        digest=stored["digest"],
-        shards=tuple(ShardRecord(**record) for record in stored["shards"]),
+        info=_typed(DatasetInfo, stored["info"]),
+        spec=_typed(ExtractionSpec, stored["spec"]),
+        digest=str(stored["digest"]),
+        shards=tuple(_typed(ShardRecord, record) for record in stored["shards"]),
         versions=stored["versions"],
     )
+
+
+def stored_metadata(schema: pa.Schema) -> dict[str, Any]:
+    """The same as the plain values that were written."""
+    stored: dict[str, Any] = json.loads(schema.metadata[METADATA_KEY])
+    return stored
+
+
+def _typed(kind: type[Record], values: dict[str, Any]) -> Record:
+    """A record of values that anybody may have written. Raises TypeError or ValueError if they do not fit its types."""
+    kind(**values)  # TypeError for a name that it does not know
+    adapter: Any = _adapter  # mypy does not see that a class can be hashed
+    record: Record = adapter(kind).validate_python(values)
+    return record
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def content_digest(info: dict[str, Any], spec: dict[str, Any], rows: pa.Table, shards: Sequence[ShardRecord]) -> str:
+    """Names the content: facts, settings, the shards' bytes and every row but for the time it took."""
+    facts = [info, spec, [(record.name, record.sha256) for record in shards]]
+    state = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    small = rows.select(["clip_id", "split", "labels", "shard", "key", "status", "num_frames", "first_offset"])
+    for batch in small.combine_chunks().to_batches(max_chunksize=10_000):
+        state.update(json.dumps(batch.to_pydict(), sort_keys=True).encode())
+    return state.hexdigest()[:16]
 
 
 @contextmanager
@@ -96,7 +139,8 @@ def _errors_in_words(store: Store) -> Iterator[None]:
             f"{store.shown}: there is no {INDEX}, so no finished data set; "
             f"run `adafocus preprocess --out {store.shown}`"
         ) from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise UserError(f"{store.shown}/{INDEX} cannot be read ({error}); run `adafocus preprocess` again") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{store.shown}/{INDEX} is not an index of this program ({error!r})") from None
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        reason = " ".join(repr(error).split())[:200]
+        raise UserError(f"{store.shown}/{INDEX} is not an index of this program ({reason})") from None

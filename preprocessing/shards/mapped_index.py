@@ -60,6 +60,6 @@ def _open_if_valid(path: Path, metadata: DatasetMetadata) -> Index | None:
         if path.stat().st_uid != os.getuid() and path.parent == Path(tempfile.gettempdir()):
             return None  # anybody may put a file of that name there
         index = open_mapped(path)
-    except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError):
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
         return None
     return index if parse_metadata(index.table.schema) == metadata else None

@@ -58,7 +58,19 @@ def read_record(store: Store, name: str) -> tuple[ShardRecord, dict[str, Any]] |
         with store.open(f"{name}.parquet") as file:
             metadata = json.loads(pq.read_schema(file).metadata[METADATA_KEY])
         return ShardRecord(**metadata["shard"]), metadata
-    except (OSError, KeyError, TypeError, ValueError, pa.ArrowInvalid):
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
+        return None
+
+
+def read_rows(store: Store, name: str) -> tuple[ShardRecord, pa.Table] | None:
+    """Record and rows of a finished shard; None if they cannot be read."""
+    stored = read_record(store, name)
+    try:
+        if stored is None:
+            return None
+        with store.open(f"{name}.parquet") as file:
+            return stored[0], pq.read_table(file)
+    except (OSError, pa.ArrowException):
         return None
 
 

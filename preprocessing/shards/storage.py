@@ -47,9 +47,12 @@ class Store:
         return self._fs
 
     def path(self, name: str) -> str:
-        """Path of the file `name` in `fs`."""
+        """Path of the file `name` in `fs`. Raises UserError for a name that leads out of the folder: it may come from
+        an index that a stranger wrote."""
         fs = self.fs  # sets the root
         del fs
+        if "/" in name or "\\" in name or "\0" in name or name in (".", ".."):
+            raise UserError(f"{name!r} names no file in {self.shown}: it leads out of that folder")
         return f"{self._root.rstrip('/')}/{name}"
 
     def create(self) -> None:
@@ -82,7 +85,7 @@ class Store:
     def version(self, name: str) -> tuple[int, ...]:
         """Numbers that change when a file is replaced. Raises FileNotFoundError."""
         if self.local is not None:
-            stat = (self.local / name).stat()
+            stat = Path(self.path(name)).stat()
             return stat.st_ino, stat.st_size, stat.st_mtime_ns
         info = self.fs.get_file_info(self.path(name))
         if not info.is_file:

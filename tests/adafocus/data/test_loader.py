@@ -11,17 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from adafocus.config.schema import DataConfig
-from adafocus.data.clip_table import ClipTable
+from adafocus.data.clip_table import ClipTable, ShardError
 from adafocus.data.loader import Batch, ClipLoader, evaluation_clip
 from adafocus.data.stream import ClipStream
 from helpers import packing
 from preprocessing.media.frame_stream import extract_frames
 from preprocessing.schema import Clip, DatasetInfo, ExtractionSpec, UserError
-from preprocessing.shards.index import read_index
+from preprocessing.shards.index import INDEX, read_index
 from preprocessing.shards.job import Job
 from preprocessing.shards.storage import Store
 
@@ -228,15 +230,56 @@ def test_table_survives_pickling_without_its_rows(shards: Path) -> None:
     assert torch.equal(other.read(3, np.array([5]))[0], table.read(3, np.array([5]))[0])
 
 
-def test_a_shard_cut_short_is_told(shards: Path, tmp_path: Path) -> None:
+def _scribble(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    for at in range(600, len(data) - 40, 600):
+        data[at : at + 40] = bytes(range(40))
+    path.write_bytes(data)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(
+    ("damage", "message", "num_workers"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:5120]), "the shard ends before byte", 0),
+        (Path.unlink, "the shard is gone", 1),
+        (_scribble, "there is no frame at byte|a frame cannot be decoded", 0),
+    ],
+)
+def test_a_shard_that_is_cut_gone_or_changed_is_told(
+    shards: Path, tmp_path: Path, damage: Callable[[Path], None], message: str, num_workers: int
+) -> None:
     for path in shards.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     for path in tmp_path.glob("val-*.tar"):
-        path.write_bytes(path.read_bytes()[:5120])
-    with pytest.raises(OSError, match=r"val-.*tar ends before byte .* run `adafocus verify`"):
-        load(tmp_path, "val")
-    with pytest.raises(OSError, match="run `adafocus verify`"):
-        list(ClipStream(tmp_path, "val", DATA, batch_size=4, train=False))
+        damage(path)
+    options = {"num_workers": num_workers}
+    with pytest.raises(
+        ShardError, match=rf"^val-\d+\.tar, clip 'clip/\d+': ({message}).*: run `adafocus verify [^\n]*$"
+    ):
+        load(tmp_path, "val", **options)
+    with pytest.raises(ShardError, match=r"^val-[^\n]*: run `adafocus verify [^\n]*$"):
+        list(ClipStream(tmp_path, "val", DATA, batch_size=4, train=False, **options))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("shard", "/etc/passwd", "its shard is none of the data set's"),
+        ("labels", [7], "it has no label, or one of no class"),
+        ("first_offset", -1, "its frames lie before the beginning"),
+    ],
+)
+def test_an_index_that_makes_no_sense_is_refused(
+    shards: Path, tmp_path: Path, column: str, value: object, message: str
+) -> None:
+    table = pq.read_table(shards / INDEX)
+    values = [value, *table[column].to_pylist()[1:]]
+    at = table.column_names.index(column)
+    changed = pa.array(values, table.schema.field(at).type)
+    pq.write_table(table.set_column(at, table.schema.field(at), changed), tmp_path / INDEX)
+    with pytest.raises(UserError, match=f"clip 'clip/0': {message}"):
+        ClipTable(tmp_path, "train")
 
 
 def test_bad_requests_are_told(shards: Path, tmp_path: Path) -> None:

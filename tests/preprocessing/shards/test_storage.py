@@ -14,9 +14,9 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from helpers.packing import finish, start
+from pipelines.visualize.contact_sheet import contact_sheet
 from preprocessing.files import partial_path
 from preprocessing.schema import UserError
-from preprocessing.shards.contact_sheet import contact_sheet
 from preprocessing.shards.index import read_index, read_metadata
 from preprocessing.shards.mapped_index import map_index
 from preprocessing.shards.storage import Store
@@ -71,6 +71,14 @@ def test_bad_urls_are_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to"):
         Store(tmp_path / "file" / "below").create()
+
+
+@pytest.mark.parametrize("name", ["../a.tar", "/etc/passwd", "x/../../a", "..", "..\\a", "a\0"])
+def test_names_do_not_lead_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    store = Store(tmp_path)
+    for use in (store.open, store.open_stream, store.exists, store.version, store.delete):
+        with pytest.raises(UserError, match="it leads out of that folder"):
+            use(name)
 
 
 def test_what_is_put_appears_whole(tmp_path: Path) -> None:
