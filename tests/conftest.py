@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from adafocus.checkpoint import Meta, save
 from adafocus.config.overrides import override
@@ -26,6 +27,10 @@ from preprocessing.datasets import synthetic
 from preprocessing.media.encode import encode_video
 from preprocessing.media.ffmpeg_program import find_ffmpeg
 from preprocessing.schema import DatasetInfo
+
+
+settings.register_profile("untimed", deadline=None)  # how long an example takes depends on the machine's other work
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
