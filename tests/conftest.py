@@ -28,7 +28,6 @@ from preprocessing.media.encode import encode_video
 from preprocessing.media.ffmpeg_program import find_ffmpeg
 from preprocessing.schema import DatasetInfo
 
-
 settings.register_profile("untimed", deadline=None)  # how long an example takes depends on the machine's other work
 settings.load_profile("untimed")
 
