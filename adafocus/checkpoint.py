@@ -179,14 +179,15 @@ def load_model(folder: Path) -> tuple[AdaFocus, Meta]:
 def load_weights(model: AdaFocus, folder: Path) -> Meta:
     """Fill `model` with what a checkpoint's stage and those before it trained; its record.
 
-    Parts that were not trained yet keep the model's own initial weights: so trials with different policies may start
-    from one warm-up, whichever of them made it. Raises UserError for weights that do not fit.
+    Parts that were not trained yet keep the model's own initial weights: so trials with different policies, and other
+    methods with the same stages, may start from one warm-up, whichever of them made it. Raises UserError for weights
+    that do not fit.
     """
     meta = read_meta(folder)
-    state = _read_tensors(folder / meta.weights)
-    for part in meta.method.untrained(meta.stage):
-        own = {f"{part}.{name}": value for name, value in model.get_submodule(part).state_dict().items()}
-        state = {name: value for name, value in state.items() if not name.startswith(f"{part}.")} | own
+    trained = meta.method.trained(meta.stage)
+    state = {name: value for name, value in model.state_dict().items() if name.partition(".")[0] not in trained}
+    read = _read_tensors(folder / meta.weights)
+    state |= {name: value for name, value in read.items() if name.partition(".")[0] in trained}
     load_all(model, state, str(folder))
     return meta
 

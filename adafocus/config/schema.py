@@ -205,26 +205,19 @@ class PretrainConfig(OptimConfig):
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
-class PPOConfig:
-    """The policy's stage: Adam at a constant rate, all other networks frozen, as the reference's stage 2."""
+class ReinforcementConfig:
+    """What stages have in common that learn actions by reinforcement: Adam at a constant rate, PPO's loss."""
 
     epochs: Cardinal = 50
-    """Passes over the training clips; 0 leaves the policy as it is."""
+    """Passes over the training clips; 0 leaves what acts as it is."""
     batch_size: Count = 64
     """Global batch in clips, over all workers and accumulation steps."""
     lr: Positive = 3e-4
     """Learning rate of Adam."""
-    gamma: Share = 0.7
-    """Discount of later frames' rewards."""
-    reward: Reward = "random"
-    """Confidence of the true class minus: that with a random patch; that of the previous step; nothing; that with a
-    blank patch (zeros after normalisation)."""
     update_epochs: Count = 1
     """Passes over one rollout. At 1 the ratio is 1 and clipping has no effect, as in the reference."""
     clip: Positive = 0.2
     """Bound of PPO's ratio: it is clipped to 1 - clip ... 1 + clip."""
-    value_coef: NotNegative = 0.5
-    """Weight of the value estimate's loss."""
     entropy_coef: NotNegative = 0.01
     """Weight of the entropy, which keeps the policy from settling early."""
     clip_grad_norm: NotNegative = 0.0
@@ -232,7 +225,32 @@ class PPOConfig:
     accumulate: Count = 1
     """Micro-batches per optimizer step; returns are normalised over all of them."""
     precision: Precision = "float32"
-    """What the frozen networks compute in; the policy learns in float32."""
+    """What the frozen networks compute in; what acts learns in float32."""
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class PPOConfig(ReinforcementConfig):
+    """The policy's stage: all other networks frozen, as the reference's stage 2."""
+
+    gamma: Share = 0.7
+    """Discount of later frames' rewards."""
+    value_coef: NotNegative = 0.5
+    """Weight of the value estimate's loss."""
+    reward: Reward = "random"
+    """Confidence of the true class minus: that with a random patch; that of the previous step; nothing; that with a
+    blank patch (zeros after normalisation)."""
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class SkipConfig(ReinforcementConfig):
+    """AdaFocus+'s stage, our design: a gate learns which frames the focuser looks at, the classifier beside it."""
+
+    budget: Annotated[float, Field(gt=0, le=1), _NUMBER] = 0.67
+    """Share of the frames that are looked at, on average over clips."""
+    price_lr: Positive = 0.05
+    """How fast the price of a look follows the share of frames looked at."""
+    head_lr: Positive = 1e-3
+    """Learning rate of the classifier, and of what stands in for a skipped frame."""
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -247,6 +265,7 @@ class Config:
     warmup: OptimConfig = field(default_factory=OptimConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     finetune: OptimConfig = field(default_factory=OptimConfig)
+    skip: SkipConfig = field(default_factory=SkipConfig)
     joint: JointConfig = field(default_factory=JointConfig)
     seed: Cardinal = 0
     """Of initial weights, order of clips, crops, and random patches."""

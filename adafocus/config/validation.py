@@ -5,10 +5,10 @@ What one setting may be by itself stands beside it in `schema.py`.
 
 from __future__ import annotations
 
-from adafocus.config.schema import Config, DataConfig, PPOConfig, TrainingConfig
+from adafocus.config.schema import Config, DataConfig, ReinforcementConfig, TrainingConfig
 from preprocessing.schema import UserError
 
-STAGE_SETTINGS = ("pretrain", "warmup", "ppo", "finetune", "joint")
+STAGE_SETTINGS = ("pretrain", "warmup", "ppo", "finetune", "skip", "joint")
 """Parts of the configuration that are settings of a training stage."""
 
 TOGETHER = {
@@ -69,7 +69,7 @@ def check_data(data: DataConfig) -> DataConfig:
     return data
 
 
-def check_stage(name: str, settings: TrainingConfig | PPOConfig) -> None:
+def check_stage(name: str, settings: TrainingConfig | ReinforcementConfig) -> None:
     """As `check`, of one stage's settings."""
     size, parts = settings.batch_size, settings.accumulate
     if size % parts:

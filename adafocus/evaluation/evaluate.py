@@ -35,10 +35,16 @@ class Predictions:
     corners_NS2: Tensor | None
     """int64 (row, column) of the patch in the frame; None where no patch was taken."""
     hits_N: Tensor | None
-    """Share of frames (0 to 1) in which the patch holds the whole object; None where the data set has no boxes."""
+    """Share of frames (0 to 1) in which the patch holds the whole object; None where the data set has no boxes. Of
+    frames that are looked at, where some are skipped."""
+    looks_NT: Tensor | None = None
+    """Which frames the focuser looked at, bool; None: all, or it was not asked."""
 
     def metrics(self) -> dict[str, float]:
-        """Percentages: top1, top5, map, and hit_rate where boxes are known. Raises DivergedError for NaN or inf."""
+        """Percentages: top1, top5, map; hit_rate where boxes are known; looked where frames may be skipped.
+
+        Raises DivergedError for NaN or inf.
+        """
         broken_N = ~self.logits_NTK.isfinite().all(-1).all(-1)
         if broken_N.any():
             broken = [self.clip_ids[number] for number in broken_N.nonzero()[:, 0].tolist()]
@@ -47,6 +53,8 @@ class Predictions:
         values = metrics.scores(self.logits_NTK[:, -1], self.labels_NL)
         if self.hits_N is not None:
             values["hit_rate"] = self.hits_N.mean().item() * 100
+        if self.looks_NT is not None:
+            values["looked"] = self.looks_NT.float().mean().item() * 100
         return values
 
     def online(self) -> list[dict[str, float]]:
@@ -62,6 +70,7 @@ class Predictions:
             "prefix_logits": self.logits_NTK.tolist(),
             "corners": None if self.corners_NS2 is None else self.corners_NS2.tolist(),
             "hit": None if self.hits_N is None else self.hits_N.tolist(),
+            "looked": None if self.looks_NT is None else self.looks_NT.tolist(),
         }
         return pa.table({name: values for name, values in columns.items() if values is not None})
 
@@ -80,9 +89,9 @@ def evaluate(model: AdaFocus, loader: ClipLoader, *, patches: PatchSource = "pol
     for batch in loader:
         moved = batch.to(device)
         corners = clip_corners(model, batch.clip_ids, seed).to(device) if patches == "random" else None
-        logits_BTK, corners = predict_batch(model, moved, patches, corners)
-        hits = _hits(model, moved, corners)
-        tensors = [moved.labels_BL, logits_BTK.float(), corners, hits]
+        logits_BTK, corners, looks_BT = predict_batch(model, moved, patches, corners)
+        hits = _hits(model, moved, corners, looks_BT)
+        tensors = [moved.labels_BL, logits_BTK.float(), corners, hits, looks_BT]
         parts.append((batch.clip_ids, [None if x is None else x.cpu() for x in tensors]))
     model.train(was_training)
     gathered = [part for worker in distributed.gather(parts) for part in worker]
@@ -90,36 +99,41 @@ def evaluate(model: AdaFocus, loader: ClipLoader, *, patches: PatchSource = "pol
     if sorted(clip_ids) != sorted(loader.clip_ids):
         raise RuntimeError(f"evaluation saw {len(clip_ids)} clips of {len(loader.clip_ids)}, some twice or not at all")
     order = sorted(range(len(clip_ids)), key=clip_ids.__getitem__)
-    labels, logits, corners, hits = (_merge([part[i] for _, part in gathered], order) for i in range(4))
+    labels, logits, corners, hits, looks = (_merge([part[i] for _, part in gathered], order) for i in range(5))
     assert labels is not None and logits is not None
-    return Predictions([clip_ids[i] for i in order], labels, logits, corners, hits)
+    return Predictions([clip_ids[i] for i in order], labels, logits, corners, hits, looks)
 
 
 def predict_batch(
     model: AdaFocus, batch: Batch, patches: PatchSource, corners_BS2: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """logits_BTK of every exit and corners int64 (B, S, 2), or None where no patch was taken.
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """logits_BTK of every exit, corners int64 (B, S, 2), or None where no patch was taken, and which frames were looked
+    at, bool (B, T), or None where none can be skipped.
 
     `corners_BS2` are used instead of those that the model would choose.
     """
     if patches == "whole":
-        return prefix_mean(model.focuser.head(model.focus(batch.focus_BTCHW))), None
+        return prefix_mean(model.focuser.head(model.focus(batch.focus_BTCHW))), None, None
     if patches == "glancer":
-        return prefix_mean(model.glance(batch.glance_BTCHW).logits_BTK), None
+        return prefix_mean(model.glance(batch.glance_BTCHW).logits_BTK), None, None
     source: Patches | Tensor
     if corners_BS2 is not None:
         source = corners_BS2
     else:
         source = oracle_corners(model, batch) if patches == "oracle" else patches
     output = model(batch.glance_BTCHW, batch.focus_BTCHW, source)
-    return output.logits_BTK, output.choice.corners_BS2
+    return output.logits_BTK, output.choice.corners_BS2, output.choice.looks_BT
 
 
-def _hits(model: AdaFocus, batch: Batch, corners_BS2: Tensor | None) -> Tensor | None:
-    """Share of a clip's frames whose patch holds the object, float32 (B,); None without patches or boxes."""
+def _hits(model: AdaFocus, batch: Batch, corners_BS2: Tensor | None, looks_BT: Tensor | None = None) -> Tensor | None:
+    """Share of a clip's frames (of those that are looked at) whose patch holds the object, float32 (B,); None without
+    patches or boxes."""
     if batch.boxes_BT4 is None or corners_BS2 is None:
         return None
-    return patch_holds(corners_BS2, model.config.model.patch_size, batch.boxes_BT4).float().mean(1)
+    holds_BT = patch_holds(corners_BS2, model.config.model.patch_size, batch.boxes_BT4)
+    if looks_BT is None:
+        return holds_BT.float().mean(1)
+    return (holds_BT & looks_BT).sum(1) / looks_BT.sum(1).clamp(min=1)
 
 
 def patch_holds(corners_BS2: Tensor, patch_size: int, boxes_BT4: Tensor) -> Tensor:

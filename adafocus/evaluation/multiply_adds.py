@@ -6,69 +6,98 @@ activations, resizing and cropping are left out. Modules run on the meta device:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from adafocus.config.schema import Config
-from adafocus.methods import build_model
-from adafocus.models.adafocus import PARTS, AdaFocus, Patches
+from adafocus.methods import build_model, method_of
+from adafocus.models.adafocus import AdaFocus, Patches
 
 
 def count(
-    config: Config, num_classes: int, *, patches: Patches | None = "policy", num_frames: int | None = None
+    config: Config,
+    num_classes: int,
+    *,
+    patches: Patches | None = "policy",
+    num_frames: int | None = None,
+    looks: float | None = None,
 ) -> dict[str, float]:
-    """GFLOPs per video: each of `PARTS` and `total`.
+    """GFLOPs per video: each of the method's parts, and `total`.
 
     Without a policy (`patches` "random" or "centre") its part is 0; `patches` None is the glancer alone, with its own
-    last layer. `num_frames` counts a prefix of a clip, where an exit needs no frame behind it.
+    last layer. `num_frames` counts a prefix of a clip, where an exit needs no frame behind it. Where the method skips
+    frames (AdaFocus+) `looks` is the share of frames that the focuser looks at; None: what its budget plans.
     """
     with torch.device("meta"):
         model = build_model(config, num_classes, pretrained=False).eval()
-    return count_model(model, patches=patches, num_frames=num_frames)
+    return count_model(model, patches=patches, num_frames=num_frames, looks=looks)
 
 
 def count_model(
-    model: AdaFocus, *, patches: Patches | None = "policy", num_frames: int | None = None
+    model: AdaFocus,
+    *,
+    patches: Patches | None = "policy",
+    num_frames: int | None = None,
+    looks: float | None = None,
 ) -> dict[str, float]:
-    """As `count`, for a model on any device (it is run once, in evaluation, on zeros).
+    """As `count`, for a model (in evaluation) on any device.
 
     Raises ValueError for a prefix of a clip that is seen as a whole.
     """
     if num_frames is not None and not model.is_causal:
         raise ValueError("the clip is seen as a whole: num_frames does not apply")
+    if looks is None:
+        looks = model.planned_looks if patches == "policy" else 1.0
+    if not model.mean.is_meta:
+        model = copy.deepcopy(model).to("meta")
     data = model.config.data
     glance_frames, focus_frames = (
         torch.zeros(1, num_frames or count, 3, data.crop, data.crop, device=model.mean.device)
         for count in (data.num_frames, data.num_focus_frames)
     )
-    counts = dict.fromkeys(PARTS, 0.0)
+    parts = method_of(model.config).parts
+    counts = dict.fromkeys(parts, 0.0)
     if patches is None:
         counts["glancer"] = _measure(lambda: model.glance(glance_frames))
     else:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(glance_frames, focus_frames, patches)
         by_module, root = counter.get_flop_counts(), type(model).__name__
-        for part in PARTS:
+        for part in parts:
             modules = model.counted_modules(part)
             counts[part] = sum(sum(by_module.get(f"{root}.{name}", {}).values()) for name in modules) / 2e9
-    return {**counts, "total": sum(counts.values())}
+    return of_looks(counts, looks)
 
 
-def exit_costs(config: Config, num_classes: int, *, patches: Patches | None = "policy") -> list[float]:
+def of_looks(counts: Mapping[str, float], share: float) -> dict[str, float]:
+    """Counts of parts for clips whose focuser looks at a share of what it was counted for, and their total."""
+    scaled = {part: value * (share if part == "focuser" else 1) for part, value in counts.items() if part != "total"}
+    return {**scaled, "total": sum(scaled.values())}
+
+
+def exit_costs(
+    config: Config, num_classes: int, *, patches: Patches | None = "policy", looks_T: Sequence[float] | None = None
+) -> list[float]:
     """GFLOPs per video that have been computed by each exit.
 
     Where an exit needs no frame behind it every frame costs the same; else the whole clip is seen before the first.
+    `looks_T` are shares of the clips in which the focuser looks at frame 1, 2, ...; None: what the method plans.
     """
     with torch.device("meta"):
         model = build_model(config, num_classes, pretrained=False).eval()
     exits = config.data.num_focus_frames
     if not model.is_causal:
         return [count_model(model, patches=patches)["total"]] * exits
-    frame = count_model(model, patches=patches, num_frames=1)["total"]
-    return [frame * (number + 1) for number in range(exits)]
+    if looks_T is None:
+        frame = count_model(model, patches=patches, num_frames=1)["total"]
+        return [frame * (number + 1) for number in range(exits)]
+    counts = count_model(model, patches=patches, num_frames=1, looks=1.0)
+    return list(itertools.accumulate(of_looks(counts, share)["total"] for share in looks_T))
 
 
 def count_whole(model: AdaFocus) -> float:
@@ -80,7 +109,8 @@ def count_whole(model: AdaFocus) -> float:
 
 def parameters(model: AdaFocus) -> dict[str, int]:
     """Number of parameters by part and in total; the networks' own last layers are included."""
-    counts = {name: sum(item.numel() for item in getattr(model, name).parameters()) for name in PARTS}
+    parts = method_of(model.config).parts
+    counts = {name: sum(item.numel() for item in getattr(model, name).parameters()) for name in parts}
     return {**counts, "total": sum(counts.values())}
 
 

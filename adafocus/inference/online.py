@@ -31,6 +31,8 @@ class Running:
     """(row, column) of the patch in the square frame that the networks see."""
     box: tuple[float, float, float, float]
     """The same patch in the given frame: (top, left, bottom, right) in its pixels."""
+    looked: bool = True
+    """Did the focuser look at it, or was the frame skipped?"""
 
     @property
     def probability(self) -> Tensor:
@@ -70,4 +72,5 @@ class OnlineClip:
         self._count += 1
         row, column = output.corners_BT2[0, 0].tolist()
         box = self._view.source_box(row, column, model.config.model.patch_size)
-        return Running(self._count, output.prediction_BK[0].float().cpu(), (row, column), box)
+        looked = output.choice.looks_BT is None or bool(output.choice.looks_BT)
+        return Running(self._count, output.prediction_BK[0].float().cpu(), (row, column), box, looked)

@@ -54,6 +54,8 @@ class Prediction:
     times_ms: dict[str, float]
     """Milliseconds by part, `TIMED`."""
     source: Extraction
+    looks_T: Tensor | None = None
+    """Which frames the focuser looked at, bool; None: all."""
 
     @property
     def probability(self) -> Tensor:

@@ -75,7 +75,7 @@ class AdaFocusPredictor:
         self.patches, self.limits = patches, limits
         self.device = pick_device(device)
         self.model = accelerate(model.to(self.device), precision=precision)
-        self.gflops = multiply_adds.count(self.config, model.num_classes, patches=patches)
+        self.gflops = multiply_adds.count(self.config, model.num_classes, patches=patches, looks=1.0)
 
     @classmethod
     def from_folder(
@@ -150,16 +150,19 @@ class AdaFocusPredictor:
         if patches == "random":
             patches = clip_corners(self.model, [clip.name], self.config.seed).to(self.device)
         output = self.model(glance_BTCHW, focus_BTCHW, patches, timer=partial(self._timed, times_ms))
-        policy = output.choice.policy
+        policy, looks_BT = output.choice.policy, output.choice.looks_BT
+        looks_T = None if looks_BT is None else looks_BT[0].cpu()
+        gflops = self.gflops if looks_T is None else multiply_adds.of_looks(self.gflops, looks_T.float().mean().item())
         return Prediction(
             name=clip.name,
             class_names=self.class_names,
             logits_TK=output.logits_BTK[0].float().cpu(),
             corners_T2=output.corners_BT2[0].cpu(),
             map_Skk=None if policy is None else action_map(policy),
-            gflops=self.gflops,
+            gflops=gflops,
             times_ms=times_ms,
             source=clip.source,
+            looks_T=looks_T,
         )
 
     def stream(self) -> OnlineClip:

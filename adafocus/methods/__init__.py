@@ -7,12 +7,17 @@ import difflib
 from adafocus.config.schema import Config
 from adafocus.config.validation import check as check_settings
 from adafocus.methods.adafocus import ADAFOCUS
+from adafocus.methods.adafocus_plus import ADAFOCUS_PLUS
 from adafocus.methods.adafocus_v2 import ADAFOCUS_V2
 from adafocus.methods.method import Method
 from adafocus.models.adafocus import AdaFocus
 from preprocessing.schema import UserError
 
-METHODS: dict[str, Method] = {"adafocus": ADAFOCUS, "adafocus-v2": ADAFOCUS_V2}
+METHODS: dict[str, Method] = {
+    "adafocus": ADAFOCUS,
+    "adafocus-plus": ADAFOCUS_PLUS,
+    "adafocus-v2": ADAFOCUS_V2,
+}
 
 
 def find_method(name: str) -> Method:
@@ -40,6 +45,12 @@ def build_model(config: Config, num_classes: int, *, pretrained: bool = True) ->
     Raises UserError for settings and weights that do not fit together.
     """
     return method_of(config).build(config, num_classes, pretrained=pretrained)
+
+
+def part_names() -> tuple[str, ...]:
+    """Names of the parts of all methods' models, each once, in the order in which they run."""
+    longest = max((method.parts for method in METHODS.values()), key=len)
+    return tuple(dict.fromkeys([*longest, *(part for method in METHODS.values() for part in method.parts)]))
 
 
 def stage_names() -> tuple[str, ...]:

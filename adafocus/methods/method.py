@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from adafocus.config.schema import Config, PPOConfig, TrainingConfig
+from adafocus.config.schema import Config, ReinforcementConfig, TrainingConfig
 from adafocus.models.adafocus import AdaFocus
 from adafocus.stages.stage import Stage
 from preprocessing.schema import UserError
 
-NETWORKS = ("glancer", "focuser")
-"""Parts that start from weights of another task, so that they are of use before any stage has trained them."""
+READY = ("glancer", "focuser", "gate")
+"""Parts that are of use before any stage has trained them: networks start from weights of another task, and a gate
+that has learnt nothing skips nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Method:
         """Parts that have to be trained for a prediction with these patches."""
         if patches not in ("policy", "random", "centre", "oracle"):
             return ()  # a network alone
-        return tuple(part for part in self.parts if part not in NETWORKS and (part != "policy" or patches == "policy"))
+        return tuple(part for part in self.parts if part not in READY and (part != "policy" or patches == "policy"))
 
     def lacking(self, name: str, patches: str) -> list[str]:
         """Parts that such a prediction needs and that are not trained once this stage has finished."""
@@ -80,9 +81,9 @@ class Method:
         """Stages after which such a prediction is possible."""
         return [name for name in self.stage_names if not self.lacking(name, patches)]
 
-    def settings(self, config: Config, name: str) -> TrainingConfig | PPOConfig:
+    def settings(self, config: Config, name: str) -> TrainingConfig | ReinforcementConfig:
         """A stage's own part of the configuration."""
-        settings: TrainingConfig | PPOConfig = getattr(config, self.stage(name).name)
+        settings: TrainingConfig | ReinforcementConfig = getattr(config, self.stage(name).name)
         return settings
 
     def first_epoch(self, config: Config, name: str) -> int:

@@ -17,8 +17,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from adafocus.config.schema import Precision
 from adafocus.models import fuse
 from adafocus.models.adafocus import AdaFocus
+from adafocus.models.adafocus_plus import AdaFocusPlus
 from adafocus.models.backbones import Backbone
 from adafocus.models.shift import Shifted
+from preprocessing.schema import UserError
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -108,8 +110,13 @@ def accelerate(
 
     The bodies of `parts` are copies of their present state; all else is shared with `model`, so that what trains there
     is seen here. In bf16 or fp16 only the bodies lose precision. Compiling takes about a minute at the first call, and
-    again for batches of another size.
+    again for batches of another size. Raises UserError where it would be at every call.
     """
+    if compile and isinstance(model, AdaFocusPlus):
+        raise UserError(
+            "a model that skips frames cannot be compiled, for its focuser gets batches of ever other sizes: leave "
+            "--compile out"
+        )
     fast = copy.copy(model)
     fast._modules = dict(model._modules)
     for name in parts:

@@ -133,6 +133,11 @@ class AdaFocus(nn.Module):
         return self.shares_frames and self.acts_per_frame and not self.config.model.temporal_shift
 
     @property
+    def planned_looks(self) -> float:
+        """Share of the policy's patches that the focuser is meant to look at, on average."""
+        return 1.0
+
+    @property
     def most_frames(self) -> int | None:
         """Most frames of a clip that arrive one by one; None: any number."""
         return None
@@ -160,11 +165,12 @@ class AdaFocus(nn.Module):
             glance_frames, focus_frames, patches, greedy=greedy, generator=generator, state=state, timer=timer
         )
         with timer("focus"):
-            focus_BTD = self.focus(seen.patches_BTCPP)
+            focus_BTD = self.focus_chosen(seen)
         with timer("classify"):
             logits_BTK, after = self.classify_from(seen.glance, focus_BTD, state)
         if seen.choice.policy is not None:
-            after = State(seen.choice.policy.hidden_1BD, after.classifier, after.glances)
+            policy_1BD, gate_1B3 = seen.choice.policy.hidden_1BD, seen.choice.gate_1B3
+            after = State(policy_1BD, after.classifier, after.glances, gate_1B3)
         corners_BT2 = seen.choice.corners_BS2.expand(*focus_frames.shape[:2], 2)
         return Output(logits_BTK, logits_BTK[:, -1], corners_BT2, seen.glance, seen.choice, after)
 
@@ -184,7 +190,7 @@ class AdaFocus(nn.Module):
             glance = self.glance(glance_frames)
         with timer("policy"):
             choice = self.choose(glance, patches, greedy=greedy, generator=generator, state=state)
-            patches_BTCPP = self.crop(focus_frames, choice.corners_BS2)
+            patches_BTCPP = self.crop_chosen(focus_frames, choice)
         return Look(glance, choice, patches_BTCPP)
 
     def recognise(self, glance: Glance, patches_BTCPP: Tensor) -> Tensor:
@@ -246,6 +252,14 @@ class AdaFocus(nn.Module):
         corners_N2 = corners_BS2.expand(batch, frames, 2).flatten(0, 1)
         patches_NCPP = crop_patches(frames_BTCHW.flatten(0, 1), corners_N2, self.config.model.patch_size)
         return patches_NCPP.unflatten(0, (batch, frames))
+
+    def crop_chosen(self, frames_BTCHW: Tensor, choice: PatchChoice) -> Tensor:
+        """The patches that were chosen, of frames that the focuser looks at: here all of them."""
+        return self.crop(frames_BTCHW, choice.corners_BS2)
+
+    def focus_chosen(self, seen: Look) -> Tensor:
+        """What the focuser makes of them: feature_BTD."""
+        return self.focus(seen.patches_BTCPP)
 
     def focus(self, patches_BTCPP: Tensor) -> Tensor:
         """All patches through the focuser: feature_BTD."""

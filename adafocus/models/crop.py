@@ -62,14 +62,15 @@ def centre_corners(
     return torch.full((*shape, 2), (frame_size - patch_size) // 2, device=device)
 
 
-def crop_patches(frames_NCHW: Tensor, corners_N2: Tensor, patch_size: int) -> Tensor:
-    """Cut one patch out of each image -> patches_NCPP, same dtype.
+def crop_patches(frames_NCHW: Tensor, corners_N2: Tensor, patch_size: int, images_N: Tensor | None = None) -> Tensor:
+    """Cut one patch out of each image, or of those with these numbers -> patches_NCPP, same dtype.
 
     One gather out of the view of all patches: no loop over images, nothing read back from the device. Corners are not
     checked, for that would wait for the device; they come from the functions above.
     """
     every_NCyxPP = frames_NCHW.unfold(2, patch_size, 1).unfold(3, patch_size, 1)  # a view: nothing is copied
-    images_N = torch.arange(frames_NCHW.shape[0], device=frames_NCHW.device)
+    if images_N is None:
+        images_N = torch.arange(frames_NCHW.shape[0], device=frames_NCHW.device)
     return every_NCyxPP[images_N, :, corners_N2[:, 0], corners_N2[:, 1]]
 
 

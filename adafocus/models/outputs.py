@@ -30,6 +30,10 @@ class PatchChoice:
     """(row, column) of the patch's first pixel: int64, or float32 where it may lie between pixels."""
     action: Tensor | None = None
     policy: PolicyOutput | None = None
+    looks_BT: Tensor | None = None
+    """Which frames the focuser looks at, bool; None: all. Only AdaFocus+ skips any."""
+    gate_1B3: Tensor | None = None
+    """What its gate has to know of these frames at the next ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class Look:
     glance: Glance
     choice: PatchChoice
     patches_BTCPP: Tensor
+    """Where frames are skipped, those of the others only, one behind the other: (N, 1, C, P, P)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,8 @@ class State:
     """Of the classifier: a GRU's hidden state, or sum and number of logits."""
     glances: Tensor | None = None
     """Sum and number of the glancer's logits, where they are part of the prediction."""
+    gate: Tensor | None = None
+    """What AdaFocus+'s gate knows of its decisions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,8 @@ class ValuedOutput(PolicyOutput):
     actions: RandomActions
     value_BS: Tensor
     """The critic's estimate of the return."""
+    state_BSD: Tensor
+    """The recurrent state after each step."""
 
 
 class PatchPolicy(nn.Module):
@@ -179,7 +181,7 @@ class Policy(PatchPolicy):
             if self.config.action == "grid"
             else GaussianActions(raw.sigmoid(), self.config.action_std)
         )
-        return ValuedOutput(actions, hidden_1BD, value_BS)
+        return ValuedOutput(actions, hidden_1BD, value_BS, hidden_BSD)
 
     def corners(self, action: Tensor, frame_size: int) -> Tensor:
         """Actions -> corners int64 (B, S, 2) of patches in a square frame."""

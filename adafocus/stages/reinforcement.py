@@ -57,18 +57,25 @@ def normalise_returns(returns_BS: Tensor) -> Tensor:
     With several workers, over all of theirs: the update is then that of one worker with the whole batch. Of a batch in
     micro-batches all returns go in at once, or each micro-batch would get a mean of its own.
     """
-    count, total = _sum_over_workers(returns_BS.new_tensor(returns_BS.numel()), returns_BS.sum())
+    count, total = sum_over_workers(returns_BS.new_tensor(returns_BS.numel()), returns_BS.sum())
     centred = returns_BS - total / count
-    (squares,) = _sum_over_workers(centred.square().sum())
+    (squares,) = sum_over_workers(centred.square().sum())
     return centred / ((squares / (count - 1).clamp(min=1)).sqrt() + 1e-5)
 
 
-def _sum_over_workers(*values: Tensor) -> tuple[Tensor, ...]:
+def sum_over_workers(*values: Tensor) -> tuple[Tensor, ...]:
+    """Scalars, each summed over the workers."""
     if not (dist.is_available() and dist.is_initialized()):
         return values
     stacked = torch.stack(values)
     dist.all_reduce(stacked)
     return tuple(stacked.unbind())
+
+
+def surrogate(ratio_BS: Tensor, advantage_BS: Tensor, clip: float) -> Tensor:
+    """PPO's clipped surrogate loss, a mean over all steps: `ratio_BS` is of new to old probability of the actions."""
+    clipped_BS = ratio_BS.clamp(1 - clip, 1 + clip)
+    return -torch.minimum(ratio_BS * advantage_BS, clipped_BS * advantage_BS).mean()
 
 
 def ppo_loss(
@@ -90,8 +97,7 @@ def ppo_loss(
     log_ratio_BS = log_prob_BS - behaviour_BS.detach()
     ratio_BS = log_ratio_BS.exp()
     advantage_BS = returns_BS - value_BS.detach()
-    clipped_BS = ratio_BS.clamp(1 - config.clip, 1 + config.clip)
-    policy_loss = -torch.minimum(ratio_BS * advantage_BS, clipped_BS * advantage_BS).mean()
+    policy_loss = surrogate(ratio_BS, advantage_BS, config.clip)
     value_loss = (value_BS - returns_BS).square().mean()
     entropy = entropy_BS.mean()
     loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy

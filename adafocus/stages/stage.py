@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adafocus import distributed
-from adafocus.config.schema import Config, OptimConfig, PPOConfig, TrainingConfig
+from adafocus.config.schema import Config, OptimConfig, ReinforcementConfig, TrainingConfig
 from adafocus.data.loader import Batch
 from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import AdaFocus, Patches
@@ -74,9 +74,9 @@ class Stage(nn.Module):
         return self._fast[0]
 
     @property
-    def settings(self) -> TrainingConfig | PPOConfig:
+    def settings(self) -> TrainingConfig | ReinforcementConfig:
         """This stage's part of the configuration."""
-        settings: TrainingConfig | PPOConfig = getattr(self.config, self.name)
+        settings: TrainingConfig | ReinforcementConfig = getattr(self.config, self.name)
         return settings
 
     @property

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from adafocus.config.schema import Precision
 from adafocus.data.clip_table import evaluation_split
-from adafocus.data.loader import ClipLoader
+from adafocus.data.loader import Batch, ClipLoader
 from adafocus.devices import device_name, pick_device
 from adafocus.evaluation import multiply_adds
 from adafocus.evaluation.evaluate import PatchSource, Predictions, evaluate
 from adafocus.evaluation.linear_probe import linear_probe
 from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import AdaFocus, Patches
+from adafocus.models.adafocus_plus import AdaFocusPlus
 from adafocus.training.reports import Options
 from pipelines.benchmarks import profiling
 from pipelines.benchmarks.options import DEFAULT_OPTIONS, BenchmarkOptions
+from pipelines.benchmarks.other_frames import other_frames
 from pipelines.benchmarks.rows import BENCHMARK_ROWS, PROBES, BenchmarkRow
 from pipelines.benchmarks.weights import load_models
 from pipelines.paths import Places
@@ -74,12 +77,21 @@ class _Session:
         self.split = evaluation_split(places.shards)
         self.loader = self._loader(self.split)
         self.sample = next(iter(self.loader)).to(self.device)
+        self.share: float | None = None
+        """Of the frames, how many the focuser looked at, where the method skips any."""
 
-    def _loader(self, split: str) -> ClipLoader:
+    def _loader(self, split: str, num_frames: int | None = None) -> ClipLoader:
+        """Of a split, with as many frames of a clip as configured, or another number of them."""
+        count = num_frames or self.config.data.num_frames
+        data = (
+            self.config.data
+            if num_frames is None
+            else replace(self.config.data, num_frames=count, num_focus_frames=count)
+        )
         return ClipLoader(
             self.shards,
             split,
-            self.config.data,
+            data,
             batch_size=self.batch_size,
             train=False,
             num_workers=self.options.num_workers,
@@ -103,6 +115,25 @@ class _Session:
                 label = ", ".join([label, *_changes(precision, compiled=self.compile)])
                 row = self._row(label, kind.patches, kind.patches, precision, predictions, model, compiled=self.compile)
                 yield row, predictions
+                if predictions.looks_NT is not None:
+                    self.share = self.share or float(predictions.looks_NT.float().mean())
+                    yield from self._measure_skipping(model, precision, row.gflops, predictions)
+
+    def _measure_skipping(
+        self, model: AdaFocus, precision: Precision, gflops: float, skipping: Predictions
+    ) -> Iterator[tuple[BenchmarkRow, Predictions]]:
+        """Measure what skipping chosen frames has to beat: the policy with other frames, or fewer."""
+        assert skipping.looks_NT is not None and isinstance(model, AdaFocusPlus)
+        share = float(skipping.looks_NT.float().mean())
+        for other in other_frames(model, share, gflops):
+            loader = self._loader(self.split, other.num_frames)
+            predictions = evaluate(other.model, loader)
+            label = ", ".join([other.label, *_changes(precision, compiled=False)])
+            sample = next(iter(loader)).to(self.device)
+            row = self._row(
+                label, other.key, "policy", precision, predictions, other.model, compiled=False, sample=sample
+            )
+            yield row, predictions
 
     def measure_probes(self) -> Iterator[tuple[BenchmarkRow, Predictions]]:
         """Fit and measure linear classifiers on each network's features, in float32."""
@@ -123,10 +154,11 @@ class _Session:
         model: AdaFocus,
         *,
         compiled: bool,
+        sample: Batch | None = None,
     ) -> BenchmarkRow:
         """Accuracy of the predictions, beside compute, time and memory of the model that made them."""
-        scores, online, sample = predictions.metrics(), predictions.online(), self.sample
-        costs, parameters = _cost(self.models["own"], source, len(online))
+        scores, online, sample = predictions.metrics(), predictions.online(), sample or self.sample
+        costs, parameters = _cost(self.models["own"], source, len(online), predictions.looks_NT)
         log.info("%s: top-1 %.1f %%", label, scores["top1"])
         return BenchmarkRow(
             method=label,
@@ -152,7 +184,7 @@ class _Session:
         """What was measured, on what."""
         model, num_classes = self.models["own"], self.info.num_classes
         patches: Patches = "random" if self.meta.lacking("policy") else "policy"
-        gflops = multiply_adds.count(self.config, num_classes, patches=patches)
+        gflops = multiply_adds.count(self.config, num_classes, patches=patches, looks=self.share)
         return {
             "dataset": self.info.name,
             "digest": self.digest,
@@ -175,13 +207,17 @@ def _changes(precision: Precision, *, compiled: bool) -> list[str]:
     return [*([precision] if precision != "float32" else []), *(["compiled"] if compiled else [])]
 
 
-def _cost(model: AdaFocus, source: PatchSource, exits: int) -> tuple[list[float], int]:
-    """GFLOPs per video by each exit, and parameters, those of batch norms included, of the parts that a row uses."""
+def _cost(model: AdaFocus, source: PatchSource, exits: int, looks_NT: Tensor | None = None) -> tuple[list[float], int]:
+    """GFLOPs per video by each exit, and parameters, those of batch norms included, of the parts that a row uses.
+
+    `looks_NT` are frames that the focuser looked at, where it skipped any.
+    """
     parts = multiply_adds.parameters(model)
     if source == "whole":
         whole = multiply_adds.count_whole(model)
         return [whole * (number + 1) / exits if model.is_causal else whole for number in range(exits)], parts["focuser"]
     patches: Patches | None = "policy" if source == "policy" else None if source == "glancer" else "random"
-    costs = multiply_adds.exit_costs(model.config, model.num_classes, patches=patches)
+    looks_T = None if looks_NT is None else looks_NT.float().mean(0).tolist()
+    costs = multiply_adds.exit_costs(model.config, model.num_classes, patches=patches, looks_T=looks_T)
     used = parts["glancer"] if patches is None else parts["total"] - (0 if patches == "policy" else parts["policy"])
     return costs[-exits:], used

@@ -28,6 +28,7 @@ RECIPES: dict[str, Recipe] = {
     "ssv2-144": something_something.ssv2_144,
     "ssv2-160": something_something.ssv2_160,
     "ssv2-176": something_something.ssv2_176,
+    "activitynet-plus-128": untrimmed.activitynet_plus_128,
     "activitynet-v2-96": second_version.activitynet_v2_96,
     "activitynet-v2-128": second_version.activitynet_v2_128,
     "activitynet-v2-160": second_version.activitynet_v2_160,
@@ -45,6 +46,7 @@ RECIPES: dict[str, Recipe] = {
     "ssv2-v2-160": second_version.ssv2_v2_160,
     "ssv2-v2-176": second_version.ssv2_v2_176,
     "demo": cpu.demo,
+    "demo-plus": cpu.demo_plus,
     "demo-v2": cpu.demo_v2,
     "folder": cpu.folder,
 }

@@ -13,6 +13,7 @@ from adafocus.config.schema import (
     OptimConfig,
     PPOConfig,
     PretrainConfig,
+    SkipConfig,
     TrainingConfig,
 )
 
@@ -49,6 +50,11 @@ def demo() -> Config:
         ppo=PPOConfig(epochs=10, batch_size=32, lr=1e-3),
         finetune=_adamw(OptimConfig(epochs=3, batch_size=32, backbone_lr=0.0, head_lr=1e-3)),
     )
+
+
+def demo_plus() -> Config:
+    """The synthetic data set with AdaFocus+: the demo, which learns to look at two frames in three (skip.budget)."""
+    return replace(demo(), method="adafocus-plus", skip=SkipConfig(epochs=10, batch_size=32, lr=1e-3, update_epochs=4))
 
 
 def demo_v2() -> Config:

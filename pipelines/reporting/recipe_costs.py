@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from adafocus.config.schema import Config, DataConfig, ModelConfig
+from adafocus.config.schema import Config, DataConfig, ModelConfig, SkipConfig
 from adafocus.evaluation import multiply_adds
-from adafocus.methods import build_model
+from adafocus.methods import build_model, part_names
 from pipelines.recipes import RECIPES
 
 NUM_CLASSES = {
@@ -31,30 +31,30 @@ def recipe_cost(name: str) -> dict[str, Any]:
     Counted on its modules, of which nothing is computed: no weights are needed.
     """
     config, classes = RECIPES[name](), NUM_CLASSES[name.partition("-")[0]]
-    return {"classes": classes, **_count(config.method, config.data, config.model, classes)}
+    return {"classes": classes, **_count(config.method, config.data, config.model, config.skip.budget, classes)}
 
 
 @functools.cache
-def _count(method: str, data: DataConfig, model: ModelConfig, classes: int) -> dict[str, Any]:
+def _count(method: str, data: DataConfig, model: ModelConfig, budget: float, classes: int) -> dict[str, Any]:
     """Recipes of different data sets share networks: each is counted once."""
+    config = Config(method=method, data=data, model=model, skip=SkipConfig(budget=budget))
     with torch.device("meta"):
-        network = build_model(Config(method=method, data=data, model=model), classes, pretrained=False).eval()
+        network = build_model(config, classes, pretrained=False).eval()
     return {"gflops": multiply_adds.count_model(network), "parameters": multiply_adds.parameters(network)}
 
 
 def cost_table(costs: dict[str, dict[str, Any]]) -> Table:
     """The costs of several recipes as a table to print."""
     title = "giga multiply-adds per video, and parameters in millions"
-    table = Table(
-        "recipe", "classes", *multiply_adds.PARTS, "total", "params", box=None, padding=(0, 1, 0, 0), title=title
-    )
+    parts = part_names()
+    table = Table("recipe", "classes", *parts, "total", "params", box=None, padding=(0, 1, 0, 0), title=title)
     table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
     for name, cost in costs.items():
-        parts = [f"{cost['gflops'][part]:.4g}" for part in multiply_adds.PARTS]
+        shown = [f"{cost['gflops'][part]:.4g}" if part in cost["gflops"] else "" for part in parts]
         total, millions = cost["gflops"]["total"], cost["parameters"]["total"] / 1e6
         table.add_row(
-            name, str(cost["classes"]), *parts, f"{total:.1f}" if total > 1 else f"{total:.3g}", f"{millions:.1f}"
+            name, str(cost["classes"]), *shown, f"{total:.1f}" if total > 1 else f"{total:.3g}", f"{millions:.1f}"
         )
     return table

@@ -17,6 +17,7 @@ from adafocus.inference.prediction import ClipFrames, VideoError
 from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.interop.export import export_programs
 from adafocus.interop.export import facts as collect_facts
+from adafocus.models.adafocus_plus import AdaFocusPlus
 from preprocessing.files import atomic_write
 from preprocessing.media.arguments import extraction_argv
 from preprocessing.schema import UserError
@@ -39,11 +40,16 @@ def export(
     """Export the checkpoint in `folder` to a new folder `out`, which appears when it is complete; returns its facts.
 
     The files are compared with the model on `videos`, or else on clips of the data set at `shards`. Raises UserError if
-    `out` exists, if there are neither, or if none of the videos can be read.
+    `out` exists, if the method cannot be exported, if there are neither, or if none of the videos can be read.
     """
     if out.exists():
         raise UserError(f"{out} exists: choose another --out, or remove it")
     model, meta = checkpoint.load_model(folder)
+    if isinstance(model, AdaFocusPlus):
+        raise UserError(
+            f"{folder} is of method {model.config.method}, which cannot be exported: its gate decides how many patches "
+            "the focuser gets"
+        )
     predictor = AdaFocusPredictor(folder, device="cpu", shards=shards)
     clips = _read_videos(predictor, videos) if videos else packed_clips(predictor, shards, NUM_CLIPS)
     out.parent.mkdir(parents=True, exist_ok=True)

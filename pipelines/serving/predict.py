@@ -69,6 +69,7 @@ class VideoOutcome:
             "top": [{"class": name, "probability": p} for name, p in prediction.top(top)],
             "course": [{"frames": count, "class": name, "probability": p} for count, name, p in prediction.course()],
             "corners": prediction.corners_T2.tolist(),
+            **({} if prediction.looks_T is None else {"looked": prediction.looks_T.tolist()}),
             "gflops": prediction.gflops,
             "ms": prediction.times_ms,
         }

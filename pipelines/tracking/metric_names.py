@@ -24,13 +24,19 @@ METRICS: tuple[tuple[str, str], ...] = (
     ("<stage>/seconds", "training time of the epoch"),
     ("ppo/reward", "mean reward of the policy's patches"),
     ("ppo/reward_t<tt>", "the same at time step 01, 02, ..."),
-    ("ppo/policy_loss", "clipped surrogate loss"),
-    ("ppo/value_loss", "squared error of the value estimate"),
-    ("ppo/entropy", "of the policy, in nats"),
-    ("ppo/ratio", "mean ratio of new to old probability: 1 in the first pass over a batch; mean over all passes"),
-    ("ppo/approx_kl", "estimated divergence from the old policy"),
-    ("ppo/clip_fraction", "share of ratios that were clipped"),
-    ("ppo/explained_variance", "of the returns, by the value estimate; mean over micro-batches"),
+    ("<stage>/policy_loss", "in ppo and skip: clipped surrogate loss"),
+    ("<stage>/value_loss", "squared error of the value estimate"),
+    ("<stage>/entropy", "of what acts, in nats"),
+    ("<stage>/ratio", "mean ratio of new to old probability: 1 in the first pass over a batch; mean over all passes"),
+    ("<stage>/approx_kl", "estimated divergence from the old policy"),
+    ("<stage>/clip_fraction", "share of ratios that were clipped"),
+    ("<stage>/explained_variance", "of the returns, by the value estimate; mean over micro-batches"),
+    ("skip/reward", "mean reward of the gate's decisions, the price of looks taken off"),
+    ("skip/looked", "chance of a frame (%) to be looked at; its mean follows the budget"),
+    ("skip/price", "what a look costs in the reward, in confidence"),
+    ("skip/threshold", "of the gate's score, above which a frame is looked at once training is over"),
+    ("skip/class_loss", "cross-entropy of the classifier"),
+    ("<stage>/val_looked", "frames (%) that are looked at, where the method skips any"),
     ("bench/<patches>/top1", "of a benchmark, by where the focuser looked; top5, map and hit_rate likewise (%)"),
     ("bench/<patches>/gflops", "multiply-adds (10^9) per video"),
     ("bench/<patches>/videos_per_s", "the model alone, a batch at a time"),
@@ -51,7 +57,10 @@ IN_WORDS = {"map": "mAP", "top1": "top-1"}
 """A data set's metric, for readers."""
 
 _SCORES = "top1|top5|map|hit_rate"
-_LOOKS = "policy|random|centre|oracle|glancer|warmup_random|probe_glancer|probe_focuser"
+_LOOKS = (
+    "policy|policy_every|policy_random|policy_fewer|random|centre|oracle|glancer|warmup_random|"
+    "probe_glancer|probe_focuser"
+)
 PLACES = {
     "<stage>": "|".join(stage_names()),
     "<network>": "glancer|focuser",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import matplotlib
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 from torch import Tensor
 
 from adafocus.models.crop import crop_between
@@ -41,6 +41,11 @@ def frame_image(frame_CHW: Tensor, side: int) -> Image.Image:
     image = Image.fromarray(frame_CHW.permute(1, 2, 0).contiguous().cpu().numpy())
     enlarged = side >= 2 * image.width
     return image.resize((side, side), Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS)
+
+
+def greyed(image: Image.Image) -> Image.Image:
+    """The same image in dark grey: a frame that the focuser did not look at."""
+    return ImageEnhance.Brightness(image.convert("L").convert("RGB")).enhance(0.5)
 
 
 def cut_patch(frame_CHW: Tensor, corner: Sequence[float], size: int) -> Tensor:

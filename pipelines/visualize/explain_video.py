@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 from adafocus.data.transforms import evaluation_view
 from adafocus.inference.prediction import ClipFrames, Prediction
 from adafocus.inference.predictor import AdaFocusPredictor
-from pipelines.visualize.drawing import BACKGROUND, GREEN, GREY, PANEL, WHITE, draw_box, font, shorten
+from pipelines.visualize.drawing import BACKGROUND, GREEN, GREY, PANEL, WHITE, draw_box, font, greyed, shorten
 from preprocessing.media.frames import open_frames
 
 CURVE_COLOURS = (GREEN, (255, 176, 66), (98, 164, 255))
@@ -24,7 +24,8 @@ WIDTH, GRAPH_HEIGHT = 640, 168
 
 def explained_frames(model: AdaFocusPredictor, clip: ClipFrames, prediction: Prediction) -> Iterator[np.ndarray]:
     """Every frame of the video, uint8 (H, W, 3), H and W even: the latest patch as a box, what lies outside the
-    networks' view dark, the confidence of the likeliest classes below. One frame at a time is in memory."""
+    networks' view dark, the view grey where the latest frame was skipped, the confidence of the likeliest classes
+    below. One frame at a time is in memory."""
     path = Path(clip.name)
     with open_frames(path, model.spec) as stream:
         painter: _FramePainter | None = None
@@ -45,6 +46,8 @@ class _FramePainter:
         self._prediction = prediction
         order = np.argsort(clip.index_T, kind="stable")
         self._index_T, self._corners_T2 = clip.index_T[order], prediction.corners_T2[torch.from_numpy(order)]
+        looks_T = prediction.looks_T
+        self._looked_T = np.ones(len(order), bool) if looks_T is None else looks_T.numpy()[order]
         in_time = bool((order[1:] > order[:-1]).all())
         # Frames that were seen in another order than that of time leave no course: then all of it is the end's.
         self._probability_TK = prediction.probability if in_time else prediction.probability[-1:].expand(len(order), -1)
@@ -86,9 +89,10 @@ class _FramePainter:
         canvas = Image.new("RGB", (self._size[0], self._size[1] + GRAPH_HEIGHT), BACKGROUND)
         inside = self._on_screen(self._view.source_box(0, 0, self._crop))
         canvas.paste(ImageEnhance.Brightness(frame).enhance(0.4), (0, 0))
-        canvas.paste(frame.crop(inside), inside[:2])
+        looked = not steps or bool(self._looked_T[steps - 1])
+        canvas.paste(frame.crop(inside) if looked else greyed(frame.crop(inside)), inside[:2])
         draw = ImageDraw.Draw(canvas)
-        if steps:
+        if steps and looked:
             row, column = self._corners_T2[steps - 1].tolist()
             draw_box(draw, self._on_screen(self._view.source_box(row, column, self._patch)))
         canvas.paste(self._panel, (0, self._size[1]))

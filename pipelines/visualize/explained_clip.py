@@ -29,6 +29,12 @@ class ExplainedClip:
     patch_size: int
     truth: str | None = None
     """The clip's class, where that is known."""
+    looks_T: Tensor | None = None
+    """Which frames the focuser looked at, bool; None: all."""
+
+    def looked(self, step: int) -> bool:
+        """Did the focuser look at this frame, or was it skipped?"""
+        return self.looks_T is None or bool(self.looks_T[step])
 
     @classmethod
     def of_prediction(
@@ -44,6 +50,7 @@ class ExplainedClip:
             probability_TK=prediction.probability,
             patch_size=model.config.model.patch_size,
             truth=truth,
+            looks_T=prediction.looks_T,
         )
 
     @property

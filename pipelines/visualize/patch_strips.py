@@ -21,6 +21,7 @@ from pipelines.visualize.drawing import (
     draw_box,
     font,
     frame_image,
+    greyed,
     shorten,
 )
 from pipelines.visualize.explained_clip import ExplainedClip
@@ -31,7 +32,7 @@ CELL, GAP, PER_ROW = 168, 8, 8
 
 def draw_strip(clip: ExplainedClip) -> Image.Image:
     """A clip: its frames with the patch as a green box, below each the patch as the focuser sees it, the running
-    prediction and a bar of its confidence."""
+    prediction and a bar of its confidence. Frames that were skipped are grey."""
     frames = len(clip.frames_TCHW)
     columns = min(frames, PER_ROW)
     head, foot = 44, 46
@@ -61,16 +62,22 @@ def _draw_frame(
     left, top = position
     frame_CHW, corner = clip.frames_TCHW[step], clip.corners_T2[step].tolist()
     scale = CELL / frame_CHW.shape[-1]
-    canvas.paste(frame_image(frame_CHW, CELL), (left, top))
-    row, column = (value * scale for value in corner)
-    side = clip.patch_size * scale
-    draw_box(draw, (left + column, top + row, left + column + side - 1, top + row + side - 1))
+    looked = clip.looked(step)
+    image = frame_image(frame_CHW, CELL)
+    canvas.paste(image if looked else greyed(image), (left, top))
+    if looked:
+        row, column = (value * scale for value in corner)
+        side = clip.patch_size * scale
+        draw_box(draw, (left + column, top + row, left + column + side - 1, top + row + side - 1))
     if clip.index_T is not None:
         label = f"{clip.index_T[step]}"
         width = font(11).getlength(label)
         draw.rectangle((left, top, left + width + 8, top + 16), fill=BACKGROUND)
         draw.text((left + 4, top + 2), label, fill=GREY, font=font(11))
-    canvas.paste(frame_image(cut_patch(frame_CHW, corner, clip.patch_size), CELL), (left, top + CELL + 4))
+    if looked:
+        canvas.paste(frame_image(cut_patch(frame_CHW, corner, clip.patch_size), CELL), (left, top + CELL + 4))
+    else:
+        draw.text((left + CELL // 2, top + CELL + CELL // 2), "skipped", fill=GREY, font=font(13), anchor="mm")
     name, p = clip.likeliest[step]
     below, face, percent = top + 2 * CELL + 10, font(12), f"{p:.0%}"
     width = CELL - face.getlength(percent) - 8
@@ -117,6 +124,7 @@ def save_strips(folder: Path, shards: str, path: Path, clips: int = 6) -> None:
             probability_TK=output.logits_BTK[row].softmax(-1),
             patch_size=config.model.patch_size,
             truth=meta.class_names[int(batch.labels_BL[row, 0])],
+            looks_T=None if output.choice.looks_BT is None else output.choice.looks_BT[row],
         )
         strips.append(draw_strip(clip))
     stack(strips).save(path)

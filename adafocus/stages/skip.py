@@ -1,0 +1,157 @@
+"""AdaFocus+'s own stage, our design: a gate learns which frames deserve a look, the classifier to do without others.
+
+A rollout draws a decision for every frame. What each look brings is asked one by one: by how much surer of its class
+the clip is with it than without it, all other decisions as they were drawn. From that the price of a look is taken, and
+PPO's objective makes decisions likelier that bring more than they cost. (Later decisions would change with an earlier
+one; that they are held as drawn makes this no unbiased gradient, but one of little variance.) The price rises while
+more frames are looked at than the budget allows and falls while fewer are. Glancer, policy and focuser are frozen.
+
+Shapes: B clips, T frames, D features, K classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from adafocus.config.schema import SkipConfig
+from adafocus.data.loader import Batch
+from adafocus.models.adafocus import Patches
+from adafocus.models.adafocus_plus import AdaFocusPlus, policy_states
+from adafocus.models.gate import entropy, log_prob
+from adafocus.stages import reinforcement
+from adafocus.stages.stage import Collected, Logs, Stage, prefix_loss
+
+THRESHOLD_RATE = 0.1
+"""How far the threshold moves at an update, in log-odds per share of frames that is off the budget."""
+
+DAMPING = 2.0
+"""What a look costs more while a share of the frames too many is looked at, per share."""
+
+
+class Skip(Stage):
+    """One rollout per batch, `skip.update_epochs` updates of gate and classifier on it."""
+
+    name = "skip"
+    trains = ("gate", "classifier")
+    reads: ClassVar[tuple[str, ...]] = ("skip",)
+    patches: ClassVar[Patches | None] = "policy"
+    whole_batch = True  # gains are scaled, and the price is made, over it
+    learns_in_half = False  # as in ppo
+
+    @property
+    def plus(self) -> AdaFocusPlus:
+        """The model, as what it is."""
+        assert isinstance(self.model, AdaFocusPlus)
+        return self.model
+
+    @property
+    def settings(self) -> SkipConfig:
+        return self.config.skip
+
+    @property
+    def updates_per_batch(self) -> int:
+        return self.settings.update_epochs
+
+    def collect(self, batch: Batch) -> Collected:
+        """A rollout: states, decisions, what the focuser sees of all frames, and what each look brings."""
+        collected, model = super().collect(batch), self.plus
+        glance = self.fast.glance(collected["glance"])
+        choice = self.fast.choose(glance)
+        focus_BTD = self.fast.focus(self.fast.crop(collected["focus"], choice.corners_BS2))
+        states_BTD = policy_states(choice)
+        noise = torch.rand((self.rows(len(states_BTD)), states_BTD.shape[1]), generator=self.draws)
+        noise_BT = self.own_rows(noise).to(states_BTD.device, non_blocking=True)
+        looks_BT, _ = model.gate.decide(states_BTD, noise_BT=noise_BT)
+        score_BT = model.gate(states_BTD, looks_BT)
+        with evaluating(model.classifier):
+            gain_BT = model.gains(glance, focus_BTD, looks_BT, collected["target"])
+        return {
+            "glance": glance,
+            "focus": focus_BTD,
+            "states": states_BTD,
+            "looks": looks_BT,
+            "passed": choice.looks_BT,
+            "score": score_BT,
+            "gain": gain_BT,
+            "target": collected["target"],
+        }
+
+    @torch.no_grad()
+    def prepare(self, collected: list[Collected]) -> None:
+        """The advantage of every decision in the global batch, all micro-batches of all workers; price and threshold
+        move by its shares of looks."""
+        names = ("gain", "score", "passed")
+        gain_BT, score_BT, passed_BT = (torch.cat([rollout[name] for rollout in collected]) for name in names)
+        count, squares, drawn, passed = reinforcement.sum_over_workers(
+            gain_BT.new_tensor(gain_BT.numel()),
+            gain_BT.square().sum(),
+            score_BT.sigmoid().sum(),
+            passed_BT.float().sum(),
+        )
+        price = self.follow(drawn / count, passed / count)
+        for rollout in collected:
+            worth_BT = rollout["gain"] / ((squares / count).sqrt() + 1e-5) - price
+            # Of either decision: what it brings beyond what is expected of the gate.
+            rollout["advantage"] = (rollout["looks"].float() - rollout["score"].sigmoid()) * worth_BT
+
+    def follow(self, drawn: Tensor, passed: Tensor) -> Tensor:
+        """Move price and threshold by the shares of looks as they are drawn, and as the threshold lets them pass; what
+        a look costs this time. What the share is off now counts beside what it was off so far, which damps its swings.
+        """
+        gate, budget = self.plus.gate, self.settings.budget
+        price = gate.price + DAMPING * (drawn - budget)
+        gate.price.add_(self.settings.price_lr * (drawn - budget))
+        first = gate.threshold == torch.finfo(torch.float32).min
+        moved = gate.threshold + THRESHOLD_RATE * (passed - budget)
+        gate.threshold.copy_(torch.where(first, gate.first_score, moved))
+        return price
+
+    def forward(self, collected: Collected) -> tuple[Tensor, Logs]:
+        """PPO's loss of the gate, and the cross-entropy of every prediction with what was looked at."""
+        settings, looks_BT, target_B = self.settings, collected["looks"], collected["target"]
+        score_BT = self.plus.gate(collected["states"], looks_BT)
+        log_ratio_BT = log_prob(score_BT, looks_BT) - log_prob(collected["score"], looks_BT)
+        ratio_BT = log_ratio_BT.exp()
+        policy_loss = reinforcement.surrogate(ratio_BT, collected["advantage"], settings.clip)
+        spread = entropy(score_BT).mean()
+        focus_BTD = torch.where(looks_BT.unsqueeze(-1), collected["focus"], self.plus.gate.blank)
+        logits_BTK = self.plus.classify(collected["glance"], focus_BTD)
+        class_loss = prefix_loss(self.plus.decisions(logits_BTK), target_B)
+        with torch.no_grad():
+            logs = {
+                "policy_loss": policy_loss.detach(),
+                "entropy": spread.detach(),
+                "ratio": ratio_BT.mean(),
+                "approx_kl": (ratio_BT - 1 - log_ratio_BT).mean(),
+                "clip_fraction": ((ratio_BT - 1).abs() > settings.clip).float().mean(),
+                "class_loss": class_loss.detach(),
+                "accuracy": (logits_BTK[:, -1].argmax(1) == target_B).float().mean() * 100,
+                "gain": collected["gain"].mean(),
+                "looked": looks_BT.float().mean() * 100,
+                "price": self.plus.gate.price.clone(),
+                "threshold": self.plus.gate.threshold.clone(),
+            }
+        return policy_loss - settings.entropy_coef * spread + class_loss, logs
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        gate = self.plus.gate
+        acting = [parameter for name, parameter in gate.named_parameters() if name != "blank"]
+        classifying = [gate.blank, *self.plus.classifier.parameters()]
+        rows = [{"params": acting, "lr": self.settings.lr}, {"params": classifying, "lr": self.settings.head_lr}]
+        return torch.optim.Adam(rows, fused=self.fused)
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """While entered, a module is in evaluation mode."""
+    before = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(before)
