@@ -20,6 +20,8 @@ from adafocus.data.batches import Batch
 from adafocus.data.loader import ClipLoader
 from adafocus.methods import build_model, method_of
 from adafocus.models import fuse
+from adafocus.models.adafocus_plus import AdaFocusPlus
+from helpers.networks import skip_some
 from helpers.packing import pack_synthetic
 from helpers.tiny import PER_CLIP, SYNTHETIC, TINY, noise_batch, numbered_frames, shrink
 from pipelines.recipes.cpu import demo
@@ -111,12 +113,13 @@ def checkpoints(
     synthetic_shards: str, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """By what the policy acts for, a checkpoint of the small synthetic data: random weights, batch norms that have seen
-    its frames. `second` is AdaFocusV2's, of frames in spread order."""
+    its frames. `second` is AdaFocusV2's, of frames in spread order; `plus` AdaFocus+'s, which skips about half."""
     folders = {}
     for regime, changes in {
         "frame": {"model.reuse_glance": True},
         "clip": PER_CLIP,
         "second": {"method": "adafocus-v2", "data.frame_order": "spread"},
+        "plus": {"method": "adafocus-plus"},
     }.items():
         config = override(tiny_config, changes)
         torch.manual_seed(1)
@@ -127,6 +130,8 @@ def checkpoints(
         with torch.no_grad():
             for _ in range(8):
                 model(batch.glance_BTCHW, batch.focus_BTCHW, greedy=False)
+        if isinstance(model, AdaFocusPlus):
+            skip_some(model.eval(), batch.glance_BTCHW)
         meta = Meta.describe(
             config, stage=method_of(config).last, info=loader.info, extraction=loader.spec, digest=loader.digest
         )

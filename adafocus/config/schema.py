@@ -250,7 +250,7 @@ class SkipConfig(ReinforcementConfig):
     price_lr: Positive = 0.05
     """How fast the price of a look follows the share of frames looked at."""
     head_lr: Positive = 1e-3
-    """Learning rate of the classifier, and of what stands in for a skipped frame."""
+    """Learning rate of the classifier, and of what stands in for a skipped frame; a cosine lowers it at every step."""
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)

@@ -12,6 +12,7 @@ Shapes: B clips, T frames, D features, K classes.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -137,6 +138,10 @@ class Skip(Stage):
                 "threshold": self.plus.gate.threshold.clone(),
             }
         return policy_loss - settings.entropy_coef * spread + class_loss, logs
+
+    def lr_factor(self, group: int, done: float) -> float:
+        """The gate's rate stays; the classifier's falls to nothing by a cosine, at every step."""
+        return 1.0 if group == 0 else 0.5 * (1 + math.cos(math.pi * done))
 
     def optimizer(self) -> torch.optim.Optimizer:
         gate = self.plus.gate

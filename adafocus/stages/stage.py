@@ -187,6 +187,11 @@ class Stage(nn.Module):
             return torch.optim.AdamW(rows, weight_decay=settings.weight_decay, fused=self.fused)
         return torch.optim.SGD(rows, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=self.fused)
 
+    def lr_factor(self, group: int, done: float) -> float:
+        """Where the settings have no schedule: what the rate of a group of the optimizer's parameters is multiplied by
+        when a share of the training is done."""
+        return 1.0
+
     @property
     def fused(self) -> bool:
         """One kernel for an optimizer's step: fast on GPUs, and the only one before which a scaler does not wait to

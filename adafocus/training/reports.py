@@ -20,7 +20,7 @@ class EpochReport:
 
     def line(self) -> str:
         """The main metrics in one line of text."""
-        wanted = ("loss", "accuracy", "reward", "entropy", "top1", "map", "hit_rate", "seconds")
+        wanted = ("loss", "accuracy", "reward", "entropy", "top1", "map", "hit_rate", "looked", "seconds")
         shown = {key.split("/")[1]: value for key, value in self.metrics.items()}
         words = [f"{key} {value:.4g}" for key, value in shown.items() if key.endswith(wanted)]
         return f"epoch {self.clock} ({self.stage})  " + "  ".join(words)

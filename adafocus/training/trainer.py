@@ -193,10 +193,12 @@ class StageTrainer:
         return {key: (distributed.total(value) / distributed.world_size()).item() for key, value in sums.items()}
 
     def _set_lr(self, epoch: int, fraction: float) -> None:
-        if isinstance(self.settings, TrainingConfig):
-            factor = lr_factor(self.settings, epoch, fraction)
-            for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-                group["lr"] = base * factor
+        settings = self.settings
+        for number, (group, base) in enumerate(zip(self.optimizer.param_groups, self.base_lrs, strict=True)):
+            if isinstance(settings, TrainingConfig):
+                group["lr"] = base * lr_factor(settings, epoch, fraction)
+            else:
+                group["lr"] = base * self.stage.lr_factor(number, (epoch + fraction) / settings.epochs)
 
     def _evaluate(self) -> dict[str, float]:
         seed_step(self.config.seed, self.name, self.progress.epoch, -1)

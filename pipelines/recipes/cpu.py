@@ -54,7 +54,7 @@ def demo() -> Config:
 
 def demo_plus() -> Config:
     """The synthetic data set with AdaFocus+: the demo, which learns to look at two frames in three (skip.budget)."""
-    return replace(demo(), method="adafocus-plus", skip=SkipConfig(epochs=10, batch_size=32, lr=1e-3, update_epochs=4))
+    return replace(demo(), method="adafocus-plus", skip=SkipConfig(epochs=6, batch_size=32, lr=1e-3, update_epochs=4))
 
 
 def demo_v2() -> Config:

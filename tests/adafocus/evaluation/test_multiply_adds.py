@@ -11,6 +11,7 @@ from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.evaluation import multiply_adds
 from adafocus.methods import build_model
+from adafocus.models.adafocus import PARTS
 from pipelines.recipes import RECIPES
 
 
@@ -54,7 +55,7 @@ def test_parameters_are_counted_by_part() -> None:
     with torch.device("meta"):
         counts = multiply_adds.parameters(build_model(RECIPES["activitynet-128"](), 1000, pretrained=False))
     assert counts["glancer"] == 3_504_872 and counts["focuser"] == 25_557_032  # as torchvision documents
-    assert counts["total"] == sum(counts[part] for part in multiply_adds.PARTS)
+    assert counts["total"] == sum(counts[part] for part in PARTS)
 
 
 def test_an_exit_costs_what_has_been_computed_by_then(tiny_form: Callable[[Config], Config]) -> None:

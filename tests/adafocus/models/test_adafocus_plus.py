@@ -17,7 +17,7 @@ from adafocus.models.adafocus import AdaFocus
 from adafocus.models.adafocus_plus import AdaFocusPlus, policy_states
 from adafocus.models.gate import RandomGate
 from adafocus.models.outputs import State
-from helpers.networks import settle
+from helpers.networks import settle, skip_some
 from helpers.tiny import PER_CLIP, noise_batch
 from preprocessing.schema import UserError
 
@@ -38,21 +38,7 @@ def model(config: Config, batch: Batch) -> AdaFocusPlus:
     torch.manual_seed(0)
     model = build_model(config, 5).eval()
     assert isinstance(model, AdaFocusPlus)
-    model.requires_grad_(False)
-    settle(model)
-    torch.nn.init.normal_(model.gate.actor.weight)
-    torch.nn.init.normal_(model.gate.blank)
-    states = states_of(model, batch)
-    model.gate.state.weight.mul_(20)
-    scores = model.gate(states, torch.rand(states.shape[:2]) < 0.5).flatten().sort().values
-    shares = {}
-    for threshold in ((scores[1:] + scores[:-1]) / 2).tolist():
-        model.gate.threshold.fill_(threshold)
-        shares[threshold] = model.gate.decide(states)[0].float().mean().item()
-    model.gate.threshold.fill_(min(shares, key=lambda threshold: abs(shares[threshold] - 0.5)))
-    looks, _ = model.gate.decide(states)
-    assert 0.2 < looks.float().mean() < 0.8 and len(looks.unique(dim=0)) > 1
-    return model
+    return skip_some(settle(model.requires_grad_(False)), batch.glance_BTCHW)
 
 
 def states_of(model: AdaFocusPlus, batch: Batch) -> torch.Tensor:

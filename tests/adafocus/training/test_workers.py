@@ -19,6 +19,7 @@ from adafocus.evaluation.evaluate import Predictions, evaluate
 from adafocus.methods import method_of, stage_names
 from adafocus.stages.ppo import PPO
 from adafocus.stages.pretrain import Pretrain
+from adafocus.stages.skip import Skip
 from adafocus.training import trainer
 from adafocus.training.reports import EpochReport, Options, Report
 from adafocus.training.stage_runner import run_stage
@@ -47,11 +48,12 @@ def train_all(configs: list[Config], shards: str, runs: Path) -> None:
     """Every stage of every configuration, made comparable.
 
     Batch norms use their running statistics in training too, for those of a batch are those of a worker's share of it.
-    The policy learns by SGD, for Adam makes whole steps out of rounding errors.
+    Policy and gate learn by SGD, for Adam makes whole steps out of rounding errors.
     """
     for kind in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
         kind.train = lambda self, mode=True: torch.nn.Module.train(self, False)
     PPO.optimizer = lambda self: torch.optim.SGD(self.model.policy.parameters(), lr=0.1, momentum=0.9)
+    Skip.optimizer = lambda self: torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.1)
     for number, config in enumerate(configs):
         for name in method_of(config).stage_names:
             run_stage(
@@ -90,13 +92,15 @@ def test_two_workers_train_every_stage_as_one_does(
     changes |= {f"{name}.optimizer": "sgd" for name in STAGES if name != "ppo"}
     per_clip = {**PER_CLIP, "model.reuse_glance": False, "model.head_dropout": 0}
     second: dict[str, object] = {"method": "adafocus-v2", "model.dropout": 0, "joint.epochs": 1, "joint.batch_size": 8}
-    configs = [override(tiny_config, each) for each in (changes, {**changes, **per_clip}, second)]
+    plus = {**changes, "method": "adafocus-plus", "skip.epochs": 1, "skip.batch_size": 8}
+    configs = [override(tiny_config, each) for each in (changes, {**changes, **per_clip}, second, plus)]
     accumulate = {f"{name}.accumulate": 2 for name in stage_names()}
     halves = [override(config, accumulate) for config in configs]
     mp.spawn(worker, (2, halves, labelled_twice, tmp_path / "two", free_port), nprocs=2)
     for kind in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
         monkeypatch.setattr(kind, "train", kind.train)  # so that it is put back
-    monkeypatch.setattr(PPO, "optimizer", PPO.optimizer)
+    for stage in (PPO, Skip):
+        monkeypatch.setattr(stage, "optimizer", stage.optimizer)
     train_all(configs, labelled_twice, tmp_path / "one")
     for number in range(len(configs)):
         for name in method_of(configs[number]).stage_names:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adafocus.config.overrides import override
+from adafocus.config.overrides import flatten, override
+from adafocus.methods import method_of
 from adafocus.methods.identity import stage_key
 from pipelines.recipes import RECIPES
 from pipelines.recipes.cpu import demo
@@ -17,6 +18,18 @@ from pipelines.sweeps.search.space import Space, order_for_sharing
 from pipelines.sweeps.search.space_text import parse_space, recipe_space
 from preprocessing.schema import UserError
 
+DRAWN = {
+    "adafocus": {"ppo.gamma", "ppo.lr", "ppo.reward", "warmup.head_lr", "model.grid_size", "model.finetune_dropout"},
+    "adafocus-plus": {"skip.lr", "skip.head_lr", "skip.update_epochs"},
+    "adafocus-v2": {"joint.lr", "joint.policy_lr_scale"},
+}
+"""Settings that every space of a method draws."""
+RANGES = {
+    "adafocus": ("ppo.lr", "ppo.gamma"),
+    "adafocus-plus": ("skip.lr", "skip.head_lr"),
+    "adafocus-v2": ("joint.lr", "joint.policy_lr_scale"),
+}
+
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_space_of_every_recipe_fits_it(recipe: str) -> None:
@@ -24,27 +37,29 @@ def test_the_space_of_every_recipe_fits_it(recipe: str) -> None:
     config = RECIPES[recipe]()
     space = parse_space(config, [], [], recipe_space(recipe, config))
     space.check(config)
-    wanted = {"model.patch_size", "model.grid_size", "ppo.gamma", "ppo.lr", "ppo.reward", "warmup.head_lr"}
-    assert wanted | {"model.finetune_dropout"} <= space.keys
-    assert config.model.patch_size in space.sample["model.patch_size"][1]
+    assert DRAWN[config.method] <= space.keys
+    assert config.method != "adafocus" or "model.patch_size" in space.keys
+    assert config.model.patch_size in space.sample.get("model.patch_size", ("", [config.model.patch_size]))[1]
     points = space.points(config, 40)
     assert len(points) == 40
+    shared = "pretrain" in method_of(config).stage_names
     keys = set()
     for point in points:
         changed = override(config, point)
         assert changed.model.patch_size < changed.data.crop and changed.model.grid_size >= 3
         assert changed.warmup.backbone_lr == 0 or config.warmup.backbone_lr > 0
-        keys.add(stage_key(changed, "pretrain", "d"))
-    assert keys == {stage_key(config, "pretrain", "d")}
+        if shared:
+            keys.add(stage_key(changed, "pretrain", "d"))
+    assert keys == ({stage_key(config, "pretrain", "d")} if shared else set())
 
 
 def test_ranges_hold_the_recipe_own_values() -> None:
     for recipe, make in RECIPES.items():
         config = make()
-        space = parse_space(config, [], [], recipe_space(recipe, config))
-        for key, own in (("ppo.lr", config.ppo.lr), ("ppo.gamma", config.ppo.gamma)):
+        space, own = parse_space(config, [], [], recipe_space(recipe, config)), flatten(config)
+        for key in RANGES[config.method]:
             low, high = space.sample[key][1]
-            assert low <= own <= high, (recipe, key)
+            assert low <= own[key] <= high, (recipe, key)
 
 
 def test_draws_are_seeded_and_more_samples_only_add() -> None:
