@@ -138,7 +138,14 @@ def test_losses_and_gradients_with_fixed_batch_norms(case: dict, tmp_path: Path)
     )
 
 
-@pytest.mark.parametrize("case", [case for case in TRAINING if "train_fixed_norm" in case.values[0]])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(*case.values, id=case.id, marks=[pytest.mark.slow] * ("glance_frames" in case.values[0]))
+        for case in TRAINING
+        if "train_fixed_norm" in case.values[0]
+    ],
+)
 def test_losses_and_gradients_with_batch_statistics(case: dict, tmp_path: Path) -> None:
     wanted = case["train"]
     stage, collected = training(case, wanted, tmp_path)
