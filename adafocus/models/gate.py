@@ -46,8 +46,7 @@ class Gate(nn.Module):
         self.past = nn.Linear(3, WIDTH, bias=False)
         self.actor = nn.Linear(WIDTH, 1)
         nn.init.zeros_(self.actor.weight)
-        self.first_score = math.log(budget) - math.log(max(1 - budget, 1e-3))
-        nn.init.constant_(self.actor.bias, self.first_score)
+        nn.init.constant_(self.actor.bias, math.log(budget) - math.log(max(1 - budget, 1e-3)))
         self.blank = nn.Parameter(torch.zeros(num_features))
         self.register_buffer("threshold", torch.tensor(torch.finfo(torch.float32).min))
         self.register_buffer("price", torch.tensor(0.0))
@@ -62,18 +61,24 @@ class Gate(nn.Module):
         return self._score(self.state(state_BTD), past_BT3)
 
     def decide(
-        self, state_BTD: Tensor, past_1B3: Tensor | None = None, noise_BT: Tensor | None = None
+        self,
+        state_BTD: Tensor,
+        past_1B3: Tensor | None = None,
+        noise_BT: Tensor | None = None,
+        threshold: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Which frames are looked at, bool (B, T), and what the next ones have to know of it, (1, B, 3).
 
-        By the threshold, or at random by noise that is uniform in [0, 1). `past_1B3` is of the clip's earlier frames.
+        By the gate's threshold or another one, or at random by noise that is uniform in [0, 1). `past_1B3` is of the
+        clip's earlier frames.
         """
+        least = self.threshold if threshold is None else threshold
         width_BTD = self.state(state_BTD)
         past_B3 = width_BTD.new_zeros(len(width_BTD), 3) if past_1B3 is None else past_1B3[0]
         looks = []
         for step, width_BD in enumerate(width_BTD.unbind(1)):  # frame by frame: a decision depends on those before it
             score_B = self._score(width_BD, past_B3)
-            look_B = score_B >= self.threshold if noise_BT is None else noise_BT[:, step] < score_B.sigmoid()
+            look_B = score_B >= least if noise_BT is None else noise_BT[:, step] < score_B.sigmoid()
             looks.append(look_B)
             past_B3 = self.remember(past_B3, look_B)
         return torch.stack(looks, 1), past_B3[None]
@@ -107,7 +112,11 @@ class RandomGate(Gate):
         self.share, self.generator = share, generator
 
     def decide(
-        self, state_BTD: Tensor, past_1B3: Tensor | None = None, noise_BT: Tensor | None = None
+        self,
+        state_BTD: Tensor,
+        past_1B3: Tensor | None = None,
+        noise_BT: Tensor | None = None,
+        threshold: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As a gate that has learnt."""
         noise_BT = torch.rand(state_BTD.shape[:2], generator=self.generator, device=self.generator.device)

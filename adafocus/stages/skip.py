@@ -28,7 +28,11 @@ from adafocus.stages import reinforcement
 from adafocus.stages.stage import Collected, Logs, Stage, prefix_loss
 
 THRESHOLD_RATE = 0.1
-"""How far the threshold moves at an update, in log-odds per share of frames that is off the budget."""
+"""How far the threshold moves at an update towards that of the update's clips."""
+HIGHEST = 20.0
+"""Thresholds are between this and its negative."""
+NEEDED = ("gain", "score", "states")
+"""What is needed of all micro-batches at once."""
 
 DAMPING = 2.0
 """What a look costs more while a share of the frames too many is looked at, per share."""
@@ -76,7 +80,6 @@ class Skip(Stage):
             "focus": focus_BTD,
             "states": states_BTD,
             "looks": looks_BT,
-            "passed": choice.looks_BT,
             "score": score_BT,
             "gain": gain_BT,
             "target": collected["target"],
@@ -86,31 +89,41 @@ class Skip(Stage):
     def prepare(self, collected: list[Collected]) -> None:
         """The advantage of every decision in the global batch, all micro-batches of all workers; price and threshold
         move by its shares of looks."""
-        names = ("gain", "score", "passed")
-        gain_BT, score_BT, passed_BT = (torch.cat([rollout[name] for rollout in collected]) for name in names)
-        count, squares, drawn, passed = reinforcement.sum_over_workers(
-            gain_BT.new_tensor(gain_BT.numel()),
-            gain_BT.square().sum(),
-            score_BT.sigmoid().sum(),
-            passed_BT.float().sum(),
+        gain_BT, score_BT, states_BTD = (torch.cat([each[name] for each in collected]) for name in NEEDED)
+        count, squares, drawn = reinforcement.sum_over_workers(
+            gain_BT.new_tensor(gain_BT.numel()), gain_BT.square().sum(), score_BT.sigmoid().sum()
         )
-        price = self.follow(drawn / count, passed / count)
+        price = self.follow(drawn / count)
+        self.set_threshold(states_BTD)
         for rollout in collected:
             worth_BT = rollout["gain"] / ((squares / count).sqrt() + 1e-5) - price
             # Of either decision: what it brings beyond what is expected of the gate.
             rollout["advantage"] = (rollout["looks"].float() - rollout["score"].sigmoid()) * worth_BT
 
-    def follow(self, drawn: Tensor, passed: Tensor) -> Tensor:
-        """Move price and threshold by the shares of looks as they are drawn, and as the threshold lets them pass; what
-        a look costs this time. What the share is off now counts beside what it was off so far, which damps its swings.
-        """
-        gate, budget = self.plus.gate, self.settings.budget
-        price = gate.price + DAMPING * (drawn - budget)
-        gate.price.add_(self.settings.price_lr * (drawn - budget))
-        first = gate.threshold == torch.finfo(torch.float32).min
-        moved = gate.threshold + THRESHOLD_RATE * (passed - budget)
-        gate.threshold.copy_(torch.where(first, gate.first_score, moved))
+    def follow(self, drawn: Tensor) -> Tensor:
+        """Move the price by the share of looks that are drawn; what a look costs this time. What the share is off now
+        counts beside what it was off so far, which damps its swings."""
+        gate, off = self.plus.gate, drawn - self.settings.budget
+        price = gate.price + DAMPING * off
+        gate.price.add_(self.settings.price_lr * off)
         return price
+
+    def set_threshold(self, states_BTD: Tensor) -> None:
+        """Move the threshold towards that which lets the budget's share of these clips' frames pass (all workers').
+
+        It is found by bisection, for a look changes the scores of the frames behind it.
+        """
+        gate = self.plus.gate
+        low = gate.threshold.new_tensor(-HIGHEST)
+        high = -low
+        for _ in range(24):
+            middle = (low + high) / 2
+            looks_BT, _ = gate.decide(states_BTD, threshold=middle)
+            passed, count = reinforcement.sum_over_workers(looks_BT.float().sum(), middle.new_tensor(looks_BT.numel()))
+            more = passed > self.settings.budget * count
+            low, high = torch.where(more, middle, low), torch.where(more, high, middle)
+        first = gate.threshold == torch.finfo(torch.float32).min
+        gate.threshold.copy_(torch.where(first, high, gate.threshold + THRESHOLD_RATE * (high - gate.threshold)))
 
     def forward(self, collected: Collected) -> tuple[Tensor, Logs]:
         """PPO's loss of the gate, and the cross-entropy of every prediction with what was looked at."""
