@@ -25,7 +25,7 @@ from adafocus.config.schema import Precision
 from adafocus.data.batches import evaluation_clip
 from adafocus.data.sampling import Pad, evaluation_frames, in_order
 from adafocus.data.transforms import evaluation_view
-from adafocus.devices import pick_device
+from adafocus.devices import pick_device, usable_cores
 from adafocus.evaluation import multiply_adds
 from adafocus.evaluation.evaluate import clip_corners
 from adafocus.inference.online import OnlineClip
@@ -95,15 +95,17 @@ class AdaFocusPredictor:
 
         Raises VideoError if it has no frames, ValueError for another array.
         """
-        return self.predict_frames(self.take(video) if isinstance(video, np.ndarray) else self.read(video))
+        if isinstance(video, np.ndarray):
+            return self.predict_frames(self.take(video))
+        return self.predict_frames(self.read(video, threads=usable_cores()))
 
-    def read(self, path: Path | str, stop: threading.Event | None = None) -> ClipFrames:
-        """The first half of `predict`, for threads that run ahead: decode, sample, crop.
+    def read(self, path: Path | str, stop: threading.Event | None = None, threads: int = 1) -> ClipFrames:
+        """The first half of `predict`, for threads that run ahead: decode (with so many threads), sample, crop.
 
         Raises VideoError if there are no frames, or `stop` was set.
         """
         started = time.perf_counter()
-        clip = sample_frames(path, self.spec, self._sampled, limits=self.limits, stop=stop)
+        clip = sample_frames(path, self.spec, self._sampled, threads=threads, limits=self.limits, stop=stop)
         if not len(clip):
             raise VideoError(f"{clip.result.status}: {clip.result.error}")
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any, Self
 import torch
 
 from adafocus.config.schema import Precision
+from adafocus.devices import usable_cores
 from adafocus.inference import predictor
 from adafocus.inference.prediction import ClipFrames, Prediction, VideoError
 from adafocus.models.adafocus import Patches
@@ -77,8 +77,7 @@ class VideoOutcome:
 
 def default_decoders(device: torch.device) -> int:
     """How many videos are decoded at once: one a core, or one on two cores where the networks run on a CPU too."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(cores // 2, 1) if device.type == "cpu" else cores
+    return max(usable_cores() // 2, 1) if device.type == "cpu" else usable_cores()
 
 
 def predict_all(model: predictor.AdaFocusPredictor, paths: Sequence[Path], decoders: int) -> Iterator[VideoOutcome]:
@@ -87,13 +86,14 @@ def predict_all(model: predictor.AdaFocusPredictor, paths: Sequence[Path], decod
     Closing the iterator, or Ctrl-C, stops the decoding at once.
     """
     stop = threading.Event()
+    threads = 1 if len(paths) > 1 else usable_cores()  # of each decoder: several videos keep all cores busy anyhow
     pool = ThreadPoolExecutor(decoders, "decode", initializer=torch.set_num_threads, initargs=(1,))
     remaining = iter(paths)
     ahead: deque[tuple[Path, Future[ClipFrames]]] = deque()
     try:
         while True:
             for path in islice(remaining, 2 * decoders + 1 - len(ahead)):
-                ahead.append((path, pool.submit(model.read, path, stop)))
+                ahead.append((path, pool.submit(model.read, path, stop, threads)))
             if not ahead:
                 return
             path, future = ahead.popleft()

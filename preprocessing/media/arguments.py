@@ -9,7 +9,7 @@ from typing import Any
 import ffmpeg
 
 from preprocessing.media.ffmpeg_program import find_ffmpeg
-from preprocessing.media.filters import ENCODER_TIME_BASE, PLAIN, Picture, count_filters, frame_filters
+from preprocessing.media.filters import ENCODER_TIME_BASE, PLAIN, SHOW, Picture, count_filters, frame_filters
 from preprocessing.schema import ExtractionSpec
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif"
@@ -35,6 +35,7 @@ def extraction_argv(
     end_s: float | None = None,
     only: Sequence[int] | None = None,
     picture: Picture = PLAIN,
+    seek_s: float | None = None,
     threads: int = 1,
 ) -> list[str]:
     """The command that writes the frames of `source` as JPEGs to its standard output.
@@ -42,9 +43,12 @@ def extraction_argv(
     `clean` passes every decoded frame through, numbered and not timed where no rate is asked for. `paper` is the
     reference implementation's `ffmpeg -i X -vf scale=-1:360 [-r FPS] image_%05d.jpg`: constant frame rate, default JPEG
     quality. A time range is cut on decoded time stamps, half-open. `only` (of `clean`) encodes the frames with these
-    indices alone; a first output then counts all of them.
+    indices alone; a first output then counts all of them. With `seek_s` decoding starts at a key frame before that
+    second, and the log says which frames come (`seek.py`).
     """
-    cut = _cut(start_s, end_s)
+    shift_s = seek_s or 0.0
+    cut = _cut(None if start_s is None else start_s - shift_s, None if end_s is None else end_s - shift_s)
+    seeking = {} if seek_s is None else _seek_to(seek_s)
     stream = "0:V:0" if picture.stream is None else f"0:{picture.stream}"
     passed = {"fps_mode": "passthrough"} | ({} if spec.fps else {"enc_time_base": ENCODER_TIME_BASE})
     limit = {"frames:v": spec.max_frames} if spec.max_frames else {}
@@ -54,8 +58,8 @@ def extraction_argv(
     elif spec.fps:
         output["r"] = spec.fps
     select = "" if only is None else f"select='{'+'.join(f'eq(n,{index})' for index in only)}'"
-    output["vf"] = frame_filters(spec, picture, cut, select)
-    file = _input(threads)
+    output["vf"] = frame_filters(spec, picture, cut, select, "" if seek_s is None else SHOW)
+    file = _input(threads, **seeking)
     outputs = []
     if only is not None:
         output["frames:v"] = len(only)  # ends when it has them; the count goes on
@@ -66,6 +70,24 @@ def extraction_argv(
     if only is None or len(only):
         outputs.append(file.output("pipe:1", an=None, sn=None, dn=None, **output))
     return _reading(ffmpeg.merge_outputs(*outputs), source)
+
+
+def seek_argv(source: str, spec: ExtractionSpec, picture: Picture, seek_s: float, stamps: Sequence[int]) -> list[str]:
+    """The command that starts to decode at a key frame before `seek_s` and writes the frames with these time stamps,
+    which count from that second, as `extraction_argv` writes them (in `clean`). The log says which frames come."""
+    select = f"select='{'+'.join(f'eq(pts,{stamp})' for stamp in stamps)}'"
+    output = {
+        "map": "0:V:0" if picture.stream is None else f"0:{picture.stream}",
+        "format": "mpjpeg",
+        "vcodec": "mjpeg",
+        "threads": 1,
+        "fps_mode": "passthrough",
+        "enc_time_base": ENCODER_TIME_BASE,
+        "q:v": spec.quality,
+        "frames:v": len(stamps),
+        "vf": frame_filters(spec, picture, first=f"{SHOW},{select}"),
+    }
+    return _reading(_input(**_seek_to(seek_s)).output("pipe:1", an=None, sn=None, dn=None, **output), source)
 
 
 def packets_argv(source: str, stream: int | None = None) -> list[str]:
@@ -95,6 +117,10 @@ def _cut(start_s: float | None, end_s: float | None) -> str:
 def _reading(output: Any, source: str) -> list[str]:
     """The command that reads `source`. Its name is put in last, for it need not be text, as ffmpeg-python wants it."""
     return [find_ffmpeg(), *_READING, *(f"file:{source}" if word == _SOURCE else word for word in output.get_args())]
+
+
+def _seek_to(seek_s: float) -> dict[str, Any]:
+    return {"ss": f"{seek_s:.2f}", "noaccurate_seek": None}
 
 
 def _input(threads: int = 1, **more: Any) -> Any:

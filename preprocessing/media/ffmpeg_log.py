@@ -17,6 +17,7 @@ _DURATION = re.compile(r"^  Duration: (?:(\d+):(\d+):(\d+\.\d+)|N/A)(?:, start: 
 _CORRUPT = ("corrupt decoded frame", "corrupt input packet", "Packet corrupt")
 _SHOWN = re.compile(r"^n: *\d+ pts: *(-?\d+|NOPTS) .* iskey:(\d) type:(.)")
 _NEW_SIZE = re.compile(r", (\d+)x(\d+)\b")
+_CLOCK = re.compile(r"^config in time_base: 1/(\d+),")
 _MAX_STREAMS = 100
 
 
@@ -39,6 +40,10 @@ class FFmpegLog:
     """Did they change their ratio of width to height?"""
     shown: list[tuple[int | None, bool]] = field(default_factory=list)
     """Of each frame that `showinfo` has seen: its time stamp, and whether decoding can start there."""
+    ticks_per_s: int | None = None
+    """Of these time stamps; None where that is no whole number."""
+    is_rising: bool = True
+    """Is each of them later than the one before?"""
     num_errors: int = 0
     errors: list[str] = field(default_factory=list)
     _in_header: bool = False
@@ -81,8 +86,9 @@ class FFmpegLog:
                 self.errors.append(_ADDRESS.sub("", text))
         elif "showinfo" in source:
             if shown := _SHOWN.match(text):
-                stamp, key, kind = shown.groups()
-                self.shown.append((None if stamp == "NOPTS" else int(stamp), key == "1" and kind == "I"))
+                self._show(*shown.groups())
+            elif clock := _CLOCK.search(text):
+                self.ticks_per_s = int(clock[1])
         elif text.startswith("Reconfiguring filter graph"):
             self.reconfigured = True
             if (size := _NEW_SIZE.search(text)) and (video := self.video):
@@ -93,6 +99,12 @@ class FFmpegLog:
             self._in_header = False
         elif self._in_header:
             self._read_header(text)
+
+    def _show(self, stamp: str, key: str, kind: str) -> None:
+        shown = None if stamp == "NOPTS" else int(stamp)
+        before = self.shown[-1][0] if self.shown else None
+        self.is_rising &= shown is not None and (before is None or before < shown)
+        self.shown.append((shown, key == "1" and kind == "I"))
 
     def _read_header(self, text: str) -> None:
         if duration := _DURATION.match(text):

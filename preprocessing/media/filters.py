@@ -44,9 +44,15 @@ def picture_of(video: VideoStream, spec: ExtractionSpec, box: tuple[int, int] | 
     return Picture(video.number, (transfer or "bt709", primaries, matrix, values), box)
 
 
-def frame_filters(spec: ExtractionSpec, picture: Picture, cut: str = "", select: str = "") -> str:
-    """The whole chain. `cut` leaves the frames of a time range; `select` those that are wanted."""
-    filters = [cut, "setpts=PTS-STARTPTS"] if cut else []
+SHOW = "showinfo=checksum=0"
+"""Writes the time stamp of each frame to the log."""
+
+
+def frame_filters(spec: ExtractionSpec, picture: Picture, cut: str = "", select: str = "", first: str = "") -> str:
+    """The whole chain. `cut` leaves the frames of a time range; `select` those that are wanted; `first` is put before
+    all."""
+    filters = [first] if first else []
+    filters += [cut, "setpts=PTS-STARTPTS"] if cut else []
     if spec.deinterlace:
         filters.append("bwdif=mode=send_frame:deint=interlaced")
     if spec.profile == "clean":

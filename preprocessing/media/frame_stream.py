@@ -2,7 +2,8 @@
 
 What a file needs, ffmpeg says only while it reads it. So it is started with what most files need, and started anew
 where the header asks for more (another stream, other colours) or the frames change their shape on the way. Frames that
-have been given already are not given twice.
+have been given already are not given twice. A range of time is sought, and decoded from the beginning where the seek
+does not prove that it landed right.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from preprocessing.media.ffmpeg_log import FFmpegLog
 from preprocessing.media.ffmpeg_program import has_filters
 from preprocessing.media.filters import PLAIN, TONE_MAP_FILTERS, Picture, picture_of
 from preprocessing.media.jpeg import JpegSplitter, jpeg_size
+from preprocessing.media.seek import LEAST_START_S, seek_points, why_unproven
 from preprocessing.media.verdict import Ending, judge
 from preprocessing.schema import ExtractionSpec
 
@@ -63,6 +65,8 @@ class FrameStream:
         self._source, self._spec, self._limits, self._stop = source, spec, limits, stop
         self._start_s, self._end_s, self._only, self._threads = start_s, end_s, only, threads
         self._picture = PLAIN
+        may_seek = spec.profile == "clean" and only is None and (start_s or 0.0) >= LEAST_START_S
+        self._seeks: list[float | None] = [*seek_points(start_s or 0.0), None] if may_seek else [None]
         self._num_frames = self._num_bytes = 0
         self._size: tuple[int, int] | None = None
         self._refused = ""  # why the rest of the output was not read
@@ -85,14 +89,18 @@ class FrameStream:
             for number, jpeg in enumerate(self._jpegs()):
                 if (number == 0 or self._log.reshaped) and (picture := self._needed_picture()) != self._picture:
                     break
+                if self._is_unproven:
+                    break
                 if number >= self._num_frames and self._is_accepted(jpeg):
                     yield jpeg
                 if self._refused:
                     return
             else:
                 picture = self._needed_picture()
-            if picture == self._picture or self._refused:
+            if self._refused or (picture == self._picture and not self._is_unproven):
                 return
+            if self._is_unproven:
+                self._seeks.pop(0)
             self._picture = picture
             self._process.__exit__(None, None, None)
             self._process = self._command()
@@ -138,6 +146,14 @@ class FrameStream:
         )
 
     @property
+    def _is_unproven(self) -> bool:
+        """Was a seek made that has not landed for certain where it should, or that has come to a bad end?"""
+        if self._seeks[0] is None or self._process.ended_by in ("timeout", "stop"):
+            return False
+        is_bad_end = self._process.ended_by == "itself" and (self._process.returncode != 0 or not self._num_frames)
+        return is_bad_end or bool(why_unproven(self._log, (self._start_s or 0.0) - self._seeks[0]))
+
+    @property
     def _log(self) -> FFmpegLog:
         return self._process.log
 
@@ -149,6 +165,7 @@ class FrameStream:
             end_s=self._end_s,
             only=self._only,
             picture=self._picture,
+            seek_s=self._seeks[0],
             threads=self._threads,
         )
         return FFmpegReader(argv, max(self._deadline - time.monotonic(), 0.0), self._stop)

@@ -11,7 +11,7 @@ from preprocessing.media.extraction import Limits
 from preprocessing.media.ffmpeg import FFmpegReader
 from preprocessing.media.ffmpeg_log import FFmpegLog
 
-_KEY = 1
+_KEY, _NO_REFERENCE = 0x1, 0x10
 
 
 @dataclass(slots=True)
@@ -26,6 +26,8 @@ class PacketTable:
     stamps: list[int | None] = field(default_factory=list)
     """When each is shown, in ticks from the start of the file's clock."""
     flags: list[int] = field(default_factory=list)
+    returncode: int | None = None
+    """Exit status of ffmpeg, None where it was ended."""
 
     def is_key(self, number: int) -> bool:
         """Is that packet marked as one at which decoding can start?"""
@@ -34,7 +36,7 @@ class PacketTable:
     @property
     def is_plain(self) -> bool:
         """Is every packet to be decoded and shown? Some are there only for others, or hidden by an edit list."""
-        return set(self.flags) <= {0, _KEY}
+        return not any(flags & ~(_KEY | _NO_REFERENCE) for flags in self.flags)
 
 
 def read_packets(source: str, *, limits: Limits, stop: threading.Event | None = None) -> PacketTable:
@@ -60,6 +62,7 @@ def _read(source: str, stream: int | None, limits: Limits, stop: threading.Event
                 table.flags.append(int(flags[0][2:], 16) if flags else _KEY)
                 if len(table.stamps) > limits.num_frames:
                     return PacketTable(process.log, stream)
+    table.returncode = process.returncode
     return table
 
 

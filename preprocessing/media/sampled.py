@@ -1,9 +1,10 @@
 """Some frames of a clip: a file and a rule go in, the JPEGs that the rule asks for come out, as packing writes them.
 
 The rule needs the number of frames, which nothing but decoding tells for sure. So the number is guessed by counting the
-packets of the file (nothing is decoded), and one ffmpeg then decodes all frames, counts them, and encodes those that
-are asked for. Where the guess was wrong (hidden frames) it decodes once more, with the number that it counted. A
-damaged file goes through packing's own command, twice: a shorter command could lose other frames of it.
+packets of the file (nothing is decoded). Of a long file only the stretches before wanted frames are then decoded, where
+that is proved to give the same (`seek_samples.py`). Otherwise one ffmpeg decodes all frames, counts them, and encodes
+those that are asked for; where the guess was wrong (hidden frames) it decodes once more, with the number that it
+counted. A damaged file goes through packing's own command, twice: a shorter command could lose other frames of it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from preprocessing.media.extraction import DEFAULT_LIMITS, Extraction, Limits
 from preprocessing.media.frame_stream import FrameStream
 from preprocessing.media.frames import Frames, open_frames
 from preprocessing.media.packets import read_packets
+from preprocessing.media.seek_samples import seek_samples
 from preprocessing.schema import MIN_FRAMES, USABLE, ExtractionSpec
 
 Rule = Callable[[int], Sequence[int]]
@@ -52,13 +54,15 @@ def sample_frames(
     spec: ExtractionSpec,
     rule: Rule,
     *,
+    threads: int = 1,
     limits: Limits = DEFAULT_LIMITS,
     stop: threading.Event | None = None,
 ) -> SampledClip:
     """The frames of a video file, or of a folder of JPEGs, that `rule` asks for. Memory is that of these frames.
 
-    Each is byte for byte the one that `open_frames` gives. Nothing about the file raises: `.result` says how it ended.
-    Setting `stop` in another thread ends it with the error `stopped`.
+    Each is byte for byte the one that `open_frames` gives of a sound file; what lies between them may not be decoded,
+    and damage there stays unknown. Nothing about the file raises: `.result` says how it ended. `threads` decode at
+    once. Setting `stop` in another thread ends it with the error `stopped`.
     """
     path = Path(path)
 
@@ -66,14 +70,19 @@ def sample_frames(
         return open_frames(path, spec, limits=limits, stop=stop)
 
     def extract(wanted: Sequence[int]) -> FrameStream:
-        return FrameStream(str(path), spec, only=wanted, limits=limits, stop=stop)
+        return FrameStream(str(path), spec, only=wanted, threads=threads, limits=limits, stop=stop)
 
     if path.is_dir() or spec.profile != "clean":  # in `paper` each frame's quality depends on those before it
         clip = _sample_all(extract_all, rule)
     else:
-        packets = None if spec.fps else read_packets(str(path), limits=limits, stop=stop)
-        guess = len(packets.stamps) if packets else 0
-        clip = _sample_selected(min(guess, spec.max_frames or guess), extract, rule) or _sample_all(extract_all, rule)
+        guess, found = 0, None
+        if spec.fps is None:
+            packets = read_packets(str(path), limits=limits, stop=stop)
+            guess = min(len(packets.stamps), spec.max_frames or len(packets.stamps))
+            wanted = list(rule(guess)) if guess >= MIN_FRAMES else []
+            found = seek_samples(str(path), spec, packets, wanted, threads=threads, limits=limits, stop=stop)
+        clip = SampledClip(*found) if found else _sample_selected(guess, extract, rule)
+        clip = clip or _sample_all(extract_all, rule)
     result = clip.result
     if result.status in USABLE and result.num_frames < MIN_FRAMES:
         error = f"{result.num_frames} frames, {MIN_FRAMES} are the least"
