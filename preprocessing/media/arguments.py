@@ -18,7 +18,7 @@ MAX_PIXELS = 8192 * 8192
 """A larger picture is refused by the decoder: one frame of it would need hundreds of megabytes."""
 
 _READING = (
-    *("-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info", "-filter_threads", "1"),
+    *("-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+verbose", "-filter_threads", "1"),
     # A period longer than any run: only the last report, which holds the time of the last frame, is of use.
     *("-progress", "pipe:2", "-stats_period", "1000000"),
 )

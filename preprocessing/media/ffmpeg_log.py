@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from preprocessing.media.video_stream import VideoStream, main_stream, parse_stream
 
-_LEVEL = re.compile(r"^((?:\[[^\]]* @ 0x[0-9a-f]+\] )*)\[(panic|fatal|error|warning|info)\] (.*)$")
+_LEVEL = re.compile(r"^((?:\[[^\]]* @ 0x[0-9a-f]+\] )*)\[(panic|fatal|error|warning|info|verbose)\] (.*)$")
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
 _INPUT = re.compile(r"^Input #0, (\S+), from ")
 _DURATION = re.compile(r"^  Duration: (?:(\d+):(\d+):(\d+\.\d+)|N/A)(?:, start: (-?\d+\.\d+))?")
 _CORRUPT = ("corrupt decoded frame", "corrupt input packet", "Packet corrupt")
 _SHOWN = re.compile(r"^n: *\d+ pts: *(-?\d+|NOPTS) .* iskey:(\d) type:(.)")
-_NEW_SIZE = re.compile(r", (\d+)x(\d+)\b")
+_INTO_FILTERS = " input from stream "
+_SHAPE = re.compile(r"^w:(\d+) h:(\d+) .*\bsar:(\d+)/(\d+)")
 _CLOCK = re.compile(r"^config in time_base: 1/(\d+),")
 _MAX_STREAMS = 100
 
 
 @dataclass(slots=True)
 class FFmpegLog:
-    """What a log has reported so far. Fed with the output of `ffmpeg -loglevel level+info -progress pipe:2`."""
+    """What a log has reported so far. Fed with the output of `ffmpeg -loglevel level+verbose -progress pipe:2`."""
 
     container: str = ""
     """Names of the demuxer; empty until the file is open."""
@@ -47,6 +49,7 @@ class FFmpegLog:
     num_errors: int = 0
     errors: list[str] = field(default_factory=list)
     _in_header: bool = False
+    _entered: tuple[str, Fraction] | None = None
     _rest: bytes = b""
 
     @property
@@ -78,7 +81,10 @@ class FFmpegLog:
         if match is None:
             return
         source, level, text = match.groups()
-        if level in ("panic", "fatal", "error") or any(word in text for word in _CORRUPT):
+        if level == "verbose":
+            if _INTO_FILTERS in source and (shape := _SHAPE.match(text)):
+                self._enter_filters(text, *map(int, shape.groups()))
+        elif level in ("panic", "fatal", "error") or any(word in text for word in _CORRUPT):
             if self.errors and text.startswith("Error opening input"):
                 return  # says no more than the line before it, and where the data root is
             self.num_errors += 1
@@ -91,14 +97,19 @@ class FFmpegLog:
                 self.ticks_per_s = int(clock[1])
         elif text.startswith("Reconfiguring filter graph"):
             self.reconfigured = True
-            if (size := _NEW_SIZE.search(text)) and (video := self.video):
-                self.reshaped |= int(size[1]) * video.height != int(size[2]) * video.width
         elif opened := _INPUT.match(text):
             self.container, self._in_header = opened[1], True
         elif text.startswith(("Stream mapping:", "Output #0")):
             self._in_header = False
         elif self._in_header:
             self._read_header(text)
+
+    def _enter_filters(self, text: str, width: int, height: int, aspect_w: int, aspect_h: int) -> None:
+        """Frames of some size and format come to the filters: the first ones, or others than before."""
+        shape = Fraction(width * (aspect_w or 1), height * (aspect_h or 1))
+        first, first_shape = self._entered = self._entered or (text, shape)
+        self.reconfigured |= text != first
+        self.reshaped |= shape != first_shape
 
     def _show(self, stamp: str, key: str, kind: str) -> None:
         shown = None if stamp == "NOPTS" else int(stamp)

@@ -16,7 +16,8 @@ _NUMBERED = f"settb=1/1000000,setpts='if(isnan(PREV_OUTPTS),{_TIME},max({_TIME},
 ENCODER_TIME_BASE = "1:1000000"
 # A pixel's shape counts where it can be meant, and `-1` keeps the bytes of frames with square pixels.
 _HAS_SHAPE = f"between(sar,0.1,10)*not(between(sar,{SQUARE[0]},{SQUARE[1]}))"
-_ASPECT = f"if({_HAS_SHAPE},dar,iw/ih)"
+_PIXEL = f"if({_HAS_SHAPE},sar,1)"
+_KEEP = "if(lt(abs({0}-{1}),0.03*{0}+1),{0},min({0},{1}))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Picture:
     colours: tuple[str, str, str, str] | None = None
     """Transfer, primaries, matrix and range of the source, to be converted to those of an ordinary screen."""
     box: tuple[int, int] | None = None
-    """(height, width) of the first frames: later ones of another shape are fitted into it."""
+    """(height, width) of the first frames: of later ones of another shape the middle is cut out."""
 
 
 PLAIN = Picture()
@@ -76,10 +77,10 @@ def _scale(spec: ExtractionSpec, box: tuple[int, int] | None) -> str:
     if box is None:
         return f"scale=w='if({_HAS_SHAPE},max(1,round({spec.height}*dar)),-1)':h={spec.height}"
     height, width = box
-    across, down = f"round({height}*{_ASPECT})", f"round({width}/({_ASPECT}))"
-    fitted = f"scale=w='clip({across},1,{width})':h='clip({down},1,{height})'"
-    # Without chroma of its own resolution any width can be filled up.
-    return f"{fitted},format=yuv444p,pad={width}:{height}:(ow-iw)/2:(oh-ih)/2,format=yuv420p"
+    # Frames of the first shape, up to a rounded pixel, pass whole: they are the same bytes as without this step.
+    across, down = f"ih*{width}/{height}/{_PIXEL}", f"iw*{height}/{width}*{_PIXEL}"
+    cut = f"crop=w='{_KEEP.format('iw', across)}':h='{_KEEP.format('ih', down)}':exact=1"
+    return f"{cut},scale={width}:{height}"
 
 
 def _to_screen_colours(colours: tuple[str, str, str, str]) -> str:

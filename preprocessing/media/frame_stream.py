@@ -199,8 +199,8 @@ class FrameStream:
         video = log.video
         if video is None or self._refused:
             return self._picture
-        is_fitted = log.reshaped and self._only is None and spec.profile == "clean"
-        needed = picture_of(video, spec, self._size if is_fitted else self._picture.box)
+        is_cut = log.reshaped and self._only is None and spec.profile == "clean"
+        needed = picture_of(video, spec, self._size if is_cut else self._picture.box)
         if needed.colours and (why := _why_no_tone_map(video.dolby_profile)):
             self._refused = why
         first = next(stream.number for stream in log.streams if not stream.is_cover)

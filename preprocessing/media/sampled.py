@@ -81,8 +81,8 @@ def sample_frames(
             guess = min(len(packets.stamps), spec.max_frames or len(packets.stamps))
             wanted = list(rule(guess)) if guess >= MIN_FRAMES else []
             found = seek_samples(str(path), spec, packets, wanted, threads=threads, limits=limits, stop=stop)
-        clip = SampledClip(*found) if found else _sample_selected(guess, extract, rule)
-        clip = clip or _sample_all(extract_all, rule)
+        selected = SampledClip(*found) if found else _sample_selected(guess, extract, rule)
+        clip = selected or _sample_all(extract_all, rule)
     result = clip.result
     if result.status in USABLE and result.num_frames < MIN_FRAMES:
         error = f"{result.num_frames} frames, {MIN_FRAMES} are the least"

@@ -112,8 +112,8 @@ def seek_samples(
             return None
         jpegs |= part
     height, width = jpeg_size(jpegs[wanted[0]])
-    facts = {"num_frames": count, "fps": video.fps, "height": height, "width": width, "video": video}
-    return jpegs, Extraction(status, error, duration_s=packets.log.duration_s, returncode=0, **facts)
+    duration_s = packets.log.duration_s
+    return jpegs, Extraction(status, error, count, video.fps, height, width, duration_s, packets.returncode, video)
 
 
 class _StretchReader:
@@ -148,7 +148,8 @@ class _StretchReader:
         shift = round(seek_s * self._table.ticks_per_s)
         stamps = [self._table.stamps[number] - shift for number in stretch.wanted]
         argv = seek_argv(self._source, self._spec, self._picture, seek_s, stamps)
-        process, splitter, jpegs = FFmpegReader(argv, self._deadline - time.monotonic(), self._stop), JpegSplitter(), []
+        process, splitter = FFmpegReader(argv, self._deadline - time.monotonic(), self._stop), JpegSplitter()
+        jpegs = list[bytes]()
         try:
             with process:
                 for chunk in process.chunks():

@@ -77,7 +77,7 @@ def test_a_preview_in_front_is_not_the_video(tmp_path: Path, run_ffmpeg: Run) ->
         assert sampled.result.num_frames == 10 and list(sampled.jpegs) == [9]
 
 
-def test_frames_of_another_shape_are_fitted_into_that_of_the_first(tmp_path: Path, run_ffmpeg: Run) -> None:
+def test_frames_of_another_shape_are_cut_to_that_of_the_first(tmp_path: Path, run_ffmpeg: Run) -> None:
     parts = [make(run_ffmpeg, tmp_path / "first.ts", CIRCLE.format(y=1), "-c:v", "mpeg2video")]
     for size in ("128x48", "65x64", "128x96"):
         path = make(run_ffmpeg, tmp_path / f"{size}.ts", CIRCLE.format(y=1), "-c:v", "mpeg2video", "-q:v", 1, size=size)
@@ -90,7 +90,7 @@ def test_frames_of_another_shape_are_fitted_into_that_of_the_first(tmp_path: Pat
         for number in (0, len(frames) - 1):
             height, width = extent(frames[number])
             assert abs(height - width) <= 2 and height > 10, (size, number)
-        assert np.array_equal(frames[0], alone[0])
+        assert all(map(np.array_equal, frames[:3], alone))  # the same bytes, whichever command wrote them
 
 
 def colours(path: Path, spec: ExtractionSpec = SPEC) -> np.ndarray:
