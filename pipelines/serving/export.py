@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.resources import files
@@ -90,8 +91,8 @@ def _readme(facts: dict[str, Any], title: str, num_clips: int, predictor: AdaFoc
         f"| {name} | {part['pt2_error']:.1e} | {part['onnx_error']:.1e} |" for name, part in facts["programs"].items()
     ]
     argv = extraction_argv("VIDEO", predictor.spec)
-    flags = ("-fps_mode", "-q:v", "-vf", "-r", "-frames:v")
-    arguments = [f"{flag} {argv[argv.index(flag) + 1]}" for flag in flags if flag in argv]
+    flags = ("-fps_mode", "-enc_time_base", "-q:v", "-vf", "-r", "-frames:v")
+    arguments = [f"{flag} {shlex.quote(argv[argv.index(flag) + 1])}" for flag in flags if flag in argv]
     return Template(files("pipelines.serving").joinpath("templates", "export.md").read_text()).substitute(
         title=title,
         method=facts["method"],

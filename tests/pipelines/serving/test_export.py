@@ -66,7 +66,7 @@ def test_the_folder_says_what_is_in_it(exported: tuple[Path, Path]) -> None:
         assert 0 <= facts["programs"][part]["pt2_error"] < 1e-4 and 0 <= facts["programs"][part]["onnx_error"] < 1e-4
     assert facts["class_names"] == [str(digit) for digit in range(10)]
     assert facts["preprocessing"]["extraction"]["height"] == 40
-    assert "scale=-1:40" in (out / "README.md").read_text() and "$" not in (out / "README.md").read_text()
+    assert ":h=40" in (out / "README.md").read_text() and "$" not in (out / "README.md").read_text()
     (left, _), (right, meta) = load_model(source), load_model(out)  # it is a checkpoint too
     assert all(torch.equal(value, right.state_dict()[name]) for name, value in left.state_dict().items())
     assert meta.extraction["height"] == 40

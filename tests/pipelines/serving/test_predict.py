@@ -121,7 +121,7 @@ def test_decoding_runs_ahead_but_not_far(videos: Path, checkpoints: dict[str, Pa
     model = AdaFocusPredictor.from_folder(checkpoints["frame"])
     read: list[Path] = []
     real = model.read
-    model.read = lambda path, stop=None: read.append(path) or real(path, stop)
+    model.read = lambda path, *rest: read.append(path) or real(path, *rest)
     outcomes = predict_all(model, [videos / "clip 0.mp4"] * 20, decoders=2)
     assert not next(outcomes).error
     time.sleep(1.0)
