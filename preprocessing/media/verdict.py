@@ -40,6 +40,8 @@ def judge(end: Ending) -> tuple[Status, str]:
         return "decode_failed", end.refused
     if code in (-signal.SIGKILL, -signal.SIGTERM):
         return "decode_failed", f"ffmpeg was killed by {signal.Signals(-code).name} (out of memory?)"
+    if code is not None and code < 0 and not log.opened:
+        return "probe_failed", f"ffmpeg crashed ({signal.Signals(-code).name})"
     if not log.opened:
         return "probe_failed", messages or "ffmpeg cannot open it"
     if log.video is None:
