@@ -40,16 +40,20 @@ class Predictions:
     looks_NT: Tensor | None = None
     """Which frames the focuser looked at, bool; None: all, or it was not asked."""
 
-    def metrics(self) -> dict[str, float]:
-        """Percentages: top1, top5, map; hit_rate where boxes are known; looked where frames may be skipped.
-
-        Raises DivergedError for NaN or inf.
-        """
+    def check_finite(self) -> None:
+        """Raise DivergedError if a logit is NaN or infinite."""
         broken_N = ~self.logits_NTK.isfinite().all(-1).all(-1)
         if broken_N.any():
             broken = [self.clip_ids[number] for number in broken_N.nonzero()[:, 0].tolist()]
             share = f"{len(broken)} of {len(self.clip_ids)} clips"
             raise DivergedError(f"the model's logits are NaN or infinite on {share}: {some(broken)}")
+
+    def metrics(self) -> dict[str, float]:
+        """Percentages: top1, top5, map; hit_rate where boxes are known; looked where frames may be skipped.
+
+        Raises DivergedError for NaN or inf.
+        """
+        self.check_finite()
         values = metrics.scores(self.logits_NTK[:, -1], self.labels_NL)
         if self.hits_N is not None:
             values["hit_rate"] = self.hits_N.mean().item() * 100

@@ -60,18 +60,23 @@ def count_model(
         torch.zeros(1, num_frames or count, 3, data.crop, data.crop, device=model.mean.device)
         for count in (data.num_frames, data.num_focus_frames)
     )
-    parts = method_of(model.config).parts
-    counts = dict.fromkeys(parts, 0.0)
     if patches is None:
-        counts["glancer"] = _measure(lambda: model.glance(glance_frames))
-    else:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(glance_frames, focus_frames, patches)
-        by_module, root = counter.get_flop_counts(), type(model).__name__
-        for part in parts:
-            modules = model.counted_modules(part)
-            counts[part] = sum(sum(by_module.get(f"{root}.{name}", {}).values()) for name in modules) / 2e9
-    return of_looks(counts, looks)
+        alone = _measure(lambda: model.glance(glance_frames))
+        return {**dict.fromkeys(method_of(model.config).parts, 0.0), "glancer": alone, "total": alone}
+    return of_looks(count_run(model, lambda: model(glance_frames, focus_frames, patches)), looks)
+
+
+@torch.no_grad()
+def count_run(model: AdaFocus, run: Callable[[], Any]) -> dict[str, float]:
+    """GFLOPs of what `run` computes with the model: each part and `total`, without what no prediction reads."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    by_module, root = counter.get_flop_counts(), type(model).__name__
+    counts = {
+        part: sum(sum(by_module.get(f"{root}.{name}", {}).values()) for name in model.counted_modules(part)) / 2e9
+        for part in method_of(model.config).parts
+    }
+    return {**counts, "total": sum(counts.values())}
 
 
 def of_looks(counts: Mapping[str, float], share: float) -> dict[str, float]:

@@ -59,6 +59,11 @@ class State:
     gate: Tensor | None = None
     """What AdaFocus+'s gate knows of its decisions."""
 
+    def rows(self, kept_B: Tensor) -> State:
+        """That of some of a batch's clips: bool (B,), or their numbers."""
+        parts = (self.policy, self.classifier, self.glances)
+        return State(*(None if part is None else part[:, kept_B] for part in parts))
+
 
 @dataclass(frozen=True, slots=True)
 class Output:

@@ -1,0 +1,62 @@
+"""Early exit: a clip's frames are computed one after the other, until the model is sure enough.
+
+Clips that have stopped are taken out of the batch, and frames at whose exits nobody may stop are computed together.
+
+Shapes: B clips, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adafocus.data.batches import Batch
+from adafocus.evaluation.exit_thresholds import NOBODY, Criterion, certainty
+from adafocus.models.adafocus import AdaFocus, Patches
+from adafocus.models.outputs import State
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRule:
+    """Says which clips stop at an exit."""
+
+    thresholds: tuple[float, ...]
+    """One for every exit; the last lets every clip stop."""
+    criterion: Criterion
+    budget: float
+    """The mean GFLOPs per video that they are meant for."""
+
+    def leaves(self, number: int, logits_BK: Tensor) -> Tensor:
+        """Which clips stop at the exit of this number (from 0), bool (B,)."""
+        return certainty(logits_BK, self.criterion) >= self.thresholds[number]
+
+    def portions(self) -> list[range]:
+        """The frames in runs that are computed together: after the last of each a clip may stop."""
+        ends = [number + 1 for number, threshold in enumerate(self.thresholds) if threshold < NOBODY]
+        return [range(first, end) for first, end in zip([0, *ends], ends, strict=False)]
+
+
+@torch.no_grad()
+def predict_early(
+    model: AdaFocus, batch: Batch, rule: ExitRule, patches: Patches = "policy"
+) -> tuple[Tensor, Tensor]:
+    """Each clip's logits_BK at the exit where it stops, and those exits, int64 (B,) from 0. For models that are
+    causal."""
+    frames_BTCHW = batch.glance_BTCHW
+    clips = len(frames_BTCHW)
+    device = frames_BTCHW.device
+    logits_BK = torch.zeros(clips, model.num_classes, device=device)
+    exits_B = torch.zeros(clips, dtype=torch.int64, device=device)
+    left_L, state = torch.arange(clips, device=device), State()
+    for portion in rule.portions():
+        seen = frames_BTCHW[left_L, portion.start : portion.stop]
+        output = model(seen, seen, patches, state=state)
+        leaves_L = rule.leaves(portion[-1], output.prediction_BK)
+        logits_BK[left_L[leaves_L]] = output.prediction_BK[leaves_L].float()
+        exits_B[left_L[leaves_L]] = portion[-1]
+        left_L, state = left_L[~leaves_L], output.state.rows(~leaves_L)
+        if not len(left_L):
+            break
+    return logits_BK, exits_B
