@@ -74,6 +74,8 @@ class Meta:
     imported: list[dict[str, Any]] = field(default_factory=list)
     """Where the weights come from files of the authors' code instead of training: a record of each (name, sha256,
     parts, and the epoch and accuracies that it tells of)."""
+    exits: dict[str, Any] = field(default_factory=dict)
+    """Thresholds of early exit (`adafocus.evaluation.calibration.Calibration`); empty until it is calibrated."""
     weights: str = ""
     """Name of the weights file in the folder, filled in by `save`."""
 
@@ -143,11 +145,16 @@ def save(folder: Path, model: AdaFocus, meta: Meta) -> Meta:
     data = save_tensors({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()})
     meta = dataclasses.replace(meta, weights=f"weights-{hashlib.sha256(data).hexdigest()[:16]}.safetensors")
     write_file(folder / meta.weights, data)
-    write_file(folder / META, json.dumps(asdict(meta), indent=1).encode())
+    write_meta(folder, meta)
     for stale in folder.glob("weights-*.safetensors"):
         if stale.name != meta.weights:
             stale.unlink(missing_ok=True)
     return meta
+
+
+def write_meta(folder: Path, meta: Meta) -> None:
+    """Commit a checkpoint's record, by rename."""
+    write_file(folder / META, json.dumps(asdict(meta), indent=1).encode())
 
 
 def read_meta(folder: Path) -> Meta:

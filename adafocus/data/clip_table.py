@@ -6,8 +6,10 @@ positional read each, and nothing else of a shard is read.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,15 @@ class ShardError(UserError):
 class ClipTable:
     """Rows of one split that have frames, numbered from 0 in the order of the index. Picklable and cheap to fork."""
 
-    def __init__(self, shards: str | Path, split: str, limit: int | None = None) -> None:
-        """`limit` keeps so many clips, evenly spread over the split. Raises UserError if the split has no clips, and
-        for an index that makes no sense."""
+    def __init__(
+        self,
+        shards: str | Path,
+        split: str,
+        limit: int | None = None,
+        part: Callable[[str], bool] | None = None,
+    ) -> None:
+        """`part` says of a clip id whether it is of the split's part that is meant; None: all of it. `limit` keeps so
+        many clips, evenly spread. Raises UserError if there are no clips, and for an index that makes no sense."""
         self.store = Store(shards)
         index, self._path = map_index(self.store)
         for row, what in row_faults(index):
@@ -53,6 +61,14 @@ class ClipTable:
             raise UserError(
                 f"{self.store.shown} has no usable clips in split {split!r}; its splits are {', '.join(present)}"
             )
+        if part is not None:
+            ids = index.table["clip_id"].take(pa.array(rows)).to_pylist()
+            rows = rows[np.fromiter(map(part, ids), bool, len(rows))]
+            if not len(rows):
+                raise UserError(
+                    f"data.held_out leaves no clip of split {split!r} of {self.store.shown} on one side: it has "
+                    f"{len(ids)}; choose another share"
+                )
         if limit is not None and limit < len(rows):
             rows = rows[np.arange(limit) * len(rows) // limit]
         self.rows = rows
@@ -160,6 +176,16 @@ def _read_at(file: Any, offset: int, size: int) -> Tensor:
     if bytes(data[: len(SOI)].numpy()) != SOI:
         raise ValueError(f"there is no frame at byte {offset}")
     return data
+
+
+def is_held_out(clip_id: str, share: float) -> bool:
+    """Is this one of the clips that training leaves out, about `share` of all? Its name alone decides."""
+    return int.from_bytes(hashlib.sha256(clip_id.encode()).digest()[:4]) < share * 2**32
+
+
+def training_part(share: float) -> Callable[[str], bool] | None:
+    """The part of the training split that is trained on where about `share` of it is left out."""
+    return (lambda clip_id: not is_held_out(clip_id, share)) if share else None
 
 
 def evaluation_split(shards: str | Path) -> str:

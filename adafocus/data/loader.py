@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from adafocus.config.schema import DataConfig
 from adafocus.config.validation import check_data
 from adafocus.data.batches import Batch, ClipMaker, batches_or_error, evaluation_clip
-from adafocus.data.clip_table import ClipTable, ShardError
+from adafocus.data.clip_table import ClipTable, ShardError, is_held_out, training_part
 from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
 
 __all__ = ["Batch", "ClipLoader", "evaluation_clip"]
@@ -42,17 +43,21 @@ class ClipLoader:
         accumulate: int = 1,
         num_workers: int = 0,
         limit: int | None = None,
+        held_out: bool = False,
     ) -> None:
         """`batch_size` is in clips of one rank: a global batch holds batch_size * world_size * accumulate clips, in
         `accumulate` micro-batches, which are what a rank reads.
 
         In training the global batches are drawn anew each epoch and the incomplete last one is left out, unless it is
         the only one. In evaluation rank r takes the clips range(r, N, world_size), nothing dropped, nothing twice.
-        `num_workers` processes decode ahead; 0 decodes in this process. Raises UserError if there is no finished data
-        set, the split is empty or smaller than a global batch has micro-batches, or settings do not fit together.
+        `held_out` means only the clips that training leaves out. `num_workers` processes decode ahead; 0 decodes in
+        this process. Raises UserError if there is no finished data set, the split is empty or smaller than a global
+        batch has micro-batches, or settings do not fit together.
         """
         check_data(data)
-        table = ClipTable(shards, split, limit)
+        share = data.held_out
+        part = partial(is_held_out, share=share) if held_out else training_part(share) if train else None
+        table = ClipTable(shards, split, limit, part)
         if train and len(table) < world_size * accumulate:
             raise UserError(
                 f"{world_size} workers cannot share the {len(table)} clips of split {split!r} with accumulate="

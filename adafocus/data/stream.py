@@ -25,7 +25,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from adafocus.config.schema import DataConfig
 from adafocus.config.validation import check_data
 from adafocus.data.batches import Batch, ClipMaker, batches_or_error
-from adafocus.data.clip_table import ClipTable, ShardError
+from adafocus.data.clip_table import ClipTable, ShardError, training_part
 from preprocessing.schema import DatasetInfo, UserError
 
 
@@ -54,7 +54,7 @@ class ClipStream:
     ) -> None:
         """As ClipLoader; `buffer` is the number of clips among which training shuffles. Raises UserError too."""
         check_data(data)
-        table = ClipTable(shards, split)
+        table = ClipTable(shards, split, part=training_part(data.held_out) if train else None)
         if len(table) < world_size * max(num_workers, 1):
             raise UserError(
                 f"{world_size} ranks with {max(num_workers, 1)} workers cannot share {len(table)} clips; use fewer"

@@ -46,8 +46,11 @@ class Calibration:
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> Calibration | None:
-        """What a meta.json holds; None if its checkpoint was not calibrated yet."""
-        return cls(**record) if record else None
+        """What a meta.json holds; None if its checkpoint was not calibrated yet. Raises UserError for what is none."""
+        try:
+            return cls(**record) if record else None
+        except TypeError as error:
+            raise UserError(f"meta.json holds thresholds that make no sense ({error}): calibrate again") from None
 
     def rule(self, budget: float) -> ExitRule:
         """For a mean of at most `budget` GFLOPs per video: the rule of the largest calibrated budget within it.

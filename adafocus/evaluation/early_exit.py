@@ -39,9 +39,7 @@ class ExitRule:
 
 
 @torch.no_grad()
-def predict_early(
-    model: AdaFocus, batch: Batch, rule: ExitRule, patches: Patches = "policy"
-) -> tuple[Tensor, Tensor]:
+def predict_early(model: AdaFocus, batch: Batch, rule: ExitRule, patches: Patches = "policy") -> tuple[Tensor, Tensor]:
     """Each clip's logits_BK at the exit where it stops, and those exits, int64 (B,) from 0. For models that are
     causal."""
     frames_BTCHW = batch.glance_BTCHW

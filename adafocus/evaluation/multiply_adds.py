@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from adafocus.config.schema import Config
@@ -103,6 +104,13 @@ def exit_costs(
         return [frame * (number + 1) for number in range(exits)]
     counts = count_model(model, patches=patches, num_frames=1, looks=1.0)
     return list(itertools.accumulate(of_looks(counts, share)["total"] for share in looks_T))
+
+
+def clip_costs(config: Config, num_classes: int, looks_NT: Tensor) -> Tensor:
+    """The same of each clip by itself, float64 (N, T), where the focuser skips frames: `looks_NT` are those it saw."""
+    counts = count(config, num_classes, num_frames=1, looks=1.0)
+    cost_NT = torch.where(looks_NT, counts["total"], of_looks(counts, 0.0)["total"])
+    return cost_NT.double().cumsum(1)
 
 
 def count_whole(model: AdaFocus) -> float:

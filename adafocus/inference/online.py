@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from adafocus.data.transforms import View, evaluation_view
+from adafocus.evaluation.early_exit import ExitRule
 from adafocus.models.adafocus import AdaFocus, Patches
 from adafocus.models.outputs import State
 
@@ -33,6 +34,8 @@ class Running:
     """The same patch in the given frame: (top, left, bottom, right) in its pixels."""
     looked: bool = True
     """Did the focuser look at it, or was the frame skipped?"""
+    is_final: bool = False
+    """Is the model as sure as its budget asks for? Then no further frame is computed."""
 
     @property
     def probability(self) -> Tensor:
@@ -42,10 +45,12 @@ class Running:
 
 class OnlineClip:
     """Give it the frames of one video, in order, with `push`. They should be spaced as in training: a clip of the
-    evaluation is `data.num_frames` of them, evenly spread."""
+    evaluation is `data.num_frames` of them, evenly spread, in the order of `data.frame_order`."""
 
-    def __init__(self, model: AdaFocus, patches: Patches = "policy") -> None:
-        self._model, self._patches = model, patches
+    def __init__(self, model: AdaFocus, patches: Patches = "policy", rule: ExitRule | None = None) -> None:
+        """`rule` says when the model is sure enough."""
+        self._model, self._patches, self._rule = model, patches, rule
+        self._last: Running | None = None
         self._view: View | None = None
         self._size = (0, 0)
         self._state = State()
@@ -53,8 +58,10 @@ class OnlineClip:
 
     @torch.no_grad()
     def push(self, frame: np.ndarray | Tensor) -> Running:
-        """One more frame: RGB uint8 (H, W, 3), or (C, H, W) as a tensor. Raises ValueError for anything else, and for a
-        frame of another size than the first."""
+        """One more frame: RGB uint8 (H, W, 3), or (C, H, W) as a tensor. Behind a final answer it is not looked at, and
+        that answer comes again. Raises ValueError for anything else, and for a frame of another size than the first."""
+        if self._last and self._last.is_final:
+            return self._last
         model, data = self._model, self._model.config.data
         frame_CHW = torch.from_numpy(frame).permute(2, 0, 1) if isinstance(frame, np.ndarray) else frame
         if frame_CHW.dtype != torch.uint8 or frame_CHW.ndim != 3 or frame_CHW.shape[0] != 3:
@@ -73,4 +80,7 @@ class OnlineClip:
         row, column = output.corners_BT2[0, 0].tolist()
         box = self._view.source_box(row, column, model.config.model.patch_size)
         looked = output.choice.looks_BT is None or bool(output.choice.looks_BT)
-        return Running(self._count, output.prediction_BK[0].float().cpu(), (row, column), box, looked)
+        is_final = self._rule is not None and bool(self._rule.leaves(self._count - 1, output.prediction_BK))
+        logits_K = output.prediction_BK[0].float().cpu()
+        self._last = Running(self._count, logits_K, (row, column), box, looked, is_final)
+        return self._last

@@ -45,12 +45,13 @@ class Prediction:
     name: str
     class_names: tuple[str, ...]
     logits_TK: Tensor
-    """After focus frame 1, 2, ..., T; the last one is the clip's."""
+    """After focus frame 1, 2, ..., T; the last one is the clip's. With a budget T is where it stopped."""
     corners_T2: Tensor
     """(row, column) of the patch in each focus frame."""
     map_Skk: Tensor | None
     """The policy's probabilities over patch corners, row first; None where it has none or did not choose."""
     gflops: dict[str, float]
+    """Of what was computed, by part."""
     times_ms: dict[str, float]
     """Milliseconds by part, `TIMED`."""
     source: Extraction

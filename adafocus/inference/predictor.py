@@ -12,6 +12,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Self, get_args
@@ -27,12 +28,16 @@ from adafocus.data.sampling import Pad, evaluation_frames, in_order
 from adafocus.data.transforms import evaluation_view
 from adafocus.devices import pick_device, usable_cores
 from adafocus.evaluation import multiply_adds
+from adafocus.evaluation.calibration import SAVES_NOTHING, Calibration
+from adafocus.evaluation.early_exit import ExitRule
 from adafocus.evaluation.evaluate import clip_corners
+from adafocus.inference.early import EarlyPass, FetchFrames, JpegFrames, run_early
 from adafocus.inference.online import OnlineClip
 from adafocus.inference.prediction import ClipFrames, Prediction, VideoError, action_map
 from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import Patches
 from preprocessing.addresses import without_secrets
+from preprocessing.media.arriving import ArrivingFrames
 from preprocessing.media.extraction import DEFAULT_LIMITS, Extraction, Limits
 from preprocessing.media.sampled import sample_frames
 from preprocessing.schema import ExtractionSpec, UserError
@@ -53,8 +58,10 @@ class AdaFocusPredictor:
         patches: Patches = "policy",
         shards: str | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        budget: float | None = None,
     ) -> None:
-        """Of a checkpoint's folder. `shards` says how frames were extracted where the checkpoint does not.
+        """Of a checkpoint's folder. `shards` says how frames were extracted where the checkpoint does not. `budget`: as
+        `set_budget`.
 
         Raises UserError for a folder without a finished checkpoint, and for a stage after which the parts that these
         patches need are not trained yet.
@@ -76,6 +83,8 @@ class AdaFocusPredictor:
         self.device = pick_device(device)
         self.model = accelerate(model.to(self.device), precision=precision)
         self.gflops = multiply_adds.count(self.config, model.num_classes, patches=patches, looks=1.0)
+        self._one_at_a_time = threading.Lock()
+        self.set_budget(budget)
 
     @classmethod
     def from_folder(
@@ -86,15 +95,40 @@ class AdaFocusPredictor:
         precision: Precision = "float32",
         patches: Patches = "policy",
         shards: str | None = None,
+        budget: float | None = None,
     ) -> Self:
         """Of a checkpoint's folder, such as runs/finetune-...: see `__init__`."""
-        return cls(Path(folder), device=device, precision=precision, patches=patches, shards=shards)
+        return cls(Path(folder), device=device, precision=precision, patches=patches, shards=shards, budget=budget)
+
+    def set_budget(self, budget: float | None) -> None:
+        """From now on stop each clip when the model is sure enough, so that it takes `budget` GFLOPs in the mean.
+
+        None: never. Raises UserError for a model without thresholds, for a budget below them, and where exits save
+        nothing.
+        """
+        self.rule: ExitRule | None = None
+        if budget is None:
+            return
+        if not self.model.is_causal:
+            raise UserError(f"{SAVES_NOTHING}: leave the budget out")
+        if self.patches != "policy":
+            raise UserError(
+                f"thresholds of early exit are of the policy's patches: no budget with patches {self.patches}"
+            )
+        calibration = Calibration.of(self.meta.exits)
+        if calibration is None:
+            raise UserError(
+                "this model has no thresholds of early exit yet: `adafocus calibrate` solves them on its training clips"
+            )
+        self.rule = calibration.rule(budget)
 
     def predict(self, video: Path | str | np.ndarray) -> Prediction:
         """Of a video file, of a folder of JPEG frames, or of all frames of a video as uint8 (N, H, W, 3), RGB.
 
         Raises VideoError if it has no frames, ValueError for another array.
         """
+        if self.rule is not None:
+            return self.predict_early(video)[1]
         if isinstance(video, np.ndarray):
             return self.predict_frames(self.take(video))
         return self.predict_frames(self.read(video, threads=usable_cores()))
@@ -154,27 +188,96 @@ class AdaFocusPredictor:
         output = self.model(glance_BTCHW, focus_BTCHW, patches, timer=partial(self._timed, times_ms))
         policy, looks_BT = output.choice.policy, output.choice.looks_BT
         looks_T = None if looks_BT is None else looks_BT[0].cpu()
-        gflops = self.gflops if looks_T is None else multiply_adds.of_looks(self.gflops, looks_T.float().mean().item())
         return Prediction(
             name=clip.name,
             class_names=self.class_names,
             logits_TK=output.logits_BTK[0].float().cpu(),
             corners_T2=output.corners_BT2[0].cpu(),
             map_Skk=None if policy is None else action_map(policy),
-            gflops=gflops,
+            gflops=self._gflops(len(output.logits_BTK[0]), looks_T),
             times_ms=times_ms,
             source=clip.source,
             looks_T=looks_T,
         )
 
+    def _gflops(self, num_frames: int, looks_T: Tensor | None) -> dict[str, float]:
+        """Of so many frames, by part; of the focuser only for those that it looked at."""
+        share = num_frames / self.config.data.num_focus_frames
+        gflops = {part: value * share for part, value in self.gflops.items()}
+        return gflops if looks_T is None else multiply_adds.of_looks(gflops, looks_T.float().mean().item())
+
+    def predict_early(
+        self, video: Path | str | np.ndarray, stop: threading.Event | None = None, threads: int = 1
+    ) -> tuple[ClipFrames, Prediction]:
+        """With a budget: as `predict`, and the frames that it took. Several threads may call it: what they decode is
+        decoded at once, the networks serve one at a time.
+
+        The rest of a file is neither decoded nor checked then: how many frames it has is taken from its packets.
+        """
+        if isinstance(video, np.ndarray):
+            return self._until_sure(self.take(video))
+        if ArrivingFrames.fits(video, self.spec):
+            found = self._while_it_arrives(video, stop)
+            if found is not None:
+                return found
+        return self._until_sure(self.read(video, stop, threads))
+
+    def _while_it_arrives(self, path: Path | str, stop: threading.Event | None) -> tuple[ClipFrames, Prediction] | None:
+        """Decode no further than the exit; None for a file that has to be read as a whole first."""
+        started = time.perf_counter()
+        with ArrivingFrames(path, self.spec, self._sampled, limits=self.limits, stop=stop) as jpegs:
+            if not jpegs.is_sound:
+                return None
+            index_T = self.focus_index(jpegs.num_frames)
+            times_ms = {"decode": 1000 * (time.perf_counter() - started)}
+            try:
+                seen = self._run_early(JpegFrames(jpegs, index_T.tolist(), self.config.data), times_ms)
+            except (LookupError, ValueError):
+                return None
+            if len(seen.logits_TK) == len(index_T):
+                with self._timed(times_ms, "decode"):
+                    jpegs.read_to_the_end()
+            if not jpegs.is_sound:
+                return None
+        clip = ClipFrames(str(path), seen.frames_TCHW, seen.frames_TCHW, index_T, jpegs.result, times_ms["decode"])
+        return self._answered(clip, seen, times_ms)
+
+    def _until_sure(self, clip: ClipFrames) -> tuple[ClipFrames, Prediction]:
+        """The same for a clip whose frames are there."""
+        times_ms = {"decode": clip.decode_ms}
+        seen = self._run_early(lambda portion: clip.focus_TCHW[portion.start : portion.stop], times_ms)
+        return self._answered(clip, seen, times_ms)
+
+    def _run_early(self, fetch: FetchFrames, times_ms: dict[str, float]) -> EarlyPass:
+        assert self.rule is not None
+        return run_early(self.model, self.rule, fetch, partial(self._timed, times_ms), self._one_at_a_time)
+
+    def _answered(self, clip: ClipFrames, seen: EarlyPass, times_ms: dict[str, float]) -> tuple[ClipFrames, Prediction]:
+        """The clip cut to what was computed of it, and its prediction."""
+        count = len(seen.logits_TK)
+        cut = replace(clip, glance_TCHW=seen.frames_TCHW, focus_TCHW=seen.frames_TCHW, index_T=clip.index_T[:count])
+        prediction = Prediction(
+            name=clip.name,
+            class_names=self.class_names,
+            logits_TK=seen.logits_TK,
+            corners_T2=seen.corners_T2,
+            map_Skk=seen.map_Skk,
+            gflops=self._gflops(count, seen.looks_T),
+            times_ms=times_ms,
+            source=clip.source,
+            looks_T=seen.looks_T,
+        )
+        return cut, prediction
+
     def stream(self) -> OnlineClip:
-        """For frames that arrive one by one. Raises UserError for a model that needs the whole clip."""
+        """For frames that arrive one by one; with a budget its answers say when no further frame is needed. Raises
+        UserError for a model that needs the whole clip."""
         if not self.model.is_causal:
             raise UserError(
                 "this model glances at the whole clip before it looks closely, or its features move back and forth in "
                 "time: collect the clip and call predict()"
             )
-        return OnlineClip(self.model, self.patches)
+        return OnlineClip(self.model, self.patches, self.rule)
 
     @contextlib.contextmanager
     def _timed(self, times_ms: dict[str, float], part: str) -> Iterator[None]:
@@ -182,7 +285,7 @@ class AdaFocusPredictor:
         yield
         if self.device.type != "cpu":
             torch.accelerator.synchronize(self.device)
-        times_ms[part] = 1000 * (time.perf_counter() - started)
+        times_ms[part] = times_ms.get(part, 0.0) + 1000 * (time.perf_counter() - started)
 
 
 def extraction_of(meta: checkpoint.Meta, shards: str | None, folder: Path) -> ExtractionSpec:

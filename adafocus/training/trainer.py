@@ -77,7 +77,7 @@ class StageTrainer:
                 f"{name}.batch_size is {self.settings.batch_size}, which {distributed.world_size()} workers with "
                 f"{name}.accumulate={self.settings.accumulate} cannot share evenly"
             )
-        share = dict(seed=config.seed, rank=distributed.rank(), world_size=distributed.world_size())
+        share: dict[str, Any] = dict(seed=config.seed, rank=distributed.rank(), world_size=distributed.world_size())
         self.loader, self.val_loader = (
             ClipLoader(
                 shards,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from adafocus.data.clip_table import evaluation_split
 from adafocus.data.loader import Batch, ClipLoader
 from adafocus.devices import device_name, pick_device
 from adafocus.evaluation import multiply_adds
+from adafocus.evaluation.calibration import Calibration
 from adafocus.evaluation.evaluate import PatchSource, Predictions, evaluate
 from adafocus.evaluation.linear_probe import linear_probe
 from adafocus.models.acceleration import accelerate
@@ -23,6 +24,7 @@ from adafocus.models.adafocus import AdaFocus, Patches
 from adafocus.models.adafocus_plus import AdaFocusPlus
 from adafocus.training.reports import Options
 from pipelines.benchmarks import profiling
+from pipelines.benchmarks.exit_curve import ExitPoint, calibration_for, exit_curve
 from pipelines.benchmarks.options import DEFAULT_OPTIONS, BenchmarkOptions
 from pipelines.benchmarks.other_frames import other_frames
 from pipelines.benchmarks.rows import BENCHMARK_ROWS, PROBES, BenchmarkRow
@@ -41,6 +43,8 @@ class Measurement:
     predictions: dict[str, Predictions]
     """By the rows' keys."""
     facts: dict[str, Any]
+    exits: list[ExitPoint] = field(default_factory=list)
+    """With early exit: a point for each budget."""
 
     def table(self) -> list[dict[str, Any]]:
         """The rows as plain values."""
@@ -59,8 +63,12 @@ def measure_checkpoint(
     measured = [pair for precision in benchmark_options.precisions for pair in session.measure_rows(precision)]
     if benchmark_options.probe:
         measured += session.measure_probes()
-    rows = [row for row, _ in measured]
-    return Measurement(rows, {row.key(): predictions for row, predictions in measured}, session.facts())
+    rows, predictions = [row for row, _ in measured], {row.key(): predictions for row, predictions in measured}
+    facts, exits = session.facts(), list[ExitPoint]()
+    if benchmark_options.exits:
+        calibration, exits = session.measure_exits(predictions.get("policy"))
+        facts |= {f"exit.{key}": getattr(calibration, key) for key in ("criterion", "clips", "num_clips") if exits}
+    return Measurement(rows, predictions, facts, exits)
 
 
 class _Session:
@@ -143,6 +151,16 @@ class _Session:
             label = f"whole frames: probe on {network}"
             row = self._row(label, f"probe_{network}", source, "float32", predictions, model, compiled=False)
             yield row, predictions
+
+    def measure_exits(self, predictions: Predictions | None) -> tuple[Calibration | None, list[ExitPoint]]:
+        """The thresholds of early exit and a point for each budget, in float32. `predictions` are the policy's, where
+        they are there already."""
+        calibration = calibration_for(self.folder, self.models["own"], self.shards, self.options)
+        if calibration is None:
+            return None, []
+        model = accelerate(self.models["own"])
+        predictions = predictions or evaluate(model, self.loader)
+        return calibration, exit_curve(model, calibration, predictions, self.sample)
 
     def _row(
         self,

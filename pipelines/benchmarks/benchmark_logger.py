@@ -44,7 +44,8 @@ def log_benchmark(measurement: Measurement, selected: SelectedCheckpoint, places
     run.log_dataset(dataset.info, dataset.digest, places.shards, "evaluation")
     online = _online(measurement)
     _log_numbers(run, measurement, online)
-    table = {"facts": facts, "rows": measurement.table(), "online": online}
+    exits = [asdict(point) for point in measurement.exits]
+    table = {"facts": facts, "rows": measurement.table(), "online": online, "exits": exits}
     run.client.log_dict(run.run_id, table, "table.json")
     _log_predictions(run, measurement)
     _log_pictures(run, measurement, selected, places, dataset.info, online)
@@ -84,7 +85,8 @@ def _online(measurement: Measurement) -> Online:
 
 
 def _log_numbers(run: Run, measurement: Measurement, online: Online) -> None:
-    """Log the rows, and the scores after each frame with the frames as the step."""
+    """Log the rows, the scores after each frame with the frames as the step, and those of early exit with the budget in
+    percent as the step."""
     for row in measurement.rows:
         numbers = {key: value for key, value in asdict(row).items() if isinstance(value, float)}
         run.log_metrics({f"bench/{row.key()}/{key}": value for key, value in numbers.items()})
@@ -92,6 +94,9 @@ def _log_numbers(run: Run, measurement: Measurement, online: Online) -> None:
         for point in points:
             scores = {f"online/{key}/{score}": point[score] for score in ("top1", "map")}
             run.log_metrics(scores, step=int(point["frames"]))
+    for exit_point in measurement.exits:
+        numbers = {key: value for key, value in asdict(exit_point).items() if key != "percent"}
+        run.log_metrics({f"exit/{key}": value for key, value in numbers.items()}, step=exit_point.percent)
 
 
 def _log_predictions(run: Run, measurement: Measurement) -> None:
@@ -135,6 +140,7 @@ def _charts(measurement: Measurement, info: DatasetInfo, online: Online) -> dict
             [ResultPoint(row.method, row.gflops, row.accuracy, row.family) for row in published_on(info.name)],
             metric,
             [[ResultPoint("", point["gflops"], point[info.metric]) for point in points] for points in online.values()],
+            [ResultPoint("", point.gflops, getattr(point, info.metric)) for point in measurement.exits],
         ),
     }
     if online:

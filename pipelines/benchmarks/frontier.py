@@ -68,7 +68,8 @@ class FrontierPoint:
     label: str
     """What is done with the contestant's model."""
     kind: str
-    """`own` (what its method is for), `prefix` (the same, stopped early), `subset` (of fewer frames), or `baseline`."""
+    """`own` (what its method is for), `prefix` (the same, stopped after so many frames), `exit` (stopped when it is
+    sure), `subset` (of fewer frames), or `baseline`."""
     accuracy: float
     """By the data set's metric, in percent."""
     hit_rate: float | None
@@ -100,7 +101,9 @@ class Frontier:
     """By contestant."""
 
 
-def measure_frontier(contestants: Sequence[Contestant], places: Places, options: Options, *, probe: bool) -> Frontier:
+def measure_frontier(
+    contestants: Sequence[Contestant], places: Places, options: Options, benchmark_options: BenchmarkOptions
+) -> Frontier:
     """Train what is missing, benchmark everything. Every trial and benchmark is logged to MLflow as by itself."""
     dataset = read_metadata(places.shards)
     metric, points, costs, conditions = dataset.info.metric, list[FrontierPoint](), dict[str, TrainingCost](), ""
@@ -109,7 +112,7 @@ def measure_frontier(contestants: Sequence[Contestant], places: Places, options:
         folder = train(each.config, each.recipe, places, options, each.name)
         costs[each.name] = training_cost(folder, places)
         selected = replace(find_checkpoint(places, run=None, sweep=None, folder=folder), name=each.name)
-        result = run_benchmark(_with_trial(selected, places), places, options, BenchmarkOptions(probe=probe))
+        result = run_benchmark(_with_trial(selected, places), places, options, benchmark_options)
         conditions = result.conditions
         for row in result.rows:
             own = row["patches"] == "policy"
@@ -118,6 +121,7 @@ def measure_frontier(contestants: Sequence[Contestant], places: Places, options:
             points.append(FrontierPoint(each.name, row["method"], kind, *values))
             if own:
                 points += _prefixes(each.name, row["online"], metric)
+        points += _exits(each.name, result.exits, metric)
         points += _subsets(each, folder, places, options, metric)
     return Frontier(dataset.info.name, dataset.digest, metric, conditions, points, costs)
 
@@ -145,6 +149,13 @@ def _prefixes(contestant: str, online: Sequence[dict[str, float]], metric: str) 
         for point in online[:-1]:
             label = f"stopped after {point['frames']} frames"
             yield FrontierPoint(contestant, label, "prefix", point[metric], None, point["gflops"], None)
+
+
+def _exits(contestant: str, exits: Sequence[dict[str, float]], metric: str) -> Iterator[FrontierPoint]:
+    """Early exit at rising budgets, where it was measured."""
+    for point in exits:
+        label, cost = f"early exit, budget {point['percent']} %", (point["gflops"], point["latency_ms"])
+        yield FrontierPoint(contestant, label, "exit", point[metric], None, *cost)
 
 
 def _subsets(

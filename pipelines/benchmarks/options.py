@@ -21,6 +21,8 @@ class BenchmarkOptions:
     """Compile the image networks; the time that takes is in no number."""
     probe: bool = False
     """Fit linear classifiers on features of whole frames too."""
+    exits: bool = False
+    """Measure early exit too, at every calibrated budget."""
     gallery_clips: int = 0
     """Log a gallery page with so many best, worst and most uncertain clips each; 0: none."""
 

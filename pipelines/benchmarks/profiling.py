@@ -15,8 +15,10 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from adafocus.data.loader import Batch
+from adafocus.evaluation.early_exit import ExitRule, predict_early
 from adafocus.evaluation.evaluate import PatchSource, predict_batch
 from adafocus.models.adafocus import AdaFocus
+from adafocus.models.outputs import State
 
 
 def first_clip(batch: Batch) -> Batch:
@@ -73,6 +75,31 @@ def median_seconds(model: AdaFocus, batch: Batch, patches: PatchSource, repeats:
         predict_batch(model, batch, patches)[0].sum().item()  # waits for the device
         times.append(time.perf_counter() - started)
     return sorted(times[1:])[repeats // 2]
+
+
+def median_early_seconds(model: AdaFocus, batch: Batch, rule: ExitRule, repeats: int = 3) -> float:
+    """The same of a batch whose clips are taken out when they stop."""
+    times = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        predict_early(model, batch, rule)[0].sum().item()
+        times.append(time.perf_counter() - started)
+    return sorted(times[1:])[repeats // 2]
+
+
+@torch.no_grad()
+def seconds_to_exits(model: AdaFocus, clip: Batch, rule: ExitRule, repeats: int = 3) -> dict[int, float]:
+    """Median time after which a clip has reached each exit at which it may stop, by the exit's number."""
+    times: dict[int, list[float]] = {portion[-1]: [] for portion in rule.portions()}
+    for _ in range(repeats + 1):
+        started, state = time.perf_counter(), State()
+        for portion in rule.portions():
+            seen = clip.glance_BTCHW[:, portion.start : portion.stop]
+            output = model(seen, seen, state=state)
+            bool(rule.leaves(portion[-1], output.prediction_BK))  # waits for the device, as whoever stops has to
+            state = output.state
+            times[portion[-1]].append(time.perf_counter() - started)
+    return {number: sorted(each[1:])[repeats // 2] for number, each in times.items()}
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ One after the other, so that they do not disturb each other's times.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from adafocus.training.reports import Options
@@ -55,4 +55,5 @@ def run_benchmark(
 
         log_gallery(run, selected.folder, places.shards, measurement, benchmark_options.gallery_clips)
     trial = selected.run_id or selected.folder.name
-    return BenchmarkResult(selected.name, run.run_id, trial, measurement.facts, measurement.table(), {})
+    exits = [asdict(point) for point in measurement.exits]
+    return BenchmarkResult(selected.name, run.run_id, trial, measurement.facts, measurement.table(), {}, exits)

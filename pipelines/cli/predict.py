@@ -36,6 +36,10 @@ def predict(
     checkpoint: CheckpointFolder = None,
     runs: RunsFolder = DEFAULT_RUNS,
     top: Annotated[int, typer.Option(help="Classes that are named per video.")] = 5,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Stop each video when the model is sure: mean GFLOPs per video that it may take.", min=0),
+    ] = None,
     patches: Annotated[str, typer.Option(help="Where to look: policy, random or centre.")] = "policy",
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="Of the image networks: float32, bf16 or fp16.")] = "float32",
@@ -78,14 +82,20 @@ def predict(
         patches=cast("Patches", patches),
         shards=shards,
         limits=Limits(timeout_s=timeout),
+        budget=budget,
     )
     decoders = decoders or default_decoders(model.device)
     if model.device.type == "cpu":
         torch.set_num_threads(max(torch.get_num_threads() - decoders, 1))
     failed, names, started = 0, list[Path](), time.monotonic()
+    total = model.gflops["total"]
+    if model.rule is not None and not as_json:
+        typer.echo(f"budget: {model.rule.budget:.4g} of {total:.4g} GFLOPs per video in the mean")
+    spent = list[float]()
     with progress(len(paths)) if len(paths) > 1 else nullcontext() as report:
         for done, video in enumerate(predict_all(model, paths, decoders), 1):
             failed += bool(video.error)
+            spent += [video.prediction.gflops["total"]] if video.prediction else []
             typer.echo(json.dumps(video.row(top)) if as_json else _text(video, top))
             if explain and video.prediction and video.clip:
                 out = explain if len(paths) == 1 else explain / f"{len(names):04d}-{video.path.stem}"
@@ -95,6 +105,9 @@ def predict(
             if report:
                 rate = done / (time.monotonic() - started)
                 report(1, f"{done}/{len(paths)} videos, {failed} unreadable, {rate:.1f} videos/s")
+    if model.rule is not None and len(spent) > 1:
+        mean = sum(spent) / len(spent)
+        typer.echo(f"{mean:.4g} GFLOPs per video in the mean, {mean / total:.0%} of whole clips", err=True)
     if failed:
         typer.echo(f"{failed} of {len(paths)} videos could not be read", err=True)
         raise typer.Exit(1)

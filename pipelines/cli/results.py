@@ -45,6 +45,9 @@ def benchmark(
         bool, typer.Option("--compile", help="Compile the image networks, which takes minutes.")
     ] = False,
     probe: Annotated[bool, typer.Option(help="Add linear classifiers on features of whole frames.")] = False,
+    exit: Annotated[
+        bool, typer.Option("--exit", help="Add early exit at every budget; calibrates where that was not done yet.")
+    ] = False,
     explain: Annotated[
         int, typer.Option(help="Log a page of so many best, worst and most uncertain clips each.", min=0)
     ] = 0,
@@ -73,7 +76,7 @@ def benchmark(
         raise UserError(f"--best {best} is of a sweep: give --sweep")
     if (cpus_per_worker or gpus_per_worker) and ray_address is None:
         raise UserError("--cpus-per-worker and --gpus-per-worker are of a cluster's machine: give --ray-address")
-    benchmark_options = BenchmarkOptions(batch_size, parse_precisions(precision), compile, probe, explain)
+    benchmark_options = BenchmarkOptions(batch_size, parse_precisions(precision), compile, probe, exit, explain)
     places = Places.of(shards, runs)
     checkpoints = find_checkpoints(places, run=run, sweep=sweep, folder=checkpoint, best=best)
     worker = None if ray_address is None else RayWorker(ray_address, cpus_per_worker, gpus_per_worker)
@@ -90,6 +93,7 @@ def frontier(
     ],
     runs: RunsFolder = DEFAULT_RUNS,
     probe: Annotated[bool, typer.Option(help="Add linear classifiers on features of whole frames.")] = True,
+    exit: Annotated[bool, typer.Option("--exit", help="Add early exit at every budget to the chart.")] = False,
     device: Device = "auto",
     num_workers: NumWorkers = 0,
     eval_every: EvalEvery = 1,
@@ -104,6 +108,7 @@ def frontier(
 
     from pipelines.benchmarks.frontier import Contestant, measure_frontier
     from pipelines.benchmarks.frontier_logger import log_frontier
+    from pipelines.benchmarks.options import BenchmarkOptions
     from pipelines.paths import Places
     from pipelines.reporting.tables import print_frontier
 
@@ -112,7 +117,8 @@ def frontier(
         raise UserError("--recipes names no recipe")
     places = Places.of(shards, runs)
     options = training_options(device, num_workers, eval_every, save_every)
-    _, result = log_frontier(measure_frontier(contestants, places, options, probe=probe), places)
+    measured = measure_frontier(contestants, places, options, BenchmarkOptions(probe=probe, exits=exit))
+    _, result = log_frontier(measured, places)
     typer.echo(json.dumps(asdict(result))) if as_json else print_frontier(result, Console())
 
 

@@ -1,30 +1,37 @@
-"""Verbs of training: recipes, train. (`tune` has a file of its own.)"""
+"""Verbs of training: recipes, train, calibrate. (`tune` has a file of its own.)"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipelines.cli.options import (
     DEFAULT_RUNS,
     Changes,
+    CheckpointFolder,
     Device,
     EvalEvery,
     Json,
     NumWorkers,
     RecipeName,
+    RunName,
     RunsFolder,
     SaveEvery,
     ScaleLr,
     Shards,
+    SweepName,
 )
-from pipelines.cli.values import read_config, training_options
+from pipelines.cli.values import exactly_one, read_config, training_options
+
+if TYPE_CHECKING:
+    from adafocus.evaluation.calibration import CalibrationClips
 
 
 def register(app: typer.Typer) -> None:
     """Add this file's verbs to the command line."""
-    for verb in (recipes, train):
+    for verb in (recipes, train, calibrate):
         app.command(rich_help_panel="Training")(verb)
 
 
@@ -72,3 +79,59 @@ def train(
     options = training_options(device, num_workers, eval_every, save_every)
     folder = run(config, recipe, places, options, name or recipe)
     typer.echo(f"finished: {folder}")
+
+
+class ExitCriterion(StrEnum):
+    """How sure a prediction is: its largest logit, or the negative entropy of its probabilities."""
+
+    CONFIDENCE = "confidence"
+    ENTROPY = "entropy"
+
+
+class ClipsFrom(StrEnum):
+    """Clips that the model was trained on, or that its training has left out."""
+
+    TRAIN = "train"
+    HELD_OUT = "held-out"
+
+
+def calibrate(
+    shards: Shards,
+    runs: RunsFolder = DEFAULT_RUNS,
+    run: RunName = None,
+    sweep: SweepName = None,
+    checkpoint: CheckpointFolder = None,
+    criterion: Annotated[
+        ExitCriterion, typer.Option(help="How sure a prediction is: its largest logit, or its entropy.")
+    ] = ExitCriterion.CONFIDENCE,
+    clips: Annotated[
+        ClipsFrom | None,
+        typer.Option(help="Clips that it was trained on, or that data.held_out left out [those, if there are any]."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Clips per batch.", min=1)] = 32,
+    device: Device = "auto",
+    num_workers: NumWorkers = 0,
+    as_json: Json = False,
+) -> None:
+    """Solve thresholds of early exit for a row of budgets, and keep them with the model. Nothing is trained."""
+    import json
+    from dataclasses import asdict
+
+    from pipelines.paths import Places
+    from pipelines.tracking.checkpoints import find_checkpoint
+    from pipelines.training.calibrate import calibrate_selected
+
+    exactly_one(run=run, sweep=sweep, checkpoint=checkpoint)
+    places = Places.of(shards, runs)
+    selected = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
+    kind: CalibrationClips | None = clips.value if clips else None
+    options = training_options(device, num_workers)
+    found = calibrate_selected(selected, places, options, criterion.value, kind, batch_size)
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+        return
+    of = {"train": "that it was trained on", "held-out": "that its training has left out"}[found.clips]
+    typer.echo(
+        f"{selected.folder}: thresholds for {len(found.budgets)} budgets, {found.budgets[0]:.4g} to "
+        f"{found.budgets[-1]:.4g} GFLOPs per video, from {found.num_clips} clips {of}"
+    )

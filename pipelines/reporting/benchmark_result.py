@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from adafocus.methods import find_method
@@ -22,6 +22,8 @@ class BenchmarkResult:
     """The fields of `BenchmarkRow`, one row for each source of patches and precision."""
     online: dict[str, list[dict[str, float]]]
     """Source of patches -> accuracy and compute after 1, 2, ... frames."""
+    exits: list[dict[str, Any]] = field(default_factory=list)
+    """The fields of `ExitPoint`, for each budget of early exit; empty where that was not measured."""
 
     @property
     def score(self) -> float:
@@ -34,6 +36,13 @@ class BenchmarkResult:
         last = find_method(self.facts.get("method", "adafocus")).last
         stage = self.facts.get("stage", last)
         return self.name if stage == last else f"{self.name}, after {stage}"
+
+    @property
+    def exit_conditions(self) -> str:
+        """What thresholds of early exit were solved on, in words."""
+        kind = {"train": "clips that it was trained on", "held-out": "clips that its training has left out"}
+        clips = f"{self.facts['exit.num_clips']} {kind[self.facts['exit.clips']]}"
+        return f"thresholds of {self.facts['exit.criterion']} from {clips}"
 
     @property
     def conditions(self) -> str:

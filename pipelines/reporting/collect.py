@@ -59,8 +59,8 @@ def _read_benchmarks(tracker: Tracker, trials: set[str] | None) -> tuple[list[Be
         if table is None:
             broken.append(f"{run.name}: it left no table; was it killed? Measure again")
         else:
-            online = table.get("online", {})
-            results.append(BenchmarkResult(run.measured, run.run_id, run.trial, table["facts"], table["rows"], online))
+            found = (table["facts"], table["rows"], table.get("online", {}), table.get("exits", []))
+            results.append(BenchmarkResult(run.measured, run.run_id, run.trial, *found))
     return sorted(results, key=lambda each: each.score, reverse=True), broken
 
 

@@ -40,10 +40,10 @@ class FrontierResult:
         return cost["processor_minutes"] or cost["minutes"]
 
     def rows(self) -> list[list[str]]:
-        """Rows of texts, in the order of HEADINGS; predictions of prefixes are in the chart alone."""
+        """Rows of texts, in the order of HEADINGS; those that stop early are in the chart alone."""
         texts = []
         for point in self.points:
-            if point["kind"] == "prefix":
+            if point["kind"] in ("prefix", "exit"):
                 continue
             own = point["kind"] == "own"
             hits, latency = point["hit_rate"], point["latency_ms"]

@@ -12,7 +12,7 @@ from pipelines.reporting.benchmark_result import BenchmarkResult
 from pipelines.reporting.frontier_result import HEADINGS as FRONTIER_HEADINGS
 from pipelines.reporting.published import MARKS, PublishedResult
 from pipelines.reporting.report import Report, Section
-from pipelines.reporting.tables import LEGEND, result_tables
+from pipelines.reporting.tables import EXIT_COLUMNS, EXIT_LEGEND, LEGEND, exit_texts, result_tables
 from pipelines.tracking.metric_names import IN_WORDS
 from pipelines.visualize.figure import to_svg
 from pipelines.visualize.result_charts import ResultPoint, compute_chart, online_chart
@@ -61,6 +61,9 @@ def _context(report: Report) -> dict[str, Any]:
     return {
         "report": report,
         "legend": LEGEND,
+        "exit_legend": EXIT_LEGEND,
+        "exit_headings": [heading for _, heading, _ in EXIT_COLUMNS],
+        "exit_texts": exit_texts,
         "frontier_headings": FRONTIER_HEADINGS,
         "marks": MARKS,
         "metric_of": _metric,
@@ -111,7 +114,8 @@ def _charts(section: Section) -> list[tuple[str, str]]:
             if best
         ]
         caption = "Accuracy over compute: " + (f"{best.name} (filled)" if best else "published results only")
-        chart = compute_chart(measured, published, metric, curves)
+        exits = [ResultPoint("", point["gflops"], point[best.facts["metric"]]) for point in best.exits] if best else []
+        chart = compute_chart(measured, published, metric, curves, exits)
         drawn.append((caption, to_svg(chart, f"{section.dataset}-compute")))
     if best and best.online:
         lines = {key: [point[best.facts["metric"]] for point in points] for key, points in best.online.items()}

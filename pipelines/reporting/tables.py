@@ -31,6 +31,21 @@ LEGEND = (
     "top-1, mAP in percent; hits: percent of frames in which the patch holds the whole object; GFLOPs: multiply-adds "
     "(10^9) per video; ms: one video at a time; MB: most that a batch and what is made of it take, beside the weights"
 )
+EXIT_COLUMNS = (
+    ("percent", "budget", "{} %"),
+    ("gflops", "GFLOPs", "{:.3g}"),
+    ("pro_rata_gflops", "pro rata", "{:.3g}"),
+    ("frames", "frames", "{:.2f}"),
+    ("top1", "top-1", "{:.1f}"),
+    ("map", "mAP", "{:.1f}"),
+    ("videos_per_s", "videos/s", "{:.0f}"),
+    ("latency_ms", "ms", "{:.1f}"),
+)
+"""The same of a point of early exit."""
+EXIT_LEGEND = (
+    "budget: in percent of a whole clip's compute, met in the mean on the clips that thresholds come from; GFLOPs: "
+    "computed by the exits here; pro rata: an exit counted as its share of the total; frames: seen of a clip"
+)
 COSTS_BY_PART = {
     "gflops": ("GFLOPs of the first row by part", 1),
     "parameters": ("parameters in millions by part", 10**6),
@@ -85,6 +100,24 @@ def print_results(results: Iterable[BenchmarkResult], console: Console) -> None:
         console.print(printed)
         if len(table.results) == 1:
             _print_costs(table.results[0].facts, console)
+        for result in table.results:
+            if result.exits:
+                _print_exits(result, console)
+
+
+def exit_texts(result: BenchmarkResult) -> list[list[str]]:
+    """Texts of a benchmark's points of early exit, in the order of EXIT_COLUMNS."""
+    return [[form.format(point[name]) for name, _, form in EXIT_COLUMNS] for point in result.exits]
+
+
+def _print_exits(result: BenchmarkResult, console: Console) -> None:
+    title = f"{result.title}: early exit, {result.exit_conditions}"
+    printed = Table(title=title, title_justify="left", caption=EXIT_LEGEND, caption_justify="left")
+    for _, heading, _ in EXIT_COLUMNS:
+        printed.add_column(heading, justify="right", no_wrap=True)
+    for texts in exit_texts(result):
+        printed.add_row(*texts)
+    console.print(printed)
 
 
 def print_frontier(result: FrontierResult, console: Console) -> None:

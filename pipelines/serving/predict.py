@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -35,6 +35,7 @@ class AdaFocusPredictor(predictor.AdaFocusPredictor):
         precision: Precision = "float32",
         patches: Patches = "policy",
         shards: str | None = None,
+        budget: float | None = None,
     ) -> Self:
         """The model of a finished run, by its name or id; `runs` is the folder of its stages.
 
@@ -42,7 +43,11 @@ class AdaFocusPredictor(predictor.AdaFocusPredictor):
         """
         places = Places.of(shards or "", Path(runs))
         folder = find_checkpoint(places, run=run, sweep=None, folder=None).folder
-        return cls(folder, device=device, precision=precision, patches=patches, shards=shards)
+        return cls(folder, device=device, precision=precision, patches=patches, shards=shards, budget=budget)
+
+
+Answer = ClipFrames | tuple[ClipFrames, Prediction]
+"""What a thread hands on: a clip's frames, or with a budget its prediction too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,7 @@ class VideoOutcome:
             "frames": prediction.source.num_frames,
             "fps": prediction.source.fps,
             "top": [{"class": name, "probability": p} for name, p in prediction.top(top)],
+            "frames_seen": len(prediction.logits_TK),
             "course": [{"frames": count, "class": name, "probability": p} for count, name, p in prediction.course()],
             "corners": prediction.corners_T2.tolist(),
             **({} if prediction.looks_T is None else {"looked": prediction.looks_T.tolist()}),
@@ -81,19 +87,24 @@ def default_decoders(device: torch.device) -> int:
 
 
 def predict_all(model: predictor.AdaFocusPredictor, paths: Sequence[Path], decoders: int) -> Iterator[VideoOutcome]:
-    """Predict each video, in order. `decoders` threads read ahead, by at most two videos each.
+    """Predict each video, in order. `decoders` threads read ahead, by at most two videos each; with a budget they
+    predict too, so that nothing is decoded that no prediction needs.
 
     Closing the iterator, or Ctrl-C, stops the decoding at once.
     """
     stop = threading.Event()
     threads = 1 if len(paths) > 1 else usable_cores()  # of each decoder: several videos keep all cores busy anyhow
-    pool = ThreadPoolExecutor(decoders, "decode", initializer=torch.set_num_threads, initargs=(1,))
+    if model.rule is None:
+        pool = ThreadPoolExecutor(decoders, "decode", initializer=torch.set_num_threads, initargs=(1,))
+        work: Callable[[Path, threading.Event, int], Answer] = model.read
+    else:
+        pool, work = ThreadPoolExecutor(decoders, "predict"), model.predict_early
     remaining = iter(paths)
-    ahead: deque[tuple[Path, Future[ClipFrames]]] = deque()
+    ahead: deque[tuple[Path, Future[Answer]]] = deque()
     try:
         while True:
             for path in islice(remaining, 2 * decoders + 1 - len(ahead)):
-                ahead.append((path, pool.submit(model.read, path, stop, threads)))
+                ahead.append((path, pool.submit(work, path, stop, threads)))
             if not ahead:
                 return
             path, future = ahead.popleft()
@@ -103,11 +114,12 @@ def predict_all(model: predictor.AdaFocusPredictor, paths: Sequence[Path], decod
         pool.shutdown(cancel_futures=True)
 
 
-def _predict(model: predictor.AdaFocusPredictor, path: Path, future: Future[ClipFrames]) -> VideoOutcome:
+def _predict(model: predictor.AdaFocusPredictor, path: Path, future: Future[Answer]) -> VideoOutcome:
     if not path.exists():
         return VideoOutcome(path, error="missing: there is no such file")
     try:
-        clip = future.result()
+        answer = future.result()
     except VideoError as error:
         return VideoOutcome(path, error=str(error))
-    return VideoOutcome(path, model.predict_frames(clip), clip)
+    clip, prediction = answer if isinstance(answer, tuple) else (answer, model.predict_frames(answer))
+    return VideoOutcome(path, prediction, clip)

@@ -67,8 +67,10 @@ def compute_chart(
     published: Sequence[ResultPoint],
     metric: str,
     curves: Sequence[Sequence[ResultPoint]] = (),
+    exits: Sequence[ResultPoint] = (),
 ) -> Figure:
-    """Accuracy over compute. Published results are hollow or grey; `curves` are measured ones after 1..T frames."""
+    """Accuracy over compute. Published results are hollow or grey; `curves` are measured ones after 1..T frames,
+    `exits` those of early exit at rising budgets."""
     figure, (axes,) = new_figure(9.5, 5.5)
     for family in sorted({point.family for point in published}):
         points = sorted((p for p in published if p.family == family), key=lambda p: p.gflops)
@@ -84,6 +86,9 @@ def compute_chart(
         label = "measured here, after 1, 2, ... frames" if number == 0 else None
         gflops, accuracy = [p.gflops for p in curve], [p.accuracy for p in curve]
         axes.plot(gflops, accuracy, color=RED, linewidth=1, marker=".", alpha=0.7, label=label)
+    if exits:
+        gflops, accuracy = [p.gflops for p in exits], [p.accuracy for p in exits]
+        axes.plot(gflops, accuracy, color=TEAL, marker="o", markersize=4, label="measured here, early exit", zorder=2)
     if measured:
         gflops, accuracy = [p.gflops for p in measured], [p.accuracy for p in measured]
         axes.scatter(gflops, accuracy, s=60, marker="D", color=RED, label="measured here", zorder=3)

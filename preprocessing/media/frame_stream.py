@@ -112,6 +112,11 @@ class FrameStream:
         return max(self._num_frames, self._log.num_frames)
 
     @property
+    def num_errors(self) -> int:
+        """Messages of ffmpeg so far that something is wrong with the file."""
+        return self._log.num_errors
+
+    @property
     def reconfigured(self) -> bool:
         """Did frames change their size or format on the way? Then the indices of `only` began anew."""
         return self._log.reconfigured

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -89,7 +90,7 @@ def test_a_larger_budget_keeps_clips_longer(size: tuple[int, int, int], budgets:
         assert float(shares_X @ torch.tensor(costs, dtype=torch.float64)) == pytest.approx(reached)
         # What rounding down leaves over stops last: of every exit less than one clip.
         assert reached - 1e-6 <= means[-1] <= reached + (costs[-1] - costs[0]) * exits / clips + 1e-6
-    for before, after in zip(sums, sums[1:], strict=False):
+    for before, after in pairwise(sums):
         assert (after <= before + 1e-9).all(), "no exit is reached by fewer clips"
 
 

@@ -1,0 +1,121 @@
+"""Clips that really stop: the same answers as those of all exits, at the cost that a counter sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from adafocus.config.overrides import override
+from adafocus.config.schema import Config
+from adafocus.data.batches import Batch
+from adafocus.evaluation import multiply_adds
+from adafocus.evaluation.calibration import STEPS, Calibration, solve
+from adafocus.evaluation.early_exit import ExitRule, predict_early
+from adafocus.evaluation.evaluate import Predictions
+from adafocus.evaluation.exit_thresholds import EVERYBODY, NOBODY, certainty, choose_exits
+from adafocus.methods import build_model
+from adafocus.models.adafocus import AdaFocus
+from pipelines.recipes import RECIPES
+from preprocessing.schema import UserError
+
+MODELS: dict[str, tuple[str, dict[str, object]]] = {
+    "V1": ("demo", {}),
+    "V1, averaged logits": ("demo", {"model.classifier": "average", "model.reuse_glance": True}),
+    "V2": ("demo-v2", {"model.reuse_glance": True}),
+}
+
+
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest, tiny_changes: dict[str, object]) -> AdaFocus:
+    recipe, changes = MODELS[request.param]
+    torch.manual_seed(0)
+    return build_model(override(RECIPES[recipe](), {**tiny_changes, **changes}), 5).eval()
+
+
+@pytest.fixture
+def batch(model: AdaFocus, make_batch: Callable[..., Batch]) -> Batch:
+    return make_batch(model.config, 9, 5, 3)
+
+
+def predicted(model: AdaFocus, batch: Batch) -> Predictions:
+    with torch.no_grad():
+        logits_NTK = model(batch.glance_BTCHW, batch.focus_BTCHW).logits_BTK
+    return Predictions(batch.clip_ids, batch.labels_BL, logits_NTK, None, None)
+
+
+def calibrated(model: AdaFocus, predictions: Predictions) -> Calibration:
+    costs = multiply_adds.exit_costs(model.config, 5)
+    return solve(predictions, costs, criterion="confidence", clips="train", digest="")
+
+
+def test_clips_stop_where_their_certainty_says(model: AdaFocus, batch: Batch) -> None:
+    predictions = predicted(model, batch)
+    calibration = calibrated(model, predictions)
+    certainty_NX = certainty(predictions.logits_NTK, "confidence")
+    stopped = []
+    for rule in calibration.rules():
+        # The threshold is one clip's own certainty: what it is in another batch may be less by rounding.
+        rule = ExitRule(tuple(threshold - 1e-5 for threshold in rule.thresholds), rule.criterion, rule.budget)
+        exits_N = choose_exits(certainty_NX, rule.thresholds)
+        logits_BK, exits_B = predict_early(model, batch, rule)
+        assert exits_B.tolist() == exits_N.tolist()
+        wanted = predictions.logits_NTK[torch.arange(9), exits_N]
+        torch.testing.assert_close(logits_BK, wanted, rtol=1e-4, atol=1e-5)
+        stopped.append(len(set(exits_B.tolist())))
+    assert max(stopped) == 4, "some budget spreads the clips over all exits"
+
+
+def test_what_is_computed_is_what_the_exits_cost(model: AdaFocus, batch: Batch) -> None:
+    calibration = calibrated(model, predicted(model, batch))
+    for rule in (calibration.rule(calibration.budgets[-1] * share) for share in (0.3, 0.5, 0.7, 1.0)):
+        counted = multiply_adds.count_run(model, lambda rule=rule: predict_early(model, batch, rule))
+        _, exits_B = predict_early(model, batch, rule)
+        assert counted["total"] == pytest.approx(sum(calibration.costs[number] for number in exits_B.tolist()))
+
+
+def test_frames_at_whose_exits_nobody_stops_are_computed_together() -> None:
+    rule = ExitRule((NOBODY, 1.0, NOBODY, NOBODY, 2.0, NOBODY, EVERYBODY), "confidence", 1.0)
+    assert rule.portions() == [range(0, 2), range(2, 5), range(5, 7)]
+    assert ExitRule((EVERYBODY,), "confidence", 1.0).portions() == [range(0, 1)]
+
+
+def test_budgets_are_met_on_the_clips_that_thresholds_come_from(model: AdaFocus, batch: Batch) -> None:
+    predictions = predicted(model, batch)
+    calibration = calibrated(model, predictions)
+    certainty_NX = certainty(predictions.logits_NTK, "confidence")
+    means = [
+        sum(calibration.costs[number] for number in choose_exits(certainty_NX, rule.thresholds).tolist()) / 9
+        for rule in calibration.rules()
+    ]
+    assert means == sorted(means) and means[-1] == pytest.approx(calibration.costs[-1])
+    assert calibration.budgets[0] >= calibration.costs[0] > calibration.budgets[0] - calibration.costs[-1] / STEPS
+    # Of nine clips up to three (one for each exit but the last) stop later than they should.
+    assert all(
+        0 <= mean - budget + 1e-9 <= calibration.costs[-1] / 3
+        for mean, budget in zip(means, calibration.budgets, strict=True)
+    )
+
+
+def test_a_budget_takes_the_largest_one_within_it(model: AdaFocus, batch: Batch) -> None:
+    calibration = calibrated(model, predicted(model, batch))
+    first, second = calibration.budgets[:2]
+    assert calibration.rule(second).budget == second == calibration.rule(second * 1.01).budget
+    assert calibration.rule(second * 0.99).budget == first
+    assert calibration.rule(99.0).budget == calibration.costs[-1]
+    with pytest.raises(UserError, match="is below .* the least that this model is calibrated for"):
+        calibration.rule(first * 0.99)
+    assert calibration.pro_rata(torch.tensor([0, 1, 2, 3])) == pytest.approx(calibration.costs[-1] * 2.5 / 4)
+
+
+def test_a_record_of_thresholds_that_makes_no_sense_is_one_line() -> None:
+    assert Calibration.of({}) is None
+    with pytest.raises(UserError, match="calibrate again"):
+        Calibration.of({"budgets": []})
+
+
+def test_exits_of_a_model_that_sees_the_whole_clip_cost_the_same(tiny_form: Callable[[Config], Config]) -> None:
+    for recipe in ("ssv1-144", "ssv1-v2-144"):
+        costs = multiply_adds.exit_costs(tiny_form(RECIPES[recipe]()), 5)
+        assert len(set(costs)) == 1
