@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adafocus.evaluation.early_exit import ExitRule
 from adafocus.evaluation.evaluate import Predictions
-from adafocus.evaluation.exit_thresholds import Criterion, certainty, exit_thresholds, shares_of_budget
+from adafocus.evaluation.exit_thresholds import ROUNDING, Criterion, certainty, exit_thresholds, shares_of_budget
 from preprocessing.schema import UserError
 
 CalibrationClips = Literal["train", "held-out"]
@@ -57,7 +57,7 @@ class Calibration:
 
         Raises UserError if there is none.
         """
-        within = [number for number, each in enumerate(self.budgets) if each <= budget * (1 + 1e-9)]
+        within = [number for number, each in enumerate(self.budgets) if each <= budget * (1 + ROUNDING)]
         if not within:
             raise UserError(
                 f"a budget of {budget:g} GFLOPs is below {self.budgets[0]:.4g}, the least that this model is "
@@ -82,6 +82,6 @@ def solve(
     predictions.check_finite()
     certainty_NX = certainty(predictions.logits_NTK, criterion)
     budgets = [costs[-1] * step / STEPS for step in range(1, STEPS + 1)]
-    budgets = [budget for budget in budgets if budget >= costs[0]]
+    budgets = [budget for budget in budgets if budget >= costs[0] * (1 - ROUNDING)]
     thresholds = [exit_thresholds(certainty_NX, shares_of_budget(budget, costs)) for budget in budgets]
     return Calibration(criterion, clips, len(predictions.clip_ids), digest, costs, budgets, thresholds)

@@ -20,6 +20,8 @@ Criterion = Literal["confidence", "entropy"]
 
 NOBODY, EVERYBODY = 1e8, -1e8
 """Thresholds that no clip reaches, and every clip."""
+ROUNDING = 1e-9
+"""A budget so near to an end of the exits' costs, as a share of their range, is that end."""
 
 
 def certainty(logits: Tensor, criterion: Criterion) -> Tensor:
@@ -41,8 +43,9 @@ def shares_of_budget(budget: float, costs: Sequence[float]) -> Tensor:
     With no more than the first exit's cost all clips stop there, with the last one's or more none stops early.
     """
     cost_X = torch.tensor(costs, dtype=torch.float64)
-    if budget <= costs[0] or budget >= costs[-1]:
-        return (torch.arange(len(costs)) == (0 if budget <= costs[0] else len(costs) - 1)).double()
+    place = (budget - costs[0]) / (costs[-1] - costs[0]) if len(costs) > 1 else 0.0
+    if not ROUNDING < place < 1 - ROUNDING:
+        return (torch.arange(len(costs)) == (0 if place <= ROUNDING else len(costs) - 1)).double()
     low, high = -60.0, 60.0  # of the ratio's logarithm: the mean cost rises with it
     for _ in range(100):
         middle = (low + high) / 2

@@ -33,7 +33,11 @@ class VideoModel(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row for each row. Of a video that cannot be read `error` says why; the others are predicted."""
+        """One row for each row. Of a video that cannot be read `error` says why; the others are predicted.
+
+        The parameter `budget` (GFLOPs per video in the mean; 0: none) lets a calibrated model stop when it is sure.
+        """
+        self.predictor.set_budget((params or {}).get("budget") or None)
         return pd.DataFrame([self._row(values) for values in model_input.to_dict("records")])
 
     def _row(self, values: dict[Any, Any]) -> dict[str, Any]:
@@ -48,6 +52,7 @@ class VideoModel(PythonModel):
             "top_classes": [name for name, _ in top],
             "top_probabilities": [p for _, p in top],
             "num_frames": prediction.source.num_frames if prediction else 0,
+            "gflops": prediction.gflops["total"] if prediction else 0.0,
             "error": error,
         }
 

@@ -12,7 +12,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 from mlflow.models import ModelSignature
-from mlflow.types.schema import Array, ColSpec, DataType, Schema
+from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 from pipelines.tracking.run import Run
 
@@ -58,6 +58,8 @@ def _signature() -> Any:
         "top_classes": Array(DataType.string),
         "top_probabilities": Array(DataType.double),
         "num_frames": DataType.long,
+        "gflops": DataType.double,
         "error": DataType.string,
     }
-    return ModelSignature(Schema(videos), Schema([ColSpec(kind, name) for name, kind in columns.items()]))
+    budget = ParamSchema([ParamSpec("budget", DataType.double, 0.0)])
+    return ModelSignature(Schema(videos), Schema([ColSpec(kind, name) for name, kind in columns.items()]), budget)
