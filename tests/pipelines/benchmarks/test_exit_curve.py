@@ -8,15 +8,20 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from adafocus import checkpoint
 from adafocus.evaluation import multiply_adds
+from adafocus.training.calibrate import calibrate
+from adafocus.training.reports import Options
 from pipelines.cli.main import main
 from pipelines.paths import Places
 from pipelines.reporting import pages
 from pipelines.reporting.collect import collect_report
+from pipelines.serving.pyfunc_model import VideoModel
 from pipelines.tracking import metric_names
 from pipelines.tracking.client import Tracker
 
@@ -51,6 +56,7 @@ def cli(places: Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run
 
 
+@pytest.mark.slow
 def test_from_thresholds_to_the_report(places: Places, cli: Cli, synthetic_root: Path) -> None:
     status, out, err = cli("calibrate", "--run", "mine")
     assert status == 0, err
@@ -111,3 +117,18 @@ def test_a_stage_without_a_policy_has_no_curve(places: Places, cli: Cli, caplog:
     status, out, _ = cli("benchmark", "--checkpoint", folder, "--exit", "--json")
     assert status == 0 and json.loads(out)[0]["exits"] == []
     assert "early exit: left out, for after warmup there is no policy" in caplog.messages
+
+
+def test_the_model_that_mlflow_serves_takes_a_budget(
+    checkpoints: dict[str, Path], synthetic_shards: str, synthetic_root: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(checkpoints["frame"], tmp_path / "finetune-served"))
+    found = calibrate(folder, synthetic_shards, Options(device="cpu"))
+    model = VideoModel()
+    model.load_context(SimpleNamespace(artifacts={"checkpoint": str(folder)}))
+    table = pd.DataFrame({"path": [str(path) for path in sorted((synthetic_root / "val").rglob("*.mp4"))]})
+    spent = {budget: model.predict(None, table, {"budget": budget})["gflops"] for budget in (found.budgets[2], 0.0)}
+    assert spent[found.budgets[2]].mean() < spent[0.0].mean() and spent[0.0].tolist() == pytest.approx(
+        [found.costs[-1]] * 10
+    )
+    assert model.predict(None, table)["gflops"].tolist() == spent[0.0].tolist(), "a budget is of one request"
