@@ -61,7 +61,7 @@ class State:
 
     def rows(self, kept_B: Tensor) -> State:
         """That of some of a batch's clips: bool (B,), or their numbers."""
-        parts = (self.policy, self.classifier, self.glances)
+        parts = (self.policy, self.classifier, self.glances, self.gate)
         return State(*(None if part is None else part[:, kept_B] for part in parts))
 
 

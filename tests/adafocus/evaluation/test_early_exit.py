@@ -23,6 +23,7 @@ from preprocessing.schema import UserError
 MODELS: dict[str, tuple[str, dict[str, object]]] = {
     "V1": ("demo", {}),
     "V1, averaged logits": ("demo", {"model.classifier": "average", "model.reuse_glance": True}),
+    "AdaFocus+": ("demo-plus", {}),
     "V2": ("demo-v2", {"model.reuse_glance": True}),
 }
 
@@ -41,8 +42,8 @@ def batch(model: AdaFocus, make_batch: Callable[..., Batch]) -> Batch:
 
 def predicted(model: AdaFocus, batch: Batch) -> Predictions:
     with torch.no_grad():
-        logits_NTK = model(batch.glance_BTCHW, batch.focus_BTCHW).logits_BTK
-    return Predictions(batch.clip_ids, batch.labels_BL, logits_NTK, None, None)
+        output = model(batch.glance_BTCHW, batch.focus_BTCHW)
+    return Predictions(batch.clip_ids, batch.labels_BL, output.logits_BTK, None, None, output.choice.looks_BT)
 
 
 def calibrated(model: AdaFocus, predictions: Predictions) -> Calibration:
@@ -68,11 +69,15 @@ def test_clips_stop_where_their_certainty_says(model: AdaFocus, batch: Batch) ->
 
 
 def test_what_is_computed_is_what_the_exits_cost(model: AdaFocus, batch: Batch) -> None:
-    calibration = calibrated(model, predicted(model, batch))
+    predictions = predicted(model, batch)
+    calibration, looks_NT = calibrated(model, predictions), predictions.looks_NT
+    cost_NX = torch.tensor(calibration.costs, dtype=torch.float64).expand(9, -1)
+    if looks_NT is not None:  # then a clip costs what it was looked at
+        cost_NX = multiply_adds.clip_costs(model.config, 5, looks_NT)
     for rule in (calibration.rule(calibration.budgets[-1] * share) for share in (0.3, 0.5, 0.7, 1.0)):
         counted = multiply_adds.count_run(model, lambda rule=rule: predict_early(model, batch, rule))
         _, exits_B = predict_early(model, batch, rule)
-        assert counted["total"] == pytest.approx(sum(calibration.costs[number] for number in exits_B.tolist()))
+        assert counted["total"] == pytest.approx(float(cost_NX[torch.arange(9), exits_B].sum()))
 
 
 def test_frames_at_whose_exits_nobody_stops_are_computed_together() -> None:
