@@ -14,7 +14,7 @@ ARGS      ?=
 export ADAFOCUS_RUNS := $(RUNS)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo preprocess train tune benchmark frontier report mlflow docs bench test test-slow lint format clean
+.PHONY: help env demo preprocess train tune benchmark frontier report mlflow docs bench test test-slow gpu-prepare gpu-check lint format clean
 
 help: ## Print the targets
 	@echo "Usage: make TARGET [DATASET=...] [DATA_ROOT=...] [SHARDS=...] [RUNS=...] [RECIPE=...] [RECIPES=...] [ARGS='...']"
@@ -73,6 +73,17 @@ test: lint ## Run linters and tests, two at a time
 
 test-slow: env ## Run the tests that take minutes
 	$(BIN)/pytest -m slow $(ARGS)
+
+WHEELS := pydantic pydantic-core annotated-types typing-inspection typing-extensions simplejpeg filelock
+gpu-prepare: env ## Make what make gpu-check takes along: wheels for Python 3.12, packed frames
+	rm -rf gpu-wheels
+	$(BIN)/pip download --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --dest gpu-wheels \
+	  --only-binary=:all: --python-version 3.12 --implementation cp --platform manylinux_2_28_x86_64 \
+	  --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 $(WHEELS)
+	$(BIN)/python tests/gpu/make_shards.py gpu-shards
+
+gpu-check: ## Check and measure everything on a GPU, with PYTHON and little else; needs make gpu-prepare
+	PYTHON=$(PYTHON) tests/gpu/check.sh $(ARGS)
 
 format: env ## Format the code
 	$(BIN)/ruff format .

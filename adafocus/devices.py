@@ -49,6 +49,18 @@ def _find_device(name: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def use_deterministic_kernels() -> None:
+    """From now on this process's GPU kernels give the same bits in every run. torch warns of one that has no such form.
+
+    To be called before the GPU is used: its matrix library reads its settings once.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else sums depend on which stream was faster
+    torch.backends.cudnn.benchmark = False  # it would choose kernels by their speed in this run
+    # Nothing here reads what it has not written: to fill it would only take time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
 def keep_freed_memory() -> None:
     """Use freed memory again, rather than give it back to the kernel and ask for it anew in the next step.
 

@@ -21,6 +21,7 @@ from adafocus.data.loader import ClipLoader
 from adafocus.methods import build_model, method_of
 from adafocus.models import fuse
 from adafocus.models.adafocus_plus import AdaFocusPlus
+from helpers.measuring import tf32
 from helpers.networks import skip_some
 from helpers.packing import pack_synthetic
 from helpers.tiny import PER_CLIP, SYNTHETIC, TINY, noise_batch, numbered_frames, shrink
@@ -155,6 +156,21 @@ def make_batch() -> Callable[..., Batch]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--record` with a file of tests whose records should change: test_golden_losses.py or test_readme.py."""
     parser.addoption("--record", action="store_true", help="write golden losses or the page of settings anew")
+    parser.addoption("--gpu-report", default="gpu-check.json", help="file for what tests marked `gpu` measure")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked `gpu` need one."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device here; `make gpu-check` runs these tests where there is one")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def each_device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """The device that tensors are made on in the test, without TF32: a CPU, and a GPU where there is one."""
+    device = torch.device(request.param)
+    with torch.device(device), tf32(False):
+        yield device
 
 
 @pytest.fixture(params=["_reorder_convolution_weight", "_convolution_pointwise"])

@@ -30,6 +30,8 @@ from pipelines.recipes import Recipe
 from pipelines.recipes.something_something import ssv1_144
 from pipelines.recipes.untrimmed import activitynet_128
 
+pytestmark = pytest.mark.usefixtures("each_device")
+
 
 def imported(config: Config, num_classes: int, folder: Path) -> AdaFocus:
     """A model whose weights came by the rule, through a file in the reference's layout and the import path."""
@@ -119,7 +121,7 @@ def test_ppo_updates(case: dict) -> None:
     states = noise(f"{case['seed']}/states", (steps, batch, width, 7, 7)).abs().transpose(0, 1)
     random = np.random.RandomState(zlib.crc32(f"{case['seed']}/actions".encode()))
     drawn = random.randint(0, case["action_dim"], (steps, batch)) if grid else random.uniform(0, 1, (steps, batch, 2))
-    actions = torch.from_numpy(drawn if grid else drawn.astype(np.float32)).transpose(0, 1)
+    actions = torch.tensor(drawn if grid else drawn.astype(np.float32)).transpose(0, 1)
     rewards = 0.3 * noise(f"{case['seed']}/rewards", (steps, batch)).t()
     returns = reinforcement.normalise_returns(reinforcement.discounted_returns(rewards, case["gamma"]))
     settings = PPOConfig(

@@ -24,6 +24,7 @@ from helpers.reference import NO_WEIGHTS, assert_near, by_rule, golden, video
 from pipelines.recipes import find_recipe
 from preprocessing.schema import UserError
 
+pytestmark = pytest.mark.usefixtures("each_device")
 FRAMES = golden("v2_actnet*.json")
 CLIPS = golden("v2_sth*.json")
 TRAINING = [case for case in (*FRAMES, *CLIPS) if "train" in case.values[0]]

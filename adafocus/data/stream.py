@@ -18,9 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import webdataset as wds
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from adafocus.config.schema import DataConfig
 from adafocus.config.validation import check_data
@@ -114,6 +112,9 @@ class _Shards(IterableDataset[Batch | ShardError]):
             yield error  # raised in a worker it would come back with its trace as its message
 
     def _clips(self, reader: int, readers: int, rng: random.Random) -> Iterator[tuple[int, list[torch.Tensor]]]:
+        import webdataset as wds
+        from webdataset.tariterators import group_by_keys, tar_file_expander
+
         shards = sorted(self._members)
         if self._train:
             random.Random(repr((self._seed, self.epoch))).shuffle(shards)  # the same for all readers

@@ -10,10 +10,6 @@ from typing import Literal, cast
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, KFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from adafocus.data.loader import ClipLoader
@@ -34,6 +30,11 @@ def linear_probe(
     first one. Logits are log-probabilities after every prefix of the frames; a class without training clips gets the
     lowest finite value.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, KFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     look: PatchSource = "glancer" if network == "glancer" else "whole"
     bare = _without_heads(model)
     seen, asked = (evaluate(bare, each, patches=look) for each in (training, loader))

@@ -57,7 +57,8 @@ def normalise_returns(returns_BS: Tensor) -> Tensor:
     With several workers, over all of theirs: the update is then that of one worker with the whole batch. Of a batch in
     micro-batches all returns go in at once, or each micro-batch would get a mean of its own.
     """
-    count, total = sum_over_workers(returns_BS.new_tensor(returns_BS.numel()), returns_BS.sum())
+    number = returns_BS.new_full((), returns_BS.numel())  # made on the device: to copy it there would wait
+    count, total = sum_over_workers(number, returns_BS.sum())
     centred = returns_BS - total / count
     (squares,) = sum_over_workers(centred.square().sum())
     return centred / ((squares / (count - 1).clamp(min=1)).sqrt() + 1e-5)

@@ -91,7 +91,7 @@ class Skip(Stage):
         move by its shares of looks."""
         gain_BT, score_BT, states_BTD = (torch.cat([each[name] for each in collected]) for name in NEEDED)
         count, squares, drawn = reinforcement.sum_over_workers(
-            gain_BT.new_tensor(gain_BT.numel()), gain_BT.square().sum(), score_BT.sigmoid().sum()
+            gain_BT.new_full((), gain_BT.numel()), gain_BT.square().sum(), score_BT.sigmoid().sum()
         )
         price = self.follow(drawn / count)
         self.set_threshold(states_BTD)
@@ -114,12 +114,14 @@ class Skip(Stage):
         It is found by bisection, for a look changes the scores of the frames behind it.
         """
         gate = self.plus.gate
-        low = gate.threshold.new_tensor(-HIGHEST)
+        low = gate.threshold.new_full((), -HIGHEST)
         high = -low
         for _ in range(24):
             middle = (low + high) / 2
             looks_BT, _ = gate.decide(states_BTD, threshold=middle)
-            passed, count = reinforcement.sum_over_workers(looks_BT.float().sum(), middle.new_tensor(looks_BT.numel()))
+            passed, count = reinforcement.sum_over_workers(
+                looks_BT.float().sum(), middle.new_full((), looks_BT.numel())
+            )
             more = passed > self.settings.budget * count
             low, high = torch.where(more, middle, low), torch.where(more, high, middle)
         first = gate.threshold == torch.finfo(torch.float32).min

@@ -185,7 +185,10 @@ class Stage(nn.Module):
         rows = [{"params": parameters, "lr": lr} for lr, parameters in groups.items()]
         if settings.optimizer == "adamw":
             return torch.optim.AdamW(rows, weight_decay=settings.weight_decay, fused=self.fused)
-        return torch.optim.SGD(rows, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=self.fused)
+        sgd = torch.optim.SGD(rows, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=self.fused)
+        if self.fused and settings.momentum:
+            _start_momentum(sgd)
+        return sgd
 
     def lr_factor(self, group: int, done: float) -> float:
         """Where the settings have no schedule: what the rate of a group of the optimizer's parameters is multiplied by
@@ -197,6 +200,17 @@ class Stage(nn.Module):
         """One kernel for an optimizer's step: fast on GPUs, and the only one before which a scaler does not wait to
         hear of overflows. On a CPU it rounds otherwise than the plain one, and is left to fp16."""
         return next(self.parameters()).is_cuda or self.settings.precision == "fp16"
+
+
+def _start_momentum(sgd: torch.optim.SGD) -> None:
+    """Begin with momenta of zeros, which changes no step.
+
+    The fused kernel would make them when first called, without values where a scaler leaves that step out, and go on
+    from whatever the memory held.
+    """
+    for group in sgd.param_groups:
+        for parameter in group["params"]:
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def prefix_loss(logits_BTK: Tensor, target_B: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -40,3 +40,5 @@ class Options:
     """Epochs between evaluations on the validation split; the last epoch is always evaluated."""
     save_every_s: float = 300.0
     """Seconds between states saved inside an epoch. One is saved after every epoch too."""
+    deterministic: bool = False
+    """On a GPU, take kernels that give the same bits in every run, which may be slower; CPUs' do so anyway."""

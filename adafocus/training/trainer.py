@@ -20,7 +20,7 @@ from adafocus import checkpoint, distributed
 from adafocus.config.schema import Config, TrainingConfig
 from adafocus.data.clip_table import evaluation_split
 from adafocus.data.loader import ClipLoader
-from adafocus.devices import pick_device
+from adafocus.devices import pick_device, use_deterministic_kernels
 from adafocus.divergence import DivergedError
 from adafocus.evaluation.evaluate import PatchSource, evaluate
 from adafocus.methods import build_model, method_of
@@ -69,6 +69,8 @@ class StageTrainer:
         self.name, self.config, self.options, self.report = name, config, options, report
         self.method = method_of(config)
         self.folder, self.partial, self.digest = folder, folder.with_suffix(".partial"), digest
+        if options.deterministic:
+            use_deterministic_kernels()
         self.device = pick_device(options.device)
         self.settings = self.method.settings(config, name)
         workers = distributed.world_size() * self.settings.accumulate

@@ -70,13 +70,16 @@ def train(
     num_workers: NumWorkers = 0,
     eval_every: EvalEvery = 1,
     save_every: SaveEvery = 300,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="On a GPU, the same bits in every run; may be slower.")
+    ] = False,
 ) -> None:
     """Train one configuration through all stages. Start it again to go on after a stop."""
     from pipelines.paths import Places
     from pipelines.training.train import train as run
 
     config, places = read_config(recipe, changes, scale_lr), Places.of(shards, runs)
-    options = training_options(device, num_workers, eval_every, save_every)
+    options = training_options(device, num_workers, eval_every, save_every, deterministic)
     folder = run(config, recipe, places, options, name or recipe)
     typer.echo(f"finished: {folder}")
 

@@ -36,8 +36,10 @@ def read_config(recipe: str, changes: list[str] | None, scale_lr: bool) -> Confi
     return scale_rates(config, find_recipe(recipe)) if scale_lr else config
 
 
-def training_options(device: str, num_workers: int, eval_every: int = 1, save_every: float = 300) -> Options:
+def training_options(
+    device: str, num_workers: int, eval_every: int = 1, save_every: float = 300, deterministic: bool = False
+) -> Options:
     """The options of a training that change no result."""
     from adafocus.training.reports import Options
 
-    return Options(device, num_workers, eval_every, save_every_s=save_every)
+    return Options(device, num_workers, eval_every, save_every_s=save_every, deterministic=deterministic)

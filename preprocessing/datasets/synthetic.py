@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from preprocessing.files import write_file
 from preprocessing.media.encode import encode_video
@@ -109,6 +108,8 @@ def _labels(spec: SyntheticSpec, split: str) -> np.ndarray:
 
 def _scans(split: str) -> tuple[np.ndarray, np.ndarray]:
     """Scans (N, 8, 8) in [0, 1] and their digits; every fourth scan belongs to validation."""
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     held_out = np.arange(len(digits.target)) % 4 == 0
     mask = held_out if split == "val" else ~held_out

@@ -1,12 +1,11 @@
-"""Command lines of ffmpeg, built with ffmpeg-python."""
+"""Command lines of ffmpeg, built with ffmpeg-python, which is imported where one is made: reading packed frames needs
+none."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import ffmpeg
 
 from preprocessing.media.ffmpeg_program import find_ffmpeg
 from preprocessing.media.filters import ENCODER_TIME_BASE, PLAIN, SHOW, Picture, count_filters, frame_filters
@@ -46,6 +45,8 @@ def extraction_argv(
     indices alone; a first output then counts all of them. With `seek_s` decoding starts at a key frame before that
     second, and the log says which frames come (`seek.py`).
     """
+    import ffmpeg
+
     shift_s = seek_s or 0.0
     cut = _cut(None if start_s is None else start_s - shift_s, None if end_s is None else end_s - shift_s)
     seeking = {} if seek_s is None else _seek_to(seek_s)
@@ -100,6 +101,8 @@ def packets_argv(source: str, stream: int | None = None) -> list[str]:
 
 def encoding_argv(path: Path, width: int, height: int, fps: float, crf: int, preset: str) -> list[str]:
     """The command that writes raw RGB frames from its standard input as an H.264 .mp4 file, always the same bytes."""
+    import ffmpeg
+
     exact = {"fflags": "+bitexact", "flags:v": "+bitexact", "map_metadata": -1, "threads": 1}
     codec = {"format": "mp4", "vcodec": "libx264", "pix_fmt": "yuv420p", "movflags": "+faststart"}
     stream = ffmpeg.input("pipe:0", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", r=fps).output(
@@ -125,6 +128,8 @@ def _seek_to(seek_s: float) -> dict[str, Any]:
 
 def _input(threads: int = 1, **more: Any) -> Any:
     """A stranger's file, opened with care."""
+    import ffmpeg
+
     return ffmpeg.input(
         _SOURCE,
         threads=threads,

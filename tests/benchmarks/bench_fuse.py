@@ -13,13 +13,15 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from ratios import options_of, race, report, settled_model
+from ratios import options_of, race, report
 from torch import Tensor
 
 from adafocus.config.schema import Precision
 from adafocus.models import fuse
 from adafocus.models.acceleration import DTYPES, FastBody
 from adafocus.models.adafocus import AdaFocus
+from helpers.settled import settled_model
+from pipelines.recipes import find_recipe
 
 SIDES = {"glancer": 224, "focuser": 128}
 PRECISIONS: tuple[Precision, ...] = ("float32", "bf16")
@@ -42,7 +44,7 @@ def passes(model: AdaFocus, precision: Precision, *, fused: bool) -> dict[str, C
 def main() -> bool:
     """Returns whether the targets are reached."""
     options = options_of(argparse.ArgumentParser(description=__doc__))
-    model, ok = settled_model("activitynet-128"), True
+    model, ok = settled_model(find_recipe("activitynet-128")), True
     for precision in PRECISIONS:
         if not fuse.available(DTYPES[precision]):
             continue

@@ -11,32 +11,14 @@ import argparse
 import sys
 
 import torch
-from ratios import CLIPS, options_of, race, report, settled_model, video
-from torch import Tensor
+from ratios import CLIPS, options_of, race, report
 
 from adafocus.models.acceleration import accelerate
-from adafocus.models.adafocus import AdaFocus
+from helpers.per_frame import plain_pass
+from helpers.settled import settled_model, video
+from pipelines.recipes import find_recipe
 
 TARGETS = {"float32": 2.2, "bf16 or float32, compiled or bf16, compiled": 5.0}
-
-
-def per_frame(model: AdaFocus, frames_BTCHW: Tensor) -> Tensor:
-    """The plain formulation: frame after frame, image after image, contiguous float32."""
-    images = ((frames_BTCHW - model.mean) / model.std).contiguous()
-    policy_state = classifier_state = None
-    side, logits = model.config.model.patch_size, []
-    for step in range(images.shape[1]):
-        frame = images[:, step].contiguous()
-        map_NDhw = model.glancer.features(frame)
-        output, policy_state = model.policy.step(map_NDhw, policy_state)
-        corners = model.policy.corners(output.actions.mode(), frame.shape[-1])[:, 0]
-        patches = torch.stack(
-            [image[:, r : r + side, c : c + side] for image, (r, c) in zip(frame, corners.tolist(), strict=True)]
-        )
-        feature = torch.cat([model.glancer.pool(map_NDhw), model.focuser(patches)], 1)
-        step_logits, classifier_state = model.classifier.step(feature, classifier_state)
-        logits.append(step_logits)
-    return torch.stack(logits, 1)
 
 
 @torch.inference_mode()
@@ -44,7 +26,7 @@ def main() -> bool:
     """Returns whether outputs agree and targets are reached."""
     parser = argparse.ArgumentParser(description=__doc__)
     options = options_of(parser)
-    model = settled_model("activitynet-128")
+    model = settled_model(find_recipe("activitynet-128"))
     frames = video(1, CLIPS, 16)
     models = {
         "vectorised": model,
@@ -54,13 +36,13 @@ def main() -> bool:
         "bf16, compiled": accelerate(model, precision="bf16", compile=True),
     }
     runs = {
-        "per frame": lambda: [per_frame(model, clip) for clip in frames.split(1)],
-        "per frame, clips together": lambda: per_frame(model, frames),
+        "per frame": lambda: [plain_pass(model, clip, clip) for clip in frames.split(1)],
+        "per frame, clips together": lambda: plain_pass(model, frames, frames),
     }
     runs |= {name: lambda fast=fast: fast(frames, frames) for name, fast in models.items()}
     ok = report(f"inference, {CLIPS} clips, {torch.get_num_threads()} threads", race(runs, options), TARGETS)
     many = video(2, 4, 16)
-    wanted = torch.cat([per_frame(model, clips) for clips in many.split(CLIPS)])
+    wanted = torch.cat([plain_pass(model, clips, clips) for clips in many.split(CLIPS)])
     for name, fast in models.items():
         found = torch.cat([fast(clips, clips).logits_BTK for clips in many.split(CLIPS)])
         error = (found - wanted).abs().max().item()

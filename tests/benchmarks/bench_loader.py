@@ -30,11 +30,9 @@ from adafocus.data.clip_table import ClipTable
 from adafocus.data.loader import ClipLoader
 from adafocus.data.sampling import evaluation_frames, training_frames
 from adafocus.data.transforms import evaluation_view, training_view
-from helpers.packing import pack
-from preprocessing.media.encode import encode_video
-from preprocessing.schema import INDEX_SCHEMA, METADATA_KEY, Clip, DatasetInfo, ExtractionSpec
+from helpers.textured import pack_textured
+from preprocessing.schema import INDEX_SCHEMA, METADATA_KEY, DatasetInfo
 from preprocessing.shards.archive import frame_offsets
-from preprocessing.shards.job import Job
 from preprocessing.shards.storage import Store
 
 DATA = DataConfig()  # 16 frames, 224 pixels
@@ -43,19 +41,9 @@ NUM_CLIPS, NUM_FRAMES, ROUNDS = 32, 48, 3
 
 def make(root: Path) -> tuple[Path, Path]:
     """Shards, and the same JPEGs as loose files."""
-    rng = np.random.default_rng(0)
-    (root / "videos").mkdir()
-    clips = []
-    for number in range(NUM_CLIPS):
-        coarse = Image.fromarray(rng.integers(0, 255, (23, 40, 3), np.uint8))
-        smooth = np.asarray(coarse.resize((800, 450), Image.Resampling.BICUBIC))
-        scene = np.clip(smooth + rng.normal(0, 0.6, (450, 800, 1)), 0, 255).astype(np.uint8)
-        frames = [scene[t : t + 360, 2 * t : 2 * t + 640] for t in range(NUM_FRAMES)]
-        encode_video(root / "videos" / f"{number}.mp4", frames, 25, crf=30, preset="veryfast")
-        clips.append(Clip("bench", "train", str(number), f"{number}.mp4", (0,)))
+    index = pack_textured(root / "videos", root / "shards", train=NUM_CLIPS, num_frames=NUM_FRAMES)
     store = Store(root / "shards")
-    job = Job(store, root / "videos", DatasetInfo("bench", ("a",)), ExtractionSpec(), clips_per_shard=16)
-    for row in pack(job, clips).table.to_pylist():
+    for row in index.table.to_pylist():
         folder = root / "loose" / row["clip_id"]
         folder.mkdir(parents=True)
         with store.open(row["shard"]) as file:

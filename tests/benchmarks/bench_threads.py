@@ -16,9 +16,11 @@ import sys
 from collections.abc import Iterator
 
 import torch  # before adafocus, which would set the policy
-from ratios import CLIPS, options_of, race, report, settled_model, video
+from ratios import CLIPS, options_of, race, report
 
 from adafocus.models.acceleration import accelerate
+from helpers.settled import settled_model, video
+from pipelines.recipes import find_recipe
 
 POLICY = "OMP_WAIT_POLICY"
 DEFAULT, PASSIVE = "as OpenMP waits by itself", "passive"
@@ -31,7 +33,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 def serve() -> None:
     """Make a pass for every line that is read, and answer each."""
     torch.set_num_threads(CORES)
-    model, frames = accelerate(settled_model("activitynet-128")), video(1, CLIPS, 16)
+    model, frames = accelerate(settled_model(find_recipe("activitynet-128"))), video(1, CLIPS, 16)
     for _ in sys.stdin:
         model(frames, frames)
         print("done", flush=True)

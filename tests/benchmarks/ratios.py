@@ -1,47 +1,22 @@
-"""What the speed benchmarks share: a settled model, frames, and fair timing on a machine that others use too."""
+"""What the speed benchmarks share: fair timing on a machine that others use too. Importing it makes `helpers` known."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from adafocus.config.overrides import override
 from adafocus.devices import keep_freed_memory
-from adafocus.methods import build_model
-from adafocus.models.adafocus import AdaFocus
-from pipelines.recipes import RECIPES
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 CLIPS = 2
-CLASSES = 200
-
-
-def video(seed: int, clips: int, num_frames: int) -> Tensor:
-    """Smooth uint8 frames BTCHW."""
-    cells = torch.randn(clips * num_frames, 3, 7, 7, generator=torch.Generator().manual_seed(seed))
-    pixels = F.interpolate(cells, size=(224, 224), mode="bilinear", align_corners=True)
-    return (pixels * 60 + 120).clamp(0, 255).byte().unflatten(0, (clips, num_frames))
-
-
-def settled_model(recipe: str) -> AdaFocus:
-    """Random weights, with batch norms that have seen frames, so that signals keep their size as in a trained net."""
-    torch.manual_seed(0)
-    none = {"model.glancer_weights": "none", "model.focuser_weights": "none"}
-    model = build_model(override(RECIPES[recipe](), none), CLASSES)
-    for part in model.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.momentum = None  # the plain mean of what it sees
-    with torch.no_grad():
-        frames = video(0, 1, model.config.data.num_frames)
-        glance = model.train().glance(frames)
-        model.focus(model.crop(frames, model.choose(glance, "centre").corners_BS2))
-    return model.eval()
 
 
 def options_of(parser: argparse.ArgumentParser) -> argparse.Namespace:

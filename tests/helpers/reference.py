@@ -34,8 +34,9 @@ def golden(pattern: str) -> list[pytest.param]:
 
 
 def noise(name: str, shape: tuple[int, ...]) -> Tensor:
+    """On the device that tensors are made on (fixture `each_device`)."""
     numbers = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
-    return torch.from_numpy(np.asarray(numbers, dtype=np.float32))
+    return torch.from_numpy(np.asarray(numbers, dtype=np.float32)).to(torch.get_default_device())
 
 
 @cache

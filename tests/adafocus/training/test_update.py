@@ -225,3 +225,27 @@ def test_steps_in_half_precision_need_no_fused_convolutions(
     logs = step(made, make_batch(config, CLIPS, CLASSES, seed=1))
     assert all(math.isfinite(value) for key, value in logs.items() if key != "grad_norm")
     assert moved(made, before).norm() > 0 or precision == "fp16"  # whose scaler may leave out the first step
+
+
+def test_a_first_step_that_a_scaler_leaves_out_leaves_no_momentum(
+    small: Callable[..., Config], make_batch: MakeBatch
+) -> None:
+    """torch fills memory that was never written with NaN here: else it may be zeros by luck."""
+    config = small("activitynet-128", {"pretrain.precision": "fp16"})
+    torch.manual_seed(0)
+    stage = ADAFOCUS.stage("pretrain")(build_model(config, CLASSES), config).train()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)  # too large for 16 bits
+    made = Updater(stage, stage.optimizer(), scaler, torch.device("cpu"), wrapped=stage)
+    before = {name: value.clone() for name, value in stage.named_parameters()}
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        step(made, make_batch(config, CLIPS, CLASSES, seed=0))
+        assert (
+            all(value.equal(before[name]) for name, value in stage.named_parameters()) and scaler.get_scale() < 2.0**40
+        )
+        scaler.update(1.0)
+        step(made, make_batch(config, CLIPS, CLASSES, seed=0))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(value.isfinite().all() for value in stage.parameters())
+    assert any(not value.equal(before[name]) for name, value in stage.named_parameters())

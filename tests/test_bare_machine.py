@@ -1,0 +1,73 @@
+"""The two lower floors need few packages: those of a machine that only trains and predicts."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+NEEDED = {
+    *("torch", "torchvision", "numpy", "pyarrow", "safetensors", "pillow"),
+    *("pydantic", "simplejpeg", "filelock"),
+}
+"""Distributions that the lower floors import when they are imported. Others that they use (webdataset, ffmpeg-python,
+scikit-learn, ONNX) are imported where something is done with them."""
+
+PROGRAM = """
+import importlib, sys
+
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in blocked:
+            return next((spec for each in finders if (spec := each.find_spec(name, path, target))), None)
+
+    def find_distributions(self, *arguments):
+        return (found for each in finders if hasattr(each, "find_distributions")
+                for found in each.find_distributions(*arguments))
+
+blocked = set(sys.argv[1].split(","))
+finders, sys.meta_path[:] = [*sys.meta_path], [Without()]
+failed = []
+for module in sys.argv[2].split(","):
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        failed.append(f"{module}: {error}")
+print("\\n".join(failed))
+sys.exit(bool(failed))
+"""
+
+
+def without(blocked: set[str], modules: list[str]) -> subprocess.CompletedProcess[str]:
+    """Import modules in a process in which the blocked ones cannot be imported."""
+    argv = [sys.executable, "-c", PROGRAM, ",".join(sorted(blocked)), ",".join(modules)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(argv, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=200)
+
+
+def test_the_lower_floors_import_without_what_only_the_upper_one_needs() -> None:
+    """And so do the recipes, which are values of the lower floors' settings."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[\[<>=~!; ]", item)[0].lower().replace("_", "-") for item in project["dependencies"]}
+    assert declared >= NEEDED
+    brought = {module: {name.lower().replace("_", "-") for name in names} for module, names in ALL.items()}
+    blocked = {module for module, names in brought.items() if names & declared and not names & NEEDED}
+    assert {"ray", "mlflow", "webdataset", "ffmpeg", "sklearn", "onnxruntime", "pandas", "rich", "yaml"} <= blocked
+    files = [
+        path for floor in ("preprocessing", "adafocus", "pipelines/recipes") for path in (ROOT / floor).rglob("*.py")
+    ]
+    modules = [path.relative_to(ROOT).as_posix().removesuffix(".py").removesuffix("/__init__") for path in files]
+    done = without(blocked, sorted(module.replace("/", ".") for module in modules))
+    assert done.returncode == 0, done.stdout + done.stderr
+    # What is needed is needed: the list is no longer than it has to be.
+    for module in ("pydantic", "simplejpeg", "filelock", "PIL"):
+        users = ["adafocus.data.loader", "adafocus.training.stage_lock", "preprocessing.datasets.synthetic"]
+        assert f"No module named '{module}" in without({module}, users).stdout
+
+
+ALL = packages_distributions()
