@@ -54,7 +54,7 @@ class Measurement:
 def measure_checkpoint(
     folder: Path, places: Places, options: Options, benchmark_options: BenchmarkOptions = DEFAULT_OPTIONS
 ) -> Measurement:
-    """Measure a checkpoint on the evaluation split of the shards that it was trained on.
+    """Measure a checkpoint on the evaluation split, or the one asked for, of the shards that it was trained on.
 
     After warmup there is no policy yet, so the policy's row is left out. Raises UserError for a checkpoint of pretrain,
     which cannot classify a clip by its patches, and for shards with other classes.
@@ -82,7 +82,7 @@ class _Session:
         self.folder, self.shards, self.options = folder, places.shards, options
         self.compile, self.batch_size = benchmark_options.compile, benchmark_options.batch_size
         self.config = self.models["own"].config
-        self.split = evaluation_split(places.shards)
+        self.split = benchmark_options.split or evaluation_split(places.shards)
         self.loader = self._loader(self.split)
         self.sample = next(iter(self.loader)).to(self.device)
         self.share: float | None = None

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from adafocus import checkpoint
 from adafocus.config.overrides import flatten, from_flat
+from adafocus.data.clip_table import evaluation_split
 from adafocus.evaluation import metrics
 from pipelines.benchmarks.benchmark import Measurement
 from pipelines.paths import Places
@@ -39,7 +40,9 @@ def log_benchmark(measurement: Measurement, selected: SelectedCheckpoint, places
     trial = tracker.open(selected.run_id) if selected.run_id else None
     recipe = trial.param("recipe") if trial else ""
     facts = {**measurement.facts, **({"recipe": recipe} if recipe else {})}
-    run = tracker.run(dataset.info.name, "benchmark", f"benchmark {selected.name}", **_identity(measurement, selected))
+    split, usual = str(facts["split"]), evaluation_split(places.shards)
+    name = f"benchmark {selected.name}" if split == usual else f"benchmark {selected.name}, split {split}"
+    run = tracker.run(dataset.info.name, "benchmark", name, **_identity(measurement, selected))
     run.log_params({**flatten(from_flat(checkpoint.read_meta(selected.folder).config)), **facts})
     run.log_dataset(dataset.info, dataset.digest, places.shards, "evaluation")
     online = _online(measurement)
@@ -52,10 +55,11 @@ def log_benchmark(measurement: Measurement, selected: SelectedCheckpoint, places
     if trial:
         run.set_description(f"Measures the trial {trial.link}.")
         trial.set_description(f"Measured by {run.link}.")
-        trial.client.log_dict(trial.run_id, table, "table.json")
+        if split == usual:
+            trial.client.log_dict(trial.run_id, table, "table.json")
     else:
         run.log_artifact(selected.folder, MODEL)
-    if trial and recipe:
+    if trial and recipe and split == usual:  # models are compared by the same clips
         about = f"Trained by {trial.link}, measured by {run.link}."
         metric = dataset.info.metric
         score = getattr(measurement.rows[0], metric)
@@ -67,7 +71,7 @@ def log_benchmark(measurement: Measurement, selected: SelectedCheckpoint, places
 
 def _identity(measurement: Measurement, selected: SelectedCheckpoint) -> dict[str, str]:
     """What makes it this benchmark: the model, and on what and how it was measured."""
-    conditions = {key: str(measurement.facts[key]) for key in ("digest", "device", "threads", "batch_size")}
+    conditions = {key: str(measurement.facts[key]) for key in ("digest", "split", "device", "threads", "batch_size")}
     forms = (f"{row.precision} compiled" if row.compiled else row.precision for row in measurement.rows)
     return {
         "trial": selected.run_id or selected.folder.name,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from adafocus.config.schema import Precision
-from adafocus.data.clip_table import ClipTable, evaluation_split
+from adafocus.data.clip_table import ClipTable
 from adafocus.evaluation.evaluate import Predictions
 from adafocus.inference.packed_clips import packed_clip
 from adafocus.inference.predictor import AdaFocusPredictor
@@ -50,6 +50,7 @@ def select_clips(predicted: Predictions, count: int) -> dict[str, list[str]]:
 def gallery_page(
     folder: Path,
     shards: str,
+    split: str,
     predicted: Predictions,
     count: int,
     title: str,
@@ -58,7 +59,7 @@ def gallery_page(
 ) -> str:
     """The page as HTML. `predicted` decides which clips are shown; for the pictures they are predicted once more."""
     model = AdaFocusPredictor(folder, shards=shards, precision=precision, patches=patches)
-    table = ClipTable(shards, evaluation_split(shards))
+    table = ClipTable(shards, split)
     number_of = {clip_id: number for number, clip_id in enumerate(table.clip_ids)}
 
     def predict(clip_id: str) -> PredictedClip:
@@ -81,7 +82,8 @@ def log_gallery(run: Run, folder: Path, shards: str, measurement: Measurement, c
     title = f"{facts['dataset']}, split {facts['split']}: best, worst and most uncertain of {facts['clips']} clips"
     first = measurement.rows[0]
     patches = cast(Patches, first.patches)
-    html = gallery_page(folder, shards, measurement.predictions[first.key()], count, title, first.precision, patches)
+    predicted = measurement.predictions[first.key()]
+    html = gallery_page(folder, shards, facts["split"], predicted, count, title, first.precision, patches)
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / GALLERY
         path.write_text(html)

@@ -25,6 +25,8 @@ class BenchmarkOptions:
     """Measure early exit too, at every calibrated budget."""
     gallery_clips: int = 0
     """Log a gallery page with so many best, worst and most uncertain clips each; 0: none."""
+    split: str | None = None
+    """The split to measure on; None: the one that training was evaluated on."""
 
 
 DEFAULT_OPTIONS = BenchmarkOptions()

@@ -51,6 +51,9 @@ def benchmark(
     explain: Annotated[
         int, typer.Option(help="Log a page of so many best, worst and most uncertain clips each.", min=0)
     ] = 0,
+    split: Annotated[
+        str | None, typer.Option(help="Measure on this split [the one that training was evaluated on].")
+    ] = None,
     device: Device = "auto",
     num_workers: NumWorkers = 0,
     ray_address: Annotated[
@@ -76,7 +79,9 @@ def benchmark(
         raise UserError(f"--best {best} is of a sweep: give --sweep")
     if (cpus_per_worker or gpus_per_worker) and ray_address is None:
         raise UserError("--cpus-per-worker and --gpus-per-worker are of a cluster's machine: give --ray-address")
-    benchmark_options = BenchmarkOptions(batch_size, parse_precisions(precision), compile, probe, exit, explain)
+    benchmark_options = BenchmarkOptions(
+        batch_size, parse_precisions(precision), compile, probe, exit, explain, split=split
+    )
     places = Places.of(shards, runs)
     checkpoints = find_checkpoints(places, run=run, sweep=sweep, folder=checkpoint, best=best)
     worker = None if ray_address is None else RayWorker(ray_address, cpus_per_worker, gpus_per_worker)

@@ -153,6 +153,18 @@ def swept(places: Places) -> Places:
     return places
 
 
+def test_a_split_can_be_chosen(places: Places, cli: Callable[..., tuple[int, str, str]]) -> None:
+    """It is a run of its own beside the usual split's, and an unknown one is refused."""
+    warmup = made(places, "warmup")
+    usual, train = (
+        json.loads(cli("--checkpoint", warmup, "--json", *words)[1])[0] for words in ((), ("--split", "train"))
+    )
+    assert (usual["facts"]["split"], train["facts"]["split"]) == ("val", "train")
+    assert (usual["facts"]["clips"], usual["run_id"]) != (train["facts"]["clips"], train["run_id"])
+    status, _, err = cli("--checkpoint", warmup, "--split", "tset")
+    assert status == 2 and "tset" in err and "train, val" in err
+
+
 def test_the_best_of_a_sweep_are_measured_into_one_table(
     swept: Places, cli: Callable[..., tuple[int, str, str]]
 ) -> None:
