@@ -64,7 +64,7 @@ def demo_v2() -> Config:
         config,
         method="adafocus-v2",
         model=replace(config.model, policy_channels=64, policy_hidden=128, classifier_hidden=128),
-        joint=_adamw(JointConfig(epochs=7, batch_size=16, lr=2e-3, glancer_lr_scale=1.0, classifier_lr_scale=1.0)),
+        joint=_adamw(JointConfig(epochs=6, batch_size=16, lr=2e-3, glancer_lr_scale=1.0, classifier_lr_scale=1.0)),
     )
 
 
