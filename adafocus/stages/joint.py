@@ -15,6 +15,7 @@ from adafocus.config.schema import JointConfig
 from adafocus.data.loader import Batch
 from adafocus.models.adafocus import PARTS, Patches
 from adafocus.stages.stage import Collected, Logs, Stage, prefix_loss
+from preprocessing.schema import UserError
 
 
 class Joint(Stage):
@@ -35,6 +36,16 @@ class Joint(Stage):
     @property
     def settings(self) -> JointConfig:
         return self.config.joint
+
+    def check_batch(self, clips: int) -> None:
+        """Batch norms of policy and classifier take their statistics from one worker's micro-batch: of one state there
+        are none."""
+        if clips * self.config.data.num_frames // self.model.maps_per_state < 2:
+            raise UserError(
+                "the policy's batch norms need two clips in a micro-batch of one worker, and joint.batch_size="
+                f"{self.settings.batch_size} with joint.accumulate={self.settings.accumulate} leaves one: raise the "
+                "one or lower the other"
+            )
 
     def collect(self, batch: Batch) -> Collected:
         """Frames, labels, and random positions."""
