@@ -13,13 +13,13 @@ import pytest
 import torch
 from hypothesis import settings
 
+from adafocus.acceleration import fuse
 from adafocus.checkpoint import Meta, save
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.data.batches import Batch
 from adafocus.data.loader import ClipLoader
 from adafocus.methods import build_model, method_of
-from adafocus.models import fuse
 from adafocus.models.adafocus_plus import AdaFocusPlus
 from helpers.measuring import tf32
 from helpers.networks import skip_some
@@ -27,8 +27,8 @@ from helpers.packing import pack_synthetic
 from helpers.tiny import PER_CLIP, SYNTHETIC, TINY, noise_batch, numbered_frames, shrink
 from pipelines.recipes.cpu import demo
 from preprocessing.datasets import synthetic
-from preprocessing.media.encode import encode_video
-from preprocessing.media.ffmpeg_program import find_ffmpeg
+from preprocessing.ffmpeg.encode import encode_video
+from preprocessing.ffmpeg.program import find_ffmpeg
 from preprocessing.schema import DatasetInfo
 
 settings.register_profile("untimed", deadline=None)  # how long an example takes depends on the machine's other work

@@ -18,12 +18,12 @@ ROOT = Path(__file__).parent.parent
 FLOORS: dict[str, tuple[str, ...]] = {
     "preprocessing": (
         "schema addresses files",
-        "clips sources media",
+        "clips sources ffmpeg media",
         "datasets shards",
     ),
     "adafocus": (
         "config divergence distributed devices",
-        "models data",
+        "models data acceleration",
         "stages",
         "methods",
         "checkpoint evaluation",
@@ -46,7 +46,7 @@ BANNED: dict[str, tuple[str, ...]] = {
 }
 """Packages that a floor does without."""
 ALLOWED: dict[str, tuple[str, ...]] = {
-    "subprocess": ("preprocessing/media/ffmpeg.py",),
+    "subprocess": ("preprocessing/ffmpeg/process.py",),
     "mlflow": ("pipelines/tracking/", "pipelines/serving/pyfunc_model.py"),  # the second runs inside MLflow
     "ray": tuple(f"pipelines/{room}/" for room in ("ray_runtime", "preprocess", "training", "sweeps")),
 }

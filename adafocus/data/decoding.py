@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adafocus.data.transforms import View
-from preprocessing.media.arguments import MAX_PIXELS
+from preprocessing.ffmpeg.arguments import MAX_PIXELS
 from preprocessing.media.jpeg import height_field
 
 

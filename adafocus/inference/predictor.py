@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from adafocus import checkpoint
+from adafocus.acceleration.accelerate import accelerate
 from adafocus.config.schema import Precision
 from adafocus.data.batches import evaluation_clip
 from adafocus.data.sampling import Pad, evaluation_frames, in_order
@@ -34,7 +35,6 @@ from adafocus.evaluation.evaluate import clip_corners
 from adafocus.inference.early import EarlyPass, FetchFrames, JpegFrames, run_early
 from adafocus.inference.online import OnlineClip
 from adafocus.inference.prediction import ClipFrames, Prediction, VideoError, action_map
-from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import Patches
 from preprocessing.addresses import without_secrets
 from preprocessing.media.arriving import ArrivingFrames

@@ -39,7 +39,8 @@ class AdaFocusV2(AdaFocus):
         model, frames = self.config.model, self.config.data.num_frames
         if self.acts_per_frame:
             return PrefixClassifier(num_features, model.classifier_hidden, self.num_classes, frames, model.dropout)
-        return TwoHeads(self.glancer.num_features, self.focuser.num_features, self.num_classes)
+        reused = self.glancer.num_features if self.averages_glances else 0
+        return TwoHeads(reused, self.focuser.num_features, self.num_classes)
 
     @property
     def averages_logits(self) -> bool:

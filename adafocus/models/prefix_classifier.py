@@ -65,8 +65,10 @@ class TwoHeads(Classifier):
     """
 
     def __init__(self, num_glance_features: int, num_focus_features: int, num_classes: int) -> None:
+        """Without glance features (0) the glances have no say, and no layer."""
         super().__init__()
-        self.glance = nn.Linear(num_glance_features, num_classes)
+        if num_glance_features:
+            self.glance = nn.Linear(num_glance_features, num_classes)
         self.last = nn.Linear(num_focus_features, num_classes)
 
     def forward(self, feature_BTD: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adafocus import distributed
+from adafocus.acceleration.accelerate import accelerate
 from adafocus.config.schema import Config, OptimConfig, ReinforcementConfig, TrainingConfig
 from adafocus.data.loader import Batch
-from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import AdaFocus, Patches
 from adafocus.models.crop import random_corners
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from adafocus import checkpoint
+from adafocus.acceleration.accelerate import accelerate
 from adafocus.checkpoint import Meta
 from adafocus.data.loader import ClipLoader
 from adafocus.devices import pick_device
@@ -18,7 +19,6 @@ from adafocus.evaluation import multiply_adds
 from adafocus.evaluation.calibration import SAVES_NOTHING, Calibration, CalibrationClips, solve
 from adafocus.evaluation.evaluate import evaluate
 from adafocus.evaluation.exit_thresholds import Criterion
-from adafocus.models.acceleration import accelerate
 from adafocus.training.reports import Options
 from preprocessing.addresses import without_secrets
 from preprocessing.schema import UserError

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from adafocus.acceleration.accelerate import DTYPES
 from adafocus.data.loader import Batch
-from adafocus.models.acceleration import DTYPES
 from adafocus.stages.stage import Collected, Logs, Stage
 from adafocus.training.loss_watch import LossWatch
 

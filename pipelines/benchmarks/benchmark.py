@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adafocus.acceleration.accelerate import accelerate
 from adafocus.config.schema import Precision
 from adafocus.data.clip_table import evaluation_split
 from adafocus.data.loader import Batch, ClipLoader
@@ -19,7 +20,6 @@ from adafocus.evaluation import multiply_adds
 from adafocus.evaluation.calibration import Calibration
 from adafocus.evaluation.evaluate import PatchSource, Predictions, evaluate
 from adafocus.evaluation.linear_probe import linear_probe
-from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import AdaFocus, Patches
 from adafocus.models.adafocus_plus import AdaFocusPlus
 from adafocus.training.reports import Options

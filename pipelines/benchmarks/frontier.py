@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from adafocus import checkpoint
+from adafocus.acceleration.accelerate import accelerate
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.data.clip_table import evaluation_split
@@ -21,7 +22,6 @@ from adafocus.data.loader import ClipLoader
 from adafocus.devices import pick_device
 from adafocus.evaluation import multiply_adds
 from adafocus.evaluation.evaluate import evaluate
-from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import AdaFocus
 from adafocus.training.reports import Options
 from pipelines.benchmarks import profiling

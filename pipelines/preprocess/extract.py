@@ -7,11 +7,11 @@ from typing import Any
 
 import ray
 
+from pipelines.preprocess.common_failure import CommonFailure
 from pipelines.preprocess.tally import Tally
 from pipelines.progress import progress
 from pipelines.ray_runtime.session import ray_session
 from preprocessing.schema import UserError
-from preprocessing.shards.common_failure import CommonFailure
 from preprocessing.shards.job import Job
 from preprocessing.shards.plan import ShardPlan
 from preprocessing.shards.record import ShardRecord, finished_record

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from pipelines.preprocess.extract import extract
 from pipelines.preprocess.request import Request
-from preprocessing.media.ffmpeg_program import ffmpeg_version, find_ffmpeg
+from preprocessing.ffmpeg.program import ffmpeg_version, find_ffmpeg
 from preprocessing.schema import UserError
 from preprocessing.shards.build_index import build_index
 from preprocessing.shards.estimate import estimate_cost

@@ -19,8 +19,8 @@ from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.interop.export import export_programs
 from adafocus.interop.export import facts as collect_facts
 from adafocus.models.adafocus_plus import AdaFocusPlus
+from preprocessing.ffmpeg.arguments import extraction_argv
 from preprocessing.files import atomic_write
-from preprocessing.media.arguments import extraction_argv
 from preprocessing.schema import UserError
 
 NUM_CLIPS = 2

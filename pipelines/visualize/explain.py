@@ -10,7 +10,7 @@ from pipelines.visualize.explain_page import PageSection, PredictedClip, page
 from pipelines.visualize.explain_video import explained_frames
 from pipelines.visualize.explained_clip import ExplainedClip
 from pipelines.visualize.patch_strips import draw_strip
-from preprocessing.media.encode import encode_video
+from preprocessing.ffmpeg.encode import encode_video
 
 
 def explain(model: AdaFocusPredictor, clip: ClipFrames, prediction: Prediction, out: Path) -> list[Path]:

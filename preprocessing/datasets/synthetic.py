@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from preprocessing.ffmpeg.encode import encode_video
 from preprocessing.files import write_file
-from preprocessing.media.encode import encode_video
 from preprocessing.schema import Clip, DatasetInfo
 
 NAMES = ("synthetic",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from preprocessing.media.video_stream import VideoStream
+from preprocessing.ffmpeg.video_stream import VideoStream
 from preprocessing.schema import Status
 
 

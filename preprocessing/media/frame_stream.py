@@ -16,12 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from preprocessing.media.arguments import extraction_argv
+from preprocessing.ffmpeg.arguments import extraction_argv
+from preprocessing.ffmpeg.filters import PLAIN, TONE_MAP_FILTERS, Picture, picture_of
+from preprocessing.ffmpeg.log import FFmpegLog
+from preprocessing.ffmpeg.process import FFmpegReader
+from preprocessing.ffmpeg.program import has_filters
 from preprocessing.media.extraction import DEFAULT_LIMITS, Extraction, Limits
-from preprocessing.media.ffmpeg import FFmpegReader
-from preprocessing.media.ffmpeg_log import FFmpegLog
-from preprocessing.media.ffmpeg_program import has_filters
-from preprocessing.media.filters import PLAIN, TONE_MAP_FILTERS, Picture, picture_of
 from preprocessing.media.jpeg import JpegSplitter, jpeg_size
 from preprocessing.media.seek import LEAST_START_S, seek_points, why_unproven
 from preprocessing.media.verdict import Ending, judge

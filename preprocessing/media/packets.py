@@ -6,10 +6,10 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from preprocessing.media.arguments import packets_argv
+from preprocessing.ffmpeg.arguments import packets_argv
+from preprocessing.ffmpeg.log import FFmpegLog
+from preprocessing.ffmpeg.process import FFmpegReader
 from preprocessing.media.extraction import Limits
-from preprocessing.media.ffmpeg import FFmpegReader
-from preprocessing.media.ffmpeg_log import FFmpegLog
 
 _KEY, _NO_REFERENCE = 0x1, 0x10
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-from preprocessing.media.ffmpeg_log import FFmpegLog
+from preprocessing.ffmpeg.log import FFmpegLog
 
 LEAST_START_S = 1.0
 """Before that a seek saves nothing."""

@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
-from preprocessing.media.arguments import seek_argv
+from preprocessing.ffmpeg.arguments import seek_argv
+from preprocessing.ffmpeg.filters import Picture, picture_of
+from preprocessing.ffmpeg.process import FFmpegReader
 from preprocessing.media.extraction import Extraction, Limits
-from preprocessing.media.ffmpeg import FFmpegReader
-from preprocessing.media.filters import Picture, picture_of
 from preprocessing.media.jpeg import JpegSplitter, jpeg_size
 from preprocessing.media.packets import PacketTable
 from preprocessing.media.seek import is_exact, is_sought_in, seek_points

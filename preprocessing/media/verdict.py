@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
+from preprocessing.ffmpeg.log import FFmpegLog
 from preprocessing.media.extraction import Limits
-from preprocessing.media.ffmpeg_log import FFmpegLog
 from preprocessing.schema import Status
 
 

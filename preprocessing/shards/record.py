@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from preprocessing.media.arguments import extraction_argv
-from preprocessing.media.ffmpeg_program import ffmpeg_version
+from preprocessing.ffmpeg.arguments import extraction_argv
+from preprocessing.ffmpeg.program import ffmpeg_version
 from preprocessing.schema import INDEX_SCHEMA, METADATA_KEY
 from preprocessing.shards.job import Job
 from preprocessing.shards.plan import ShardPlan

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from preprocessing.media.video_stream import HDR_TRANSFERS, WIDE_PRIMARIES, is_square
+from preprocessing.ffmpeg.video_stream import HDR_TRANSFERS, WIDE_PRIMARIES, is_square
 from preprocessing.schema import USABLE
 from preprocessing.shards.index import Index
 

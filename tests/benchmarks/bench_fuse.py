@@ -1,6 +1,6 @@
 """Both networks of activitynet-128 on 32 images, with convolutions fused with what follows them and without.
 
-Batch norms are folded and channels last in both: the ratios say what `adafocus/models/fuse.py` is there for.
+Batch norms are folded and channels last in both: the ratios say what `adafocus/acceleration/fuse.py` is there for.
 
 Options as in bench_inference.py. A precision in which this CPU runs no fused convolutions is left out.
 """
@@ -16,9 +16,9 @@ import torch
 from ratios import options_of, race, report
 from torch import Tensor
 
+from adafocus.acceleration import fuse
+from adafocus.acceleration.accelerate import DTYPES, FastBody
 from adafocus.config.schema import Precision
-from adafocus.models import fuse
-from adafocus.models.acceleration import DTYPES, FastBody
 from adafocus.models.adafocus import AdaFocus
 from helpers.settled import settled_model
 from pipelines.recipes import find_recipe

@@ -13,7 +13,7 @@ import sys
 import torch
 from ratios import CLIPS, options_of, race, report
 
-from adafocus.models.acceleration import accelerate
+from adafocus.acceleration.accelerate import accelerate
 from helpers.per_frame import plain_pass
 from helpers.settled import settled_model, video
 from pipelines.recipes import find_recipe

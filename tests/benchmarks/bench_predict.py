@@ -24,7 +24,7 @@ from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.methods import build_model
 from pipelines.recipes import find_recipe
 from pipelines.serving.predict import default_decoders, predict_all
-from preprocessing.media.encode import encode_video
+from preprocessing.ffmpeg.encode import encode_video
 from preprocessing.schema import DatasetInfo, ExtractionSpec
 
 TARGET = 1.15

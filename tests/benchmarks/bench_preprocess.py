@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pipelines.preprocess.request import Request
 from pipelines.preprocess.run import preprocess
-from preprocessing.media.arguments import extraction_argv
-from preprocessing.media.encode import encode_video
+from preprocessing.ffmpeg.arguments import extraction_argv
+from preprocessing.ffmpeg.encode import encode_video
 from preprocessing.schema import ExtractionSpec
 
 NUM_CLIPS, NUM_DISTINCT, NUM_FRAMES = 240, 12, 120

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from adafocus.data.sampling import evaluation_frames
 from adafocus.devices import usable_cores
-from preprocessing.media.ffmpeg_program import find_ffmpeg
+from preprocessing.ffmpeg.program import find_ffmpeg
 from preprocessing.media.frame_stream import extract_frames
 from preprocessing.media.sampled import sample_frames
 from preprocessing.schema import ExtractionSpec

@@ -12,8 +12,8 @@ import sys
 import torch
 from ratios import CLASSES, CLIPS, options_of, race, report, settled_model, video
 
+from adafocus.acceleration.accelerate import accelerate
 from adafocus.evaluation import multiply_adds
-from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus_plus import AdaFocusPlus
 from adafocus.models.gate import RandomGate
 

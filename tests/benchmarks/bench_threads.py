@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import torch  # before adafocus, which would set the policy
 from ratios import CLIPS, options_of, race, report
 
-from adafocus.models.acceleration import accelerate
+from adafocus.acceleration.accelerate import accelerate
 from helpers.settled import settled_model, video
 from pipelines.recipes import find_recipe
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adafocus.models.acceleration import accelerate
+from adafocus.acceleration.accelerate import accelerate
 from helpers.gpu_rig import Rig, on_cpu_and_gpu, representatives
 from helpers.measuring import agreement, tf32
 from helpers.per_frame import plain_pass

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from adafocus.acceleration.accelerate import accelerate
 from adafocus.config.schema import Config
 from adafocus.evaluation import multiply_adds
 from adafocus.inference.graphed import GraphedModel
-from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import AdaFocus
 from helpers.gpu_rig import Rig, missed, on_cpu_and_gpu, representatives, skips_frames
 from helpers.measuring import matrix_peak, memory_peak, seconds, synchronize, tf32

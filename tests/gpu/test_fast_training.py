@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from adafocus.acceleration.accelerate import DTYPES, accelerate
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
-from adafocus.models.acceleration import DTYPES, accelerate
 from helpers.gpu_rig import Rig, missed, on_slow_cpu_and_gpu, representatives, stage_cases
 from helpers.measuring import matrix_peak, seconds
 from helpers.settled import views

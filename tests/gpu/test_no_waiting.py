@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from adafocus.acceleration.accelerate import accelerate
 from adafocus.config.overrides import override
 from adafocus.data.loader import ClipLoader
-from adafocus.models.acceleration import accelerate
 from helpers.gpu_rig import Rig, on_cpu_and_gpu, on_slow_cpu_and_gpu, representatives, skips_frames, stage_cases
 from helpers.measuring import synchronize
 from helpers.training_steps import stage_step

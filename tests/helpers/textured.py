@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from helpers.packing import pack
-from preprocessing.media.encode import encode_video
+from preprocessing.ffmpeg.encode import encode_video
 from preprocessing.schema import Clip, DatasetInfo, ExtractionSpec
 from preprocessing.shards.index import INDEX, Index, read_index
 from preprocessing.shards.job import Job

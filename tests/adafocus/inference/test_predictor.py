@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from adafocus.acceleration.accelerate import accelerate
 from adafocus.checkpoint import META, load_model, save
 from adafocus.config.overrides import override
 from adafocus.data.clip_table import ClipTable
@@ -21,7 +22,6 @@ from adafocus.evaluation.evaluate import evaluate
 from adafocus.inference.prediction import VideoError
 from adafocus.inference.predictor import TIMED, AdaFocusPredictor
 from adafocus.methods import build_model
-from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import Patches
 from preprocessing.schema import UserError
 from preprocessing.shards.index import read_index

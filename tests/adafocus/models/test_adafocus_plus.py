@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from adafocus.acceleration.accelerate import accelerate
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.data.batches import Batch
 from adafocus.evaluation import multiply_adds
 from adafocus.inference.online import OnlineClip
 from adafocus.methods import build_model
-from adafocus.models.acceleration import accelerate
 from adafocus.models.adafocus import AdaFocus
 from adafocus.models.adafocus_plus import AdaFocusPlus, policy_states
 from adafocus.models.gate import RandomGate

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from adafocus.acceleration import fuse
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.data.batches import Batch
 from adafocus.methods import build_model
 from adafocus.methods.adafocus import ADAFOCUS
-from adafocus.models import fuse
 from adafocus.training.loss_watch import LossWatch
 from adafocus.training.update import Updater
 from helpers.tiny import STAGES

@@ -12,7 +12,7 @@ from torch import Tensor
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.data.batches import Batch
-from adafocus.methods import build_model
+from adafocus.methods import build_model, method_of
 from adafocus.methods.adafocus import ADAFOCUS
 from adafocus.stages.ppo import PPO
 from adafocus.stages.stage import Stage
@@ -129,6 +129,17 @@ def test_one_state_has_no_statistics(small: Callable[..., Config]) -> None:
     stage("ssv1-144", True).check_batch(2)
     with pytest.raises(UserError, match=r"ppo.batch_size=64 with ppo.accumulate=64 leaves one: .*policy_norm=false"):
         stage("ssv1-144", True).check_batch(1)
+
+
+def test_one_clip_has_no_statistics_for_a_policy_that_acts_once_for_it(small: Callable[..., Config]) -> None:
+    stages = {}
+    for recipe in ("ssv1-v2-144", "activitynet-v2-128"):
+        config = small(recipe, {"joint.accumulate": 32})
+        stages[recipe] = method_of(config).stage("joint")(build_model(config, CLASSES), config)
+    stages["activitynet-v2-128"].check_batch(1)
+    stages["ssv1-v2-144"].check_batch(2)
+    with pytest.raises(UserError, match=r"joint.batch_size=32 with joint.accumulate=32 leaves one"):
+        stages["ssv1-v2-144"].check_batch(1)
 
 
 @pytest.mark.parametrize("passes", [1, 3])

@@ -93,7 +93,8 @@ def test_two_workers_train_every_stage_as_one_does(
     per_clip = {**PER_CLIP, "model.reuse_glance": False, "model.head_dropout": 0}
     second: dict[str, object] = {"method": "adafocus-v2", "model.dropout": 0, "joint.epochs": 1, "joint.batch_size": 8}
     plus = {**changes, "method": "adafocus-plus", "skip.epochs": 1, "skip.batch_size": 8}
-    configs = [override(tiny_config, each) for each in (changes, {**changes, **per_clip}, second, plus)]
+    kinds = (changes, {**changes, **per_clip}, second, {**per_clip, **second}, plus)
+    configs = [override(tiny_config, each) for each in kinds]
     accumulate = {f"{name}.accumulate": 2 for name in stage_names()}
     halves = [override(config, accumulate) for config in configs]
     mp.spawn(worker, (2, halves, labelled_twice, tmp_path / "two", free_port), nprocs=2)

@@ -21,7 +21,7 @@ from helpers.packing import pack
 from pipelines.preprocess.request import Request
 from pipelines.preprocess.run import estimate, preprocess
 from preprocessing.datasets import find_dataset
-from preprocessing.media.ffmpeg_program import ffmpeg_version, find_ffmpeg
+from preprocessing.ffmpeg.program import ffmpeg_version, find_ffmpeg
 from preprocessing.schema import ExtractionSpec, UserError
 from preprocessing.shards.index import read_index
 from preprocessing.shards.job import Job

@@ -15,8 +15,8 @@ import pytest
 
 from helpers.hostile import hostile_files, make_valid
 from pipelines.serving.predict import AdaFocusPredictor, predict_all
+from preprocessing.ffmpeg.process import MAX_MEMORY
 from preprocessing.media.extraction import Limits
-from preprocessing.media.ffmpeg import MAX_MEMORY
 from preprocessing.schema import STATUSES, USABLE, Clip, DatasetInfo, ExtractionSpec
 from preprocessing.shards.job import Job
 from preprocessing.shards.plan import plan_shards

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from preprocessing.ffmpeg.program import has_filters
 from preprocessing.media import frame_stream
 from preprocessing.media.extraction import Extraction
-from preprocessing.media.ffmpeg_program import has_filters
 from preprocessing.media.frame_stream import extract_frames
 from preprocessing.media.sampled import sample_frames
 from preprocessing.schema import ExtractionSpec

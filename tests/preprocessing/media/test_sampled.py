@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing.media.ffmpeg import FFmpegReader
+from preprocessing.ffmpeg.process import FFmpegReader
 from preprocessing.media.frame_stream import extract_frames
 from preprocessing.media.sampled import sample_frames
 from preprocessing.schema import ExtractionSpec

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from preprocessing.media.video_stream import VideoStream, main_stream, parse_stream
+from preprocessing.ffmpeg.video_stream import VideoStream, main_stream, parse_stream
 
 _LEVEL = re.compile(r"^((?:\[[^\]]* @ 0x[0-9a-f]+\] )*)\[(panic|fatal|error|warning|info|verbose)\] (.*)$")
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+")

@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator
 
-from preprocessing.media.ffmpeg import ask_ffmpeg
+from preprocessing.ffmpeg.process import ask_ffmpeg
 from preprocessing.schema import UserError
 
 log = logging.getLogger(__name__)

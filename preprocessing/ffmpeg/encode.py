@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from preprocessing.ffmpeg.arguments import encoding_argv
+from preprocessing.ffmpeg.process import feed_ffmpeg
 from preprocessing.files import atomic_write
-from preprocessing.media.arguments import encoding_argv
-from preprocessing.media.ffmpeg import feed_ffmpeg
 
 
 def encode_video(

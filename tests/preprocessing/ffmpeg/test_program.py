@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing.media import ffmpeg_program
-from preprocessing.media.ffmpeg_program import VARIABLE, ffmpeg_version, find_ffmpeg, has_filters
+from preprocessing.ffmpeg.program import VARIABLE, ffmpeg_version, find_ffmpeg, has_filters
 from preprocessing.schema import UserError
 
 OLD = """case "$*" in *fps_mode*) echo "Unrecognized option 'fps_mode'." >&2; exit 1;; esac
@@ -74,10 +73,10 @@ def test_none_is_an_error_that_says_what_was_tried(
     program: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = program(OLD)
-    monkeypatch.setattr(ffmpeg_program, "_candidates", lambda: iter([str(old)]))
+    monkeypatch.setattr("preprocessing.ffmpeg.program._candidates", lambda: iter([str(old)]))
     with pytest.raises(UserError, match=r"4\.2\.7.*install ffmpeg 5\.1 or later"):
         find_ffmpeg()
-    monkeypatch.setattr(ffmpeg_program, "_candidates", lambda: iter([]))
+    monkeypatch.setattr("preprocessing.ffmpeg.program._candidates", lambda: iter([]))
     with pytest.raises(UserError, match="no ffmpeg found"):
         find_ffmpeg()
 

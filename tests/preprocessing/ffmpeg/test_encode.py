@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers.tiny import numbered_frames
-from preprocessing.media.encode import encode_video
+from preprocessing.ffmpeg.encode import encode_video
 from preprocessing.media.extraction import Extraction
 from preprocessing.media.frame_stream import extract_frames
 from preprocessing.schema import ExtractionSpec

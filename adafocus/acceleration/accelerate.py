@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from adafocus.acceleration import fuse
 from adafocus.config.schema import Precision
-from adafocus.models import fuse
 from adafocus.models.adafocus import AdaFocus
 from adafocus.models.adafocus_plus import AdaFocusPlus
 from adafocus.models.backbones import Backbone

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from preprocessing.media.ffmpeg_program import find_ffmpeg
-from preprocessing.media.filters import ENCODER_TIME_BASE, PLAIN, SHOW, Picture, count_filters, frame_filters
+from preprocessing.ffmpeg.filters import ENCODER_TIME_BASE, PLAIN, SHOW, Picture, count_filters, frame_filters
+from preprocessing.ffmpeg.program import find_ffmpeg
 from preprocessing.schema import ExtractionSpec
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif"

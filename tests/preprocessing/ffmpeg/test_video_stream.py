@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from preprocessing.media.ffmpeg_log import FFmpegLog
-from preprocessing.media.video_stream import VideoStream, main_stream, parse_stream
+from preprocessing.ffmpeg.log import FFmpegLog
+from preprocessing.ffmpeg.video_stream import VideoStream, main_stream, parse_stream
 
 PHONE = (
     "  Stream #0:1[0x2](und): Video: hevc (Main 10) (hvc1 / 0x31637668), yuv420p10le(tv, bt2020nc/bt2020/arib-std-b67, "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipelines.preprocess.common_failure import CommonFailure
 from preprocessing.schema import INDEX_SCHEMA, Clip, DatasetInfo, ExtractionSpec
-from preprocessing.shards.common_failure import CommonFailure
 from preprocessing.shards.job import Job
 from preprocessing.shards.plan import ShardPlan
 from preprocessing.shards.record import ShardRecord, write_rows

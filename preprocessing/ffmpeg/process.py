@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import IO, Literal, Self
 
-from preprocessing.media.ffmpeg_log import FFmpegLog
+from preprocessing.ffmpeg.log import FFmpegLog
 
 MAX_MEMORY = 4 << 30
 """Address space in bytes that one ffmpeg process may take."""

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from adafocus.acceleration import fuse
+from adafocus.acceleration.accelerate import DTYPES, FastBody, accelerate, fold_batch_norms
 from adafocus.config.overrides import override
-from adafocus.config.schema import Config
+from adafocus.config.schema import Config, Precision
 from adafocus.methods import build_model
-from adafocus.models import acceleration, fuse
-from adafocus.models.acceleration import FastBody, accelerate, fold_batch_norms
 from adafocus.models.adafocus import AdaFocus
 from adafocus.models.backbones import build_backbone
 from helpers.networks import settle
@@ -81,7 +81,7 @@ def test_the_whole_model_computes_the_same(regime: str) -> None:
     fast = accelerate(model)(frames, frames)
     assert torch.equal(fast.corners_BT2, wanted.corners_BT2)
     torch.testing.assert_close(fast.logits_BTK, wanted.logits_BTK, rtol=1e-3, atol=1e-4)
-    halves: tuple[acceleration.Precision, ...] = ("bf16", "fp16")
+    halves: tuple[Precision, ...] = ("bf16", "fp16")
     for precision in halves:
         half = accelerate(model, precision=precision)(frames, frames)
         assert half.logits_BTK.dtype == torch.float32
@@ -93,7 +93,7 @@ def test_the_whole_model_computes_the_same(regime: str) -> None:
 @pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
 @torch.no_grad()
 def test_a_cpu_without_fused_convolutions_uses_plain_ones_and_says_so_once(
-    precision: acceleration.Precision, no_fused_convolutions: None, caplog: pytest.LogCaptureFixture
+    precision: Precision, no_fused_convolutions: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     model, frames = make("untrimmed"), torch.randint(256, (2, 2, 3, 48, 48), dtype=torch.uint8)
@@ -101,7 +101,7 @@ def test_a_cpu_without_fused_convolutions_uses_plain_ones_and_says_so_once(
     slack = (1e-4 if precision == "float32" else 0.1) * model(frames, frames).logits_BTK.abs().max().item()
     torch.testing.assert_close(found, model(frames, frames).logits_BTK, rtol=1e-3, atol=slack)
     (line,) = [record.getMessage() for record in caplog.records if record.name == fuse.__name__]
-    assert f"in {acceleration.DTYPES[precision]}, plain ones are used: " in line and "\n" not in line
+    assert f"in {DTYPES[precision]}, plain ones are used: " in line and "\n" not in line
 
 
 def test_asking_for_fused_convolutions_draws_no_random_numbers() -> None:
@@ -121,7 +121,7 @@ def test_portions_hold_whole_clips_and_change_nothing(shift: int | None, monkeyp
     images, whole = torch.randn(6, 3, 32, 32), FastBody(body, "float32", compile=False)
     wanted = whole(images)
     for portion in (1, 3, 4):
-        monkeypatch.setattr(acceleration, "CACHED_PIXELS", portion * 32 * 32)
+        monkeypatch.setattr("adafocus.acceleration.accelerate.CACHED_PIXELS", portion * 32 * 32)
         torch.testing.assert_close(whole(images), wanted, rtol=1e-4, atol=1e-5)
 
 
