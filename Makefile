@@ -68,8 +68,9 @@ lint: env ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint ## Run linters and tests, two at a time
-	$(BIN)/pytest --numprocesses 2 --dist worksteal $(ARGS)
+# Three for two cores: many tests wait for processes that they have started.
+test: lint ## Run linters and tests, three at a time
+	$(BIN)/pytest --numprocesses 3 --dist loadgroup $(ARGS)
 
 test-slow: env ## Run the tests that take minutes
 	$(BIN)/pytest -m slow $(ARGS)

@@ -153,6 +153,14 @@ def make_batch() -> Callable[..., Batch]:
     return noise_batch
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Several processes share the tests by files; those that start Ray stay with one of them, for two clusters on a
+    machine take each other for their own and starve each other."""
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--record` with a file of tests whose records should change: test_golden_losses.py or test_readme.py."""
     parser.addoption("--record", action="store_true", help="write golden losses or the page of settings anew")

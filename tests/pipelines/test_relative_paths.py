@@ -19,6 +19,8 @@ from preprocessing.shards.index import read_index
 from preprocessing.shards.storage import Store
 from preprocessing.shards.verify import Problem, verify
 
+pytestmark = pytest.mark.ray
+
 ENVIRONMENT = {
     **os.environ,
     "RAY_AUTH_MODE": "disabled",

@@ -38,6 +38,8 @@ from pipelines.tracking.client import Tracker
 from pipelines.training.train import train_stages
 from preprocessing.schema import UserError
 
+pytestmark = pytest.mark.ray
+
 CPU = Options(device="cpu")
 
 

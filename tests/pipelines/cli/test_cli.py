@@ -17,6 +17,8 @@ from pipelines.cli.main import main
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.provenance import provenance
 
+pytestmark = pytest.mark.ray
+
 VERBS = ("runs", "preprocess", "verify", "inspect", "train", "tune", "benchmark", "report", "recipes", "dashboard")
 
 Cli = Callable[..., tuple[int, str, str]]

@@ -12,6 +12,8 @@ import pytest
 
 from pipelines.tracking.client import Tracker
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.mark.parametrize(
     ("sent", "expected", "word"),

@@ -31,6 +31,8 @@ from preprocessing.shards.verify import Problem, verify
 from preprocessing.shards.writer import write_shard
 from preprocessing.sources import measure_sources
 
+pytestmark = pytest.mark.ray
+
 SPEC = ExtractionSpec(height=48)
 
 

@@ -24,6 +24,8 @@ from preprocessing.shards.storage import Store
 from preprocessing.shards.verify import Problem, verify
 from preprocessing.sources import measure_sources
 
+pytestmark = pytest.mark.ray
+
 SPEC = ExtractionSpec(height=240)
 NUM_CLIPS = 12
 

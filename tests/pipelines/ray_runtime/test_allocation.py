@@ -24,6 +24,8 @@ from pipelines.sweeps.trial import check_gpu
 from pipelines.tracking.client import Tracker
 from preprocessing.schema import UserError
 
+pytestmark = pytest.mark.ray
+
 BIG: Node = {"CPU": 64, "GPU": 4}
 
 

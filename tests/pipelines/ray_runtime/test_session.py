@@ -13,6 +13,8 @@ from ray.cluster_utils import Cluster
 from helpers.threads import SLEEP, bare_environment, spin_counts
 from pipelines.ray_runtime.session import _wait_policy
 
+pytestmark = pytest.mark.ray
+
 RUN = """
 import sys
 import ray

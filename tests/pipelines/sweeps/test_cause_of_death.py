@@ -13,6 +13,8 @@ from ray import tune
 
 from pipelines.sweeps.outcome_callback import cause_of_death, count_memory_kills_as_deaths
 
+pytestmark = pytest.mark.ray
+
 GB = 1024**3
 
 

@@ -15,6 +15,8 @@ from pipelines.cli.main import main
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.score import score_name, score_of_stages
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)

@@ -33,6 +33,8 @@ from pipelines.tracking.checkpoints import find_checkpoint
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.run import Run
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(scope="module")
 def places(synthetic_shards: str, tmp_path_factory: pytest.TempPathFactory) -> Places:

@@ -23,6 +23,8 @@ from pipelines.sweeps.search.space import Space
 from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking.client import Tracker
 
+pytestmark = pytest.mark.ray
+
 
 def family(node: object) -> list[psutil.Process]:
     """A node's raylet and all that it started."""

@@ -25,7 +25,7 @@ from helpers.tiny import STAGES
 from pipelines.sweeps.sweep_file import load_sweep
 from pipelines.tracking.client import Tracker
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

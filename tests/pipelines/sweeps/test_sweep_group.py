@@ -13,7 +13,7 @@ from helpers.sweeping import assert_each_epoch_once, holder, settings, start, tr
 from helpers.tiny import STAGES
 from pipelines.tracking.client import Tracker
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 TWO = ["--workers-per-trial", 2, "--cpus-per-worker", 1]
 
 

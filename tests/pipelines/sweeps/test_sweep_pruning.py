@@ -13,6 +13,8 @@ from helpers.sweeping import settings, start, trials
 from preprocessing.datasets import synthetic
 from preprocessing.datasets.synthetic import SyntheticSpec
 
+pytestmark = pytest.mark.ray
+
 EASY = SyntheticSpec(num_train=60, num_val=20, num_frames=8, size=40, digit=24, fragments=0)
 FIXED = ["--set", "warmup.backbone_lr=3e-3", "--set", "warmup.head_lr=3e-3"]
 GRID = ["--grid", "warmup.lr_batch_size=8,8000000,16000000", *FIXED]

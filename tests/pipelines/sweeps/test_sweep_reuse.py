@@ -10,6 +10,8 @@ import pytest
 from helpers.sweeping import settings, start, trials, weights
 from pipelines.tracking.client import Tracker
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)

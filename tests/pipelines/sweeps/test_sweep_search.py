@@ -9,7 +9,7 @@ import pytest
 from helpers.sweeping import settings, start, trials, weights
 from pipelines.tracking.client import Tracker
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_a_search_ends_when_all_was_tried(
