@@ -68,6 +68,7 @@ class ClipLoader:
         self.spec: ExtractionSpec = table.spec
         self.clip_ids: list[str] = table.clip_ids
         """Of all ranks, in the order of the index."""
+        self.batch_size = batch_size
         self._order = _Order(len(table), batch_size, train, seed, rank, world_size, accumulate)
         self._loader: DataLoader[Batch | ShardError] = DataLoader(
             _Batches(ClipMaker(table, data, seed, train)),

@@ -72,8 +72,17 @@ class Gate(nn.Module):
         By the gate's threshold or another one, or at random by noise that is uniform in [0, 1). `past_1B3` is of the
         clip's earlier frames.
         """
+        return self.decide_from(self.state(state_BTD), past_1B3, noise_BT, threshold)
+
+    def decide_from(
+        self,
+        width_BTD: Tensor,
+        past_1B3: Tensor | None = None,
+        noise_BT: Tensor | None = None,
+        threshold: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As `decide`, from what the first layer makes of the states, which is a sixteenth of their size."""
         least = self.threshold if threshold is None else threshold
-        width_BTD = self.state(state_BTD)
         past_B3 = width_BTD.new_zeros(len(width_BTD), 3) if past_1B3 is None else past_1B3[0]
         looks = []
         for step, width_BD in enumerate(width_BTD.unbind(1)):  # frame by frame: a decision depends on those before it

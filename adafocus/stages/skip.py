@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 import torch
@@ -27,11 +27,11 @@ from adafocus.models.gate import entropy, log_prob
 from adafocus.stages import reinforcement
 from adafocus.stages.stage import Collected, Logs, Stage, prefix_loss
 
-THRESHOLD_RATE = 0.1
-"""How far the threshold moves at an update towards that of the update's clips."""
 HIGHEST = 20.0
 """Thresholds are between this and its negative."""
-NEEDED = ("gain", "score", "states")
+HALVINGS = 30
+"""Of the interval in which a threshold is searched."""
+NEEDED = ("gain", "score")
 """What is needed of all micro-batches at once."""
 
 DAMPING = 2.0
@@ -45,6 +45,7 @@ class Skip(Stage):
     trains = ("gate", "classifier")
     reads: ClassVar[tuple[str, ...]] = ("skip",)
     patches: ClassVar[Patches | None] = "policy"
+    settles = True
     whole_batch = True  # gains are scaled, and the price is made, over it
     learns_in_half = False  # as in ppo
 
@@ -87,14 +88,13 @@ class Skip(Stage):
 
     @torch.no_grad()
     def prepare(self, collected: list[Collected]) -> None:
-        """The advantage of every decision in the global batch, all micro-batches of all workers; price and threshold
-        move by its shares of looks."""
-        gain_BT, score_BT, states_BTD = (torch.cat([each[name] for each in collected]) for name in NEEDED)
+        """The advantage of every decision in the global batch, all micro-batches of all workers; the price moves by its
+        share of looks."""
+        gain_BT, score_BT = (torch.cat([each[name] for each in collected]) for name in NEEDED)
         count, squares, drawn = reinforcement.sum_over_workers(
             gain_BT.new_full((), gain_BT.numel()), gain_BT.square().sum(), score_BT.sigmoid().sum()
         )
         price = self.follow(drawn / count)
-        self.set_threshold(states_BTD)
         for rollout in collected:
             worth_BT = rollout["gain"] / ((squares / count).sqrt() + 1e-5) - price
             # Of either decision: what it brings beyond what is expected of the gate.
@@ -108,24 +108,37 @@ class Skip(Stage):
         gate.price.add_(self.settings.price_lr * off)
         return price
 
-    def set_threshold(self, states_BTD: Tensor) -> None:
-        """Move the threshold towards that which lets the budget's share of these clips' frames pass (all workers').
+    @torch.no_grad()
+    def settle(self, clips: Iterable[Batch]) -> dict[str, float]:
+        """Set the threshold to that which lets the budget's share of all these clips' frames pass.
 
-        It is found by bisection, for a look changes the scores of the frames behind it.
+        It is solved on all at once and with a gate that stands still: a small shift of the gate moves a threshold's
+        share far, since scores of many frames lie close together.
         """
+        model, device = self.plus, self.plus.gate.threshold.device
+        widths = [torch.zeros(0, 1, self.plus.gate.state.out_features, device=device)]  # a worker may have no clip
+        with evaluating(model):
+            for batch in clips:
+                states_BTD = policy_states(model.choose(model.glance(batch.to(device).glance_BTCHW)))
+                widths.append(model.gate.state(states_BTD))
+        self.set_threshold(torch.cat(widths[1:] or widths))
+        return {"threshold": model.gate.threshold.item()}
+
+    def set_threshold(self, width_NTD: Tensor) -> None:
+        """Solve the threshold on all workers' clips by bisection, for a look changes the scores of the frames behind
+        it. `width_NTD` is what the gate's first layer makes of the policy's states."""
         gate = self.plus.gate
         low = gate.threshold.new_full((), -HIGHEST)
         high = -low
-        for _ in range(24):
+        for _ in range(HALVINGS):
             middle = (low + high) / 2
-            looks_BT, _ = gate.decide(states_BTD, threshold=middle)
+            looks_NT, _ = gate.decide_from(width_NTD, threshold=middle)
             passed, count = reinforcement.sum_over_workers(
-                looks_BT.float().sum(), middle.new_full((), looks_BT.numel())
+                looks_NT.float().sum(), middle.new_full((), looks_NT.numel())
             )
             more = passed > self.settings.budget * count
             low, high = torch.where(more, middle, low), torch.where(more, high, middle)
-        first = gate.threshold == torch.finfo(torch.float32).min
-        gate.threshold.copy_(torch.where(first, high, gate.threshold + THRESHOLD_RATE * (high - gate.threshold)))
+        gate.threshold.copy_(high)
 
     def forward(self, collected: Collected) -> tuple[Tensor, Logs]:
         """PPO's loss of the gate, and the cross-entropy of every prediction with what was looked at."""
@@ -150,7 +163,6 @@ class Skip(Stage):
                 "gain": collected["gain"].mean(),
                 "looked": looks_BT.float().mean() * 100,
                 "price": self.plus.gate.price.clone(),
-                "threshold": self.plus.gate.threshold.clone(),
             }
         return policy_loss - settings.entropy_coef * spread + class_loss, logs
 

@@ -10,6 +10,7 @@ import logging
 import shutil
 import time
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ class StageTrainer:
                 f"{name}.batch_size is {self.settings.batch_size}, which {distributed.world_size()} workers with "
                 f"{name}.accumulate={self.settings.accumulate} cannot share evenly"
             )
+        self.shards = shards
         share: dict[str, Any] = dict(seed=config.seed, rank=distributed.rank(), world_size=distributed.world_size())
         self.loader, self.val_loader = (
             ClipLoader(
@@ -206,7 +208,7 @@ class StageTrainer:
         seed_step(self.config.seed, self.name, self.progress.epoch, -1)
         distributed.share(self.stage.model.buffers())  # of batch norms: each worker's own since the last step
         with self.updater.autocast():
-            metrics: dict[str, float] = {}
+            metrics: dict[str, float] = self.stage.settle(self.training_clips) if self.stage.settles else {}
             sources: dict[str, PatchSource] = {"val": self.stage.patches} if self.stage.patches else WHOLE_FRAMES
             for prefix, source in sources.items():
                 result = evaluate(self.stage.model, self.val_loader, patches=source, seed=self.config.seed)
@@ -214,6 +216,13 @@ class StageTrainer:
                 metric = self.info.metric
                 metrics |= {f"{prefix}_{metric}_t{t:02d}": at[metric] for t, at in enumerate(result.online(), start=1)}
         return metrics
+
+    @cached_property
+    def training_clips(self) -> ClipLoader:
+        """This worker's share of the training split, as an evaluation sees it."""
+        batch_size, rank, workers = self.val_loader.batch_size, distributed.rank(), distributed.world_size()
+        share: dict[str, Any] = dict(train=False, rank=rank, world_size=workers, num_workers=self.options.num_workers)
+        return ClipLoader(self.shards, "train", self.config.data, batch_size=batch_size, **share)
 
     def _check_weights(self) -> None:
         """Raise DivergedError, on all workers, if a weight is NaN or infinite: no loss was computed after the last
