@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from typing import TextIO
 
 from preprocessing.addresses import without_secrets
 
@@ -14,9 +16,20 @@ class _Plain(logging.Formatter):
         return without_secrets(super().format(record))
 
 
+class _StandardError(logging.StreamHandler[TextIO]):
+    """A handler that writes to what standard error is at that moment: a progress bar lets lines appear above itself."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
 def start_logging(*, anew: bool = False) -> None:
     """Log from level INFO on. `anew` replaces what a library has set up before."""
-    handler = logging.StreamHandler()
+    handler = _StandardError()
     handler.setFormatter(_Plain("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=anew)
 

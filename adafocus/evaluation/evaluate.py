@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +22,11 @@ from adafocus.models.crop import random_corners
 PatchSource = Literal["policy", "random", "centre", "oracle", "glancer", "whole"]
 """What predicts: the method with patches from there (`oracle`: around the object's own box), the glancer alone, or the
 focuser alone on whole frames."""
+
+
+BatchWatch = Callable[[int, int, int], None]
+"""watch(batch, batches, clips) is called after every batch of an evaluation: its number from 1, how many there are, and
+the clips in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,14 @@ class Predictions:
 
 
 @torch.no_grad()  # not inference mode, which the loader's threads would not share
-def evaluate(model: AdaFocus, loader: ClipLoader, *, patches: PatchSource = "policy", seed: int = 0) -> Predictions:
+def evaluate(
+    model: AdaFocus,
+    loader: ClipLoader,
+    *,
+    patches: PatchSource = "policy",
+    seed: int = 0,
+    watch: BatchWatch | None = None,
+) -> Predictions:
     """Run `model` over every clip of `loader`, which must be an evaluation loader.
 
     Random patches are drawn from `seed` on the CPU, clip by clip, so they are the same on every device and for every
@@ -90,13 +103,15 @@ def evaluate(model: AdaFocus, loader: ClipLoader, *, patches: PatchSource = "pol
     was_training = model.training
     model.eval()
     parts: list[tuple[list[str], list[Tensor | None]]] = []
-    for batch in loader:
+    for number, batch in enumerate(loader, start=1):
         moved = batch.to(device)
         corners = clip_corners(model, batch.clip_ids, seed).to(device) if patches == "random" else None
         logits_BTK, corners, looks_BT = predict_batch(model, moved, patches, corners)
         hits = _hits(model, moved, corners, looks_BT)
         tensors = [moved.labels_BL, logits_BTK.float(), corners, hits, looks_BT]
         parts.append((batch.clip_ids, [None if x is None else x.cpu() for x in tensors]))
+        if watch is not None:
+            watch(number, len(loader), len(batch.clip_ids))
     model.train(was_training)
     gathered = [part for worker in distributed.gather(parts) for part in worker]
     clip_ids = [clip_id for ids, _ in gathered for clip_id in ids]

@@ -25,9 +25,13 @@ from preprocessing.schema import ExtractionSpec
 TOLERANCE = 1e-4
 """Largest error of an output, as a share of its largest value."""
 Run = Callable[..., list[Tensor]]
+Watch = Callable[[float, str], None]
+"""watch(share, text): such a share of the work has been done since the call before, and what is done next, in words."""
 
 
-def export_programs(model: AdaFocus, clips: Sequence[ClipFrames], out: Path) -> dict[str, Any]:
+def export_programs(
+    model: AdaFocus, clips: Sequence[ClipFrames], out: Path, watch: Watch = lambda share, text: None
+) -> dict[str, Any]:
     """Write `<part>.pt2` and `<part>.onnx` of a model (float32, on the CPU) into the folder `out`.
 
     Returns inputs and outputs of each part, and the largest errors found on the clips. Raises RuntimeError if a file
@@ -35,15 +39,19 @@ def export_programs(model: AdaFocus, clips: Sequence[ClipFrames], out: Path) -> 
     """
     described: dict[str, Any] = {}
     programs = take_apart(model)
+    share = 1 / (len(programs) + 2 * len(clips))
     for program in programs:
+        watch(0, f"writing the {program.name}")
         write(program, out)
+        watch(share, f"wrote the {program.name}")
         described[program.name] = {
             "inputs": {name: _shape(value, program.any_number) for name, value in program.inputs.items()},
             "outputs": list(program.outputs),
         }
     for kind, load in (("pt2", load_pt2), ("onnx", load_onnx)):
         runs = {program.name: load(out / f"{program.name}.{kind}", program) for program in programs}
-        for clip in clips:
+        for number, clip in enumerate(clips, start=1):
+            watch(share, f"comparing .{kind} with the model: clip {number} of {len(clips)}")
             for name, error in _errors(model, clip, programs, runs).items():
                 key = f"{kind}_error"
                 described[name][key] = max(described[name].get(key, 0.0), error)

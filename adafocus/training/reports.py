@@ -1,9 +1,12 @@
-"""What a stage is told about how to run, and what it reports after every epoch."""
+"""What a stage is told about how to run, and what it reports after every epoch and every step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,28 @@ class EpochReport:
 
 Report = Callable[[EpochReport], None]
 """Called on every rank after every epoch, and for every epoch that was trained before."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """Where a stage stands after a step of its training, or after a batch of the evaluation that follows an epoch."""
+
+    stage: str
+    epoch: int
+    """From 1; 0 in a stage of no epochs."""
+    epochs: int
+    doing: Literal["training", "evaluation"]
+    step: int
+    """From 1; of this epoch's training or evaluation."""
+    steps: int
+    clips: int
+    """Of this step, over all workers."""
+    loss: Tensor | None = None
+    """On the device, so that reading it waits; None in an evaluation."""
+
+
+Watch = Callable[[StepReport], None]
+"""Called on every rank after every step."""
 
 
 @dataclass(frozen=True, slots=True)

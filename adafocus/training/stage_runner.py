@@ -12,8 +12,9 @@ from pathlib import Path
 
 from adafocus import checkpoint, distributed
 from adafocus.config.schema import Config
+from adafocus.methods import method_of
 from adafocus.methods.identity import stage_folder
-from adafocus.training.reports import EpochReport, Options, Report
+from adafocus.training.reports import EpochReport, Options, Report, Watch
 from adafocus.training.stage_lock import StageLock, holding
 from adafocus.training.trainer import StageTrainer
 from preprocessing.shards.index import read_metadata
@@ -29,6 +30,7 @@ def run_stage(
     runs: Path,
     options: Options,
     report: Report,
+    watch: Watch | None = None,
 ) -> Path:
     """Train one stage, or find it finished. Returns the folder with its weights and meta.json.
 
@@ -45,7 +47,7 @@ def run_stage(
                     report(row)
                     lock.check()
 
-                StageTrainer(name, config, shards, runs, folder, digest, options, checked).train()
+                StageTrainer(name, config, shards, runs, folder, digest, options, checked, watch).train()
                 return folder
     meta = distributed.ask_first(lambda: checkpoint.read_meta(folder))
     files = ", ".join(record["name"] for record in meta.imported)
@@ -70,6 +72,16 @@ def needed_stages(stages: Sequence[str], config: Config, *, shards: str, runs: P
             needed.insert(0, name)
         reached |= finished
     return tuple(needed)
+
+
+def epochs_left(stages: Sequence[str], config: Config, *, shards: str, runs: Path) -> dict[str, int]:
+    """Epochs of each of these stages that is not finished."""
+    digest, method = read_metadata(shards).digest, method_of(config)
+    return {
+        name: method.settings(config, name).epochs
+        for name in stages
+        if not _finished(stage_folder(name, config, runs, digest))
+    }
 
 
 def _finished(folder: Path) -> bool:

@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ from adafocus.methods.identity import stage_folder
 from adafocus.models.adafocus import AdaFocus
 from adafocus.stages.stage import Stage
 from adafocus.training.loss_watch import LossWatch
-from adafocus.training.reports import EpochReport, Options, Report
+from adafocus.training.reports import EpochReport, Options, Report, StepReport, Watch
 from adafocus.training.schedules import lr_factor, scaling_line
 from adafocus.training.seeding import seed_step
 from adafocus.training.update import Updater
@@ -66,8 +66,9 @@ class StageTrainer:
         digest: str,
         options: Options,
         report: Report,
+        watch: Watch | None = None,
     ) -> None:
-        self.name, self.config, self.options, self.report = name, config, options, report
+        self.name, self.config, self.options, self.report, self.watch = name, config, options, report, watch
         self.method = method_of(config)
         self.folder, self.partial, self.digest = folder, folder.with_suffix(".partial"), digest
         if options.deterministic:
@@ -174,6 +175,7 @@ class StageTrainer:
             for key, value in logs.items():
                 sums[key] = sums[key] + value if key in sums else value
             progress.step = step + 1
+            self._tell("training", progress.epoch + 1, step + 1, steps, self.loader.global_clips, logs["loss"])
             # Several workers ask each other only where they have just compared their losses anyway.
             if (distributed.world_size() == 1 or not watch.steps) and distributed.agree(
                 time.monotonic() - saved_at > self.options.save_every_s
@@ -211,7 +213,9 @@ class StageTrainer:
             metrics: dict[str, float] = self.stage.settle(self.training_clips) if self.stage.settles else {}
             sources: dict[str, PatchSource] = {"val": self.stage.patches} if self.stage.patches else WHOLE_FRAMES
             for prefix, source in sources.items():
-                result = evaluate(self.stage.model, self.val_loader, patches=source, seed=self.config.seed)
+                result = evaluate(
+                    self.stage.model, self.val_loader, patches=source, seed=self.config.seed, watch=self._evaluated
+                )
                 metrics |= {f"{prefix}_{key}": value for key, value in result.metrics().items()}
                 metric = self.info.metric
                 metrics |= {f"{prefix}_{metric}_t{t:02d}": at[metric] for t, at in enumerate(result.online(), start=1)}
@@ -223,6 +227,22 @@ class StageTrainer:
         batch_size, rank, workers = self.val_loader.batch_size, distributed.rank(), distributed.world_size()
         share: dict[str, Any] = dict(train=False, rank=rank, world_size=workers, num_workers=self.options.num_workers)
         return ClipLoader(self.shards, "train", self.config.data, batch_size=batch_size, **share)
+
+    def _evaluated(self, batch: int, batches: int, clips: int) -> None:
+        self._tell("evaluation", self.progress.epoch, batch, batches, clips * distributed.world_size())
+
+    def _tell(
+        self,
+        doing: Literal["training", "evaluation"],
+        epoch: int,
+        step: int,
+        steps: int,
+        clips: int,
+        loss: Tensor | None = None,
+    ) -> None:
+        """Tell whoever watches where the stage stands."""
+        if self.watch is not None:
+            self.watch(StepReport(self.name, epoch, self.settings.epochs, doing, step, steps, clips, loss))
 
     def _check_weights(self) -> None:
         """Raise DivergedError, on all workers, if a weight is NaN or infinite: no loss was computed after the last

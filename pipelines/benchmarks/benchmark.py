@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,10 @@ from pipelines.benchmarks import profiling
 from pipelines.benchmarks.exit_curve import ExitPoint, calibration_for, exit_curve
 from pipelines.benchmarks.options import DEFAULT_OPTIONS, BenchmarkOptions
 from pipelines.benchmarks.other_frames import other_frames
-from pipelines.benchmarks.rows import BENCHMARK_ROWS, PROBES, BenchmarkRow
+from pipelines.benchmarks.rows import BENCHMARK_ROWS, PROBES, BenchmarkRow, RowKind
 from pipelines.benchmarks.weights import load_models
 from pipelines.paths import Places
+from pipelines.progress import Report, progress
 from preprocessing.shards.index import read_metadata
 
 log = logging.getLogger(__name__)
@@ -60,13 +61,18 @@ def measure_checkpoint(
     which cannot classify a clip by its patches, and for shards with other classes.
     """
     session = _Session(folder, places, options, benchmark_options)
-    measured = [pair for precision in benchmark_options.precisions for pair in session.measure_rows(precision)]
-    if benchmark_options.probe:
-        measured += session.measure_probes()
-    rows, predictions = [row for row, _ in measured], {row.key(): predictions for row, predictions in measured}
-    facts, exits = session.facts(), list[ExitPoint]()
+    kinds, precisions = session.measurable(), benchmark_options.precisions
+    extra = len(PROBES) * benchmark_options.probe + benchmark_options.exits
+    with progress(len(kinds) * len(precisions) + extra) as session.report:
+        measured = [pair for precision in precisions for pair in session.measure_rows(precision, kinds)]
+        if benchmark_options.probe:
+            measured += session.measure_probes()
+        rows, predictions = [row for row, _ in measured], {row.key(): predictions for row, predictions in measured}
+        calibration, exits = None, list[ExitPoint]()
+        if benchmark_options.exits:
+            calibration, exits = session.measure_exits(predictions.get("policy"))
+    facts = session.facts()
     if benchmark_options.exits:
-        calibration, exits = session.measure_exits(predictions.get("policy"))
         facts |= {f"exit.{key}": getattr(calibration, key) for key in ("criterion", "clips", "num_clips") if exits}
     return Measurement(rows, predictions, facts, exits)
 
@@ -85,6 +91,7 @@ class _Session:
         self.split = benchmark_options.split or evaluation_split(places.shards)
         self.loader = self._loader(self.split)
         self.sample = next(iter(self.loader)).to(self.device)
+        self.report: Report
         self.share: float | None = None
         """Of the frames, how many the focuser looked at, where the method skips any."""
 
@@ -105,27 +112,49 @@ class _Session:
             num_workers=self.options.num_workers,
         )
 
-    def measure_rows(self, precision: Precision) -> Iterator[tuple[BenchmarkRow, Predictions]]:
-        """Measure every row of BENCHMARK_ROWS whose weights are there and whose parts are trained."""
-        models = {
-            weights: accelerate(model, precision=precision, compile=self.compile)
-            for weights, model in self.models.items()
-        }
+    def measurable(self) -> list[RowKind]:
+        """The rows of BENCHMARK_ROWS whose weights are there and whose parts are trained."""
+        kinds = []
         for kind in BENCHMARK_ROWS:
-            label = kind.label.format(title=self.meta.method.title)
+            label = self._label(kind)
             if lacking := self.meta.lacking(kind.patches):
                 log.info("%s: left out, for after %s the %s is not trained", label, self.meta.stage, lacking[0])
             elif kind.patches == "oracle" and self.sample.boxes_BT4 is None:
                 log.info("%s: left out, for these clips have no boxes of objects", label)
-            elif kind.weights in models:
-                model = models[kind.weights]
-                predictions = evaluate(model, self.loader, patches=kind.patches, seed=self.config.seed)
-                label = ", ".join([label, *_changes(precision, compiled=self.compile)])
-                row = self._row(label, kind.patches, kind.patches, precision, predictions, model, compiled=self.compile)
-                yield row, predictions
-                if predictions.looks_NT is not None:
-                    self.share = self.share or float(predictions.looks_NT.float().mean())
-                    yield from self._measure_skipping(model, precision, row.gflops, predictions)
+            elif kind.weights in self.models:
+                kinds.append(kind)
+        return kinds
+
+    def _label(self, kind: RowKind) -> str:
+        return kind.label.format(title=self.meta.method.title)
+
+    def _evaluate(self, model: AdaFocus, label: str, patches: PatchSource, loader: ClipLoader) -> Predictions:
+        """Predictions of all clips, with the progress shown: a row is one of the work's total."""
+
+        def watch(batch: int, batches: int, clips: int) -> None:
+            self.report(1 / batches if loader is self.loader else 0, f"{label}: batch {batch} of {batches}")
+
+        return evaluate(model, loader, patches=patches, seed=self.config.seed, watch=watch)
+
+    def measure_rows(
+        self, precision: Precision, kinds: Sequence[RowKind]
+    ) -> Iterator[tuple[BenchmarkRow, Predictions]]:
+        """Measure rows."""
+        models = {
+            weights: accelerate(model, precision=precision, compile=self.compile)
+            for weights, model in self.models.items()
+        }
+        for kind in kinds:
+            model, label = (
+                models[kind.weights],
+                ", ".join([self._label(kind), *_changes(precision, compiled=self.compile)]),
+            )
+            predictions = self._evaluate(model, label, kind.patches, self.loader)
+            row = self._row(label, kind.patches, kind.patches, precision, predictions, model, compiled=self.compile)
+            yield row, predictions
+            if predictions.looks_NT is not None:
+                self.share = self.share or float(predictions.looks_NT.float().mean())
+                yield from self._measure_skipping(model, precision, row.gflops, predictions)
 
     def _measure_skipping(
         self, model: AdaFocus, precision: Precision, gflops: float, skipping: Predictions
@@ -135,8 +164,8 @@ class _Session:
         share = float(skipping.looks_NT.float().mean())
         for other in other_frames(model, share, gflops):
             loader = self._loader(self.split, other.num_frames)
-            predictions = evaluate(other.model, loader)
             label = ", ".join([other.label, *_changes(precision, compiled=False)])
+            predictions = self._evaluate(other.model, label, "policy", loader)
             sample = next(iter(loader)).to(self.device)
             row = self._row(
                 label, other.key, "policy", precision, predictions, other.model, compiled=False, sample=sample
@@ -147,20 +176,25 @@ class _Session:
         """Fit and measure linear classifiers on each network's features, in float32."""
         model, training = accelerate(self.models["own"]), self._loader("train")
         for network, source in PROBES:
-            predictions = linear_probe(model, training, self.loader, network)
             label = f"whole frames: probe on {network}"
+            self.report(0, f"{label}: fitting")
+            predictions = linear_probe(model, training, self.loader, network)
+            self.report(1, label)
             row = self._row(label, f"probe_{network}", source, "float32", predictions, model, compiled=False)
             yield row, predictions
 
     def measure_exits(self, predictions: Predictions | None) -> tuple[Calibration | None, list[ExitPoint]]:
         """The thresholds of early exit and a point for each budget, in float32. `predictions` are the policy's, where
         they are there already."""
+        self.report(0, "early exit: calibrating")
         calibration = calibration_for(self.folder, self.models["own"], self.shards, self.options)
         if calibration is None:
             return None, []
         model = accelerate(self.models["own"])
         predictions = predictions or evaluate(model, self.loader)
-        return calibration, exit_curve(model, calibration, predictions, self.sample)
+        curve = exit_curve(model, calibration, predictions, self.sample)
+        self.report(1, f"early exit: {len(curve)} budgets")
+        return calibration, curve
 
     def _row(
         self,

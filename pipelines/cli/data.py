@@ -21,18 +21,23 @@ def verify(out: ShardsArgument, as_json: Json = False) -> None:
     """Read every shard and check it against the index: sizes, hashes, frames, rows. Exit status 1 for problems."""
     from dataclasses import asdict
 
+    from pipelines.progress import progress
+    from preprocessing.shards.index import read_index
     from preprocessing.shards.storage import Store
     from preprocessing.shards.verify import Problem
     from preprocessing.shards.verify import verify as check
 
-    problems, shards, num_bytes = [], 0, 0
-    for result in check(Store(out)):
-        if isinstance(result, Problem):
-            problems.append(result)
-            if not as_json:
-                typer.echo(" ".join(part for part in (result.shard, result.clip_id, result.what) if part))
-        else:
-            shards, num_bytes = shards + 1, num_bytes + result.num_bytes
+    problems, shards, num_bytes, store = [], 0, 0, Store(out)
+    index = read_index(store)
+    with progress(len(index.shards)) as report:
+        for result in check(store, index):
+            if isinstance(result, Problem):
+                problems.append(result)
+                if not as_json:
+                    typer.echo(" ".join(part for part in (result.shard, result.clip_id, result.what) if part))
+            else:
+                shards, num_bytes = shards + 1, num_bytes + result.num_bytes
+                report(1, f"{shards}/{len(index.shards)} shards, {len(problems)} problems")
     if as_json:
         summary = {"shards": shards, "num_bytes": num_bytes, "problems": [asdict(item) for item in problems]}
         typer.echo(json.dumps(summary))

@@ -19,6 +19,7 @@ from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.interop.export import export_programs
 from adafocus.interop.export import facts as collect_facts
 from adafocus.models.adafocus_plus import AdaFocusPlus
+from pipelines.progress import progress
 from preprocessing.ffmpeg.arguments import extraction_argv
 from preprocessing.files import atomic_write
 from preprocessing.schema import UserError
@@ -56,7 +57,9 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out) as partial:
         partial.mkdir()
-        facts = collect_facts(model, meta, predictor.spec, export_programs(model, clips, partial))
+        with progress(1) as report:
+            programs = export_programs(model, clips, partial, report)
+        facts = collect_facts(model, meta, predictor.spec, programs)
         checkpoint.save(partial, model, replace(meta, extraction=asdict(predictor.spec)))
         (partial / "facts.json").write_text(json.dumps(facts, indent=1))
         (partial / "README.md").write_text(_readme(facts, title or folder.name, len(clips), predictor))

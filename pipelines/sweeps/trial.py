@@ -122,7 +122,7 @@ def _train(
         # Tune learns of a group's epochs by polling, one at a time: workers with short ones would be long done before
         # it could prune them.
         with system, EpochReporter(*sinks, ahead=1 if group else 0) as reporter:
-            train_stages(config, sweep.places, sweep.options, report_epoch, stages)
+            train_stages(config, sweep.places, sweep.options, report_epoch, stages, name)
 
 
 def _with_group(report: ReportFunction, values: dict[str, Any]) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 from ray import tune
 
+from pipelines.progress import progress_rows
 from pipelines.sweeps.outcome_callback import OutcomeCallback, point_of
 from pipelines.sweeps.outcomes import TrialOutcome
 from pipelines.sweeps.plan import Plan
+from pipelines.sweeps.progress_callback import ProgressCallback
 from pipelines.sweeps.search.scheduler_table import find_scheduler
 from pipelines.sweeps.sweep import Sweep
 from pipelines.sweeps.trial import run_trial
@@ -35,11 +37,12 @@ def run_trials(sweep: Sweep, plan: Plan, tracker: Tracker, parent: str, deadline
     logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # misses the files that nobody writes
     callback = OutcomeCallback(sweep, tracker, plan.scheduler, deadline)
-    _tuner(sweep, plan, callback, parent, deadline).fit()
+    with progress_rows() as rows:
+        _tuner(sweep, plan, [callback, ProgressCallback(sweep, rows)], parent, deadline).fit()
     return callback.outcomes
 
 
-def _tuner(sweep: Sweep, plan: Plan, callback: OutcomeCallback, parent: str, deadline: float | None) -> tune.Tuner:
+def _tuner(sweep: Sweep, plan: Plan, callbacks: list[tune.Callback], parent: str, deadline: float | None) -> tune.Tuner:
     """Ray Tune's tuner, set up for the plan."""
     resources = sweep.resources
     # A group's own workers have all the processors: its trial only waits for them, so it asks for none.
@@ -61,7 +64,7 @@ def _tuner(sweep: Sweep, plan: Plan, callback: OutcomeCallback, parent: str, dea
             name=sweep.name,
             storage_path=str(sweep.tune_folder.parent),
             failure_config=tune.FailureConfig(max_failures=resources.max_failures),
-            callbacks=[callback],
+            callbacks=callbacks,
             verbose=0,  # the trials log a line an epoch themselves
         ),
     )

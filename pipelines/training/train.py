@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+from adafocus import distributed
 from adafocus.config.schema import Config
 from adafocus.methods import method_of
 from adafocus.methods.identity import stage_key
 from adafocus.training.reports import EpochReport, Options
-from adafocus.training.stage_runner import needed_stages, run_stage
+from adafocus.training.stage_runner import epochs_left, needed_stages, run_stage
 from pipelines.logs import in_a_line
 from pipelines.paths import Places
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.run import Run
 from pipelines.training.epoch_reporter import EpochReporter, Sink
+from pipelines.training.stage_progress import stage_progress
 from pipelines.training.trial_logger import log_result, log_setup
 from preprocessing.shards.index import read_metadata
 
@@ -28,14 +32,21 @@ def train_stages(
     options: Options,
     report: Callable[[EpochReport], None],
     stages: tuple[str, ...] | None = None,
+    name: str = "",
 ) -> Path:
     """Train the stages that are not finished yet, in order (None: all of the method). Returns the last one's folder.
 
-    A stage is left out if nothing needs it, because a later one is finished.
+    A stage is left out if nothing needs it, because a later one is finished. Rank 0 shows the progress; `name`: of the
+    trial, where several run side by side.
     """
     folder = places.runs
-    for stage in needed_stages(stages or method_of(config).stage_names, config, shards=places.shards, runs=places.runs):
-        folder = run_stage(stage, config, shards=places.shards, runs=places.runs, options=options, report=report)
+    where: dict[str, Any] = {"shards": places.shards, "runs": places.runs}
+    needed = needed_stages(stages or method_of(config).stage_names, config, **where)
+    left = epochs_left(needed, config, **where)
+    for stage in needed:
+        epochs = left.pop(stage, 0)
+        with stage_progress(epochs, sum(left.values()), name) if distributed.rank() == 0 else nullcontext() as watch:
+            folder = run_stage(stage, config, **where, options=options, report=report, watch=watch)
     return folder
 
 

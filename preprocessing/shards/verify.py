@@ -37,14 +37,15 @@ class Problem:
     what: str
 
 
-def verify(store: Store) -> Iterator[Problem | ShardRecord]:
-    """Read every byte of every shard: yields the problems of a shard, then its record when it has been read.
+def verify(store: Store, index: Index | None = None) -> Iterator[Problem | ShardRecord]:
+    """Read every byte of every shard: yields the problems of a shard, then its record when it has been read. `index` is
+    the one that `store` has, if it was read before.
 
     Checks that the index makes sense and is what its digest names, size and SHA-256 of each tar, that each clip's JPEGs
     lie where the index says and begin and end as JPEGs, that the shard's rows file and the JSON member repeat the row,
     and that the shards on disk are those of the index. Raises UserError if there is no index that can be read.
     """
-    index = read_index(store)
+    index = index or read_index(store)
     yield from _verify_index(index)
     yield from _verify_mapped(store, index)
     known = {f"{record.name}.tar" for record in index.shards}
