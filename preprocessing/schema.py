@@ -23,13 +23,31 @@ class UserError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class SourceBox:
+    """Where the object is in one frame of a source, in pixels of that frame as it is seen upright."""
+
+    frame: int
+    """Number of the frame, from 0."""
+    x: float
+    """Of the left edge."""
+    y: float
+    """Of the top edge."""
+    width: float
+    height: float
+    where: str
+    """"file:line" of the annotation."""
+
+
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One labelled piece of video, as an annotation file names it.
 
     `source` is a path below the data root, with "/" between its parts. `start_s`/`end_s` bound a half-open time
     range in seconds, None for the whole file. `labels` are class indices; the first is the main one. `boxes`, where
     a data set knows them, hold for each frame of the source one object box (top, left, bottom, right) as fractions
-    of the frame's height and width: with them, evaluation reports how often the patch holds the object.
+    of the frame's height and width: with them, evaluation reports how often the patch holds the object. Boxes in
+    pixels, whose fractions nobody knows before the source is read, are `source_boxes`; frames that have none there show
+    no object.
     """
 
     dataset: str
@@ -43,6 +61,7 @@ class Clip:
     listed_frames: int | None = None
     """Number of frames that the published list states, if it does."""
     boxes: tuple[tuple[float, float, float, float], ...] | None = None
+    source_boxes: tuple[SourceBox, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +139,7 @@ INDEX_SCHEMA = pa.schema(
         ("frame_sizes", pa.list_(pa.int32())),  # bytes of each JPEG; offsets follow from them
         ("num_bytes", pa.int64()),
         ("seconds", pa.float64()),  # time the extraction took
-        ("boxes", pa.list_(pa.list_(pa.float32(), 4))),  # null where unknown
+        ("boxes", pa.list_(pa.list_(pa.float32(), 4))),  # null where unknown; NaN in frames without the object
         # What the source says of itself; null where it does not, for folders, and in indexes of schema 1.
         ("sample_aspect", pa.string()),  # width to height of a pixel, as 4:3
         ("rotation", pa.int32()),  # degrees, counter-clockwise, by which frames were turned to stand upright

@@ -38,7 +38,8 @@ class Batch:
     """int64 class indices, padded with -1."""
     clip_ids: list[str]
     boxes_BT4: Tensor | None = None
-    """float32 pixels (top, left, bottom, right) in the focus frames, where every clip of the batch has boxes."""
+    """float32 pixels (top, left, bottom, right) in the focus frames, NaN where no object is known; None where the split
+    has no boxes."""
 
     def to(self, device: torch.device | str) -> Batch:
         """A copy on `device`; without waiting for it where memory is pinned."""
@@ -66,7 +67,7 @@ class ClipMaker:
     def __init__(self, table: ClipTable, data: DataConfig, seed: int, train: bool) -> None:
         self.table, self._data, self._seed, self._train = table, data, seed, train
         self._independent = data.focus_frames == "own"
-        self._max_labels = table.max_labels
+        self._max_labels, self._has_boxes = table.max_labels, table.has_boxes
         self._threads: ThreadPoolExecutor | None = None
 
     def frames(self, epoch: int, number: int) -> np.ndarray:
@@ -85,14 +86,13 @@ class ClipMaker:
             indices = self.table.labels(number)
             labels[row, : len(indices)] = torch.tensor(indices)
         fill = partial(self._fill, epoch)
-        boxes = self._map(fill, *zip(*clips, strict=True), glance, focus)
-        placed = [box for box in boxes if box is not None]
+        boxes = list(self._map(fill, *zip(*clips, strict=True), glance, focus))
         return Batch(
             glance_BTCHW=glance,
             focus_BTCHW=focus,
             labels_BL=labels,
             clip_ids=[self.table.clip_ids[number] for number, _ in clips],
-            boxes_BT4=torch.from_numpy(np.stack(placed)) if len(placed) == len(clips) else None,
+            boxes_BT4=torch.from_numpy(np.stack(boxes)) if self._has_boxes else None,
         )
 
     def _map(self, work: Callable[..., Any], *columns: Iterable[Any]) -> Iterable[Any]:
@@ -111,8 +111,8 @@ class ClipMaker:
 
     def _fill(
         self, epoch: int, number: int, jpegs: Sequence[Tensor], glance_TCHW: Tensor, focus_TCHW: Tensor
-    ) -> np.ndarray | None:
-        """Decode and crop a clip's frames to where they belong. Returns its boxes in the focus frames, or None."""
+    ) -> np.ndarray:
+        """Decode and crop a clip's frames to where they belong. Returns its boxes in the focus frames, (T, 4)."""
         rng, glance, focus = self._sample(epoch, number)
         targets = [(glance, glance_TCHW), (focus, focus_TCHW)] if self._independent else [(glance, glance_TCHW)]
         try:
@@ -122,7 +122,9 @@ class ClipMaker:
         except ValueError as error:
             raise self.table.error(number, f"a frame cannot be decoded ({error})") from None
         boxes = self.table.boxes(number)
-        return None if boxes is None else view.place_boxes(boxes[focus], *size)
+        if boxes is None:
+            return np.full((len(focus), 4), np.nan, np.float32)
+        return view.place_boxes(boxes[focus], *size)
 
     def _view(self, rng: np.random.Generator, height: int, width: int) -> View:
         data = self._data

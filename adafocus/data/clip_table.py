@@ -117,8 +117,14 @@ class ClipTable:
         labels: list[int] = self._labels[int(self.rows[number])].as_py()
         return labels
 
+    @property
+    def has_boxes(self) -> bool:
+        """Has any clip of this split boxes of its object?"""
+        return self._boxes.take(pa.array(self.rows)).null_count < len(self.rows)
+
     def boxes(self, number: int) -> np.ndarray | None:
-        """Object boxes of all frames, fractions (top, left, bottom, right), float32 (N, 4), where the clip has them."""
+        """Object boxes of all frames, fractions (top, left, bottom, right), float32 (N, 4), where the clip has them;
+        NaN in frames without the object."""
         boxes = self._boxes[int(self.rows[number])]
         if not boxes.is_valid:
             return None

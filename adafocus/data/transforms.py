@@ -62,13 +62,17 @@ class View:
 
     def source_box(self, row: int, column: int, size: int) -> tuple[float, float, float, float]:
         """A square of the view (not mirrored) in pixels of the source: (top, left, bottom, right)."""
-        scale = (self.height / self.scaled[0], self.width / self.scaled[1])
-        top, left = self.window[0] + row, self.window[1] + column
+        return self.source_part((row, column, row + size, column + size))
+
+    def source_part(self, box: Sequence[float]) -> tuple[float, float, float, float]:
+        """Likewise any box of the view. Both (top, left, bottom, right)."""
+        down, across = self.height / self.scaled[0], self.width / self.scaled[1]
+        top, left, bottom, right = box
         return (
-            self.top + top * scale[0],
-            self.left + left * scale[1],
-            self.top + (top + size) * scale[0],
-            self.left + (left + size) * scale[1],
+            self.top + (self.window[0] + top) * down,
+            self.left + (self.window[1] + left) * across,
+            self.top + (self.window[0] + bottom) * down,
+            self.left + (self.window[1] + right) * across,
         )
 
     def place_boxes(self, boxes_T4: np.ndarray, height: int, width: int) -> np.ndarray:

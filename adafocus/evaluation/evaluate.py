@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,9 +43,11 @@ class Predictions:
     """int64 (row, column) of the patch in the frame; None where no patch was taken."""
     hits_N: Tensor | None
     """Share of frames (0 to 1) in which the patch holds the whole object; None where the data set has no boxes. Of
-    frames that are looked at, where some are skipped."""
+    frames that show the object and, where some are skipped, that are looked at; NaN where a clip has none."""
     looks_NT: Tensor | None = None
     """Which frames the focuser looked at, bool; None: all, or it was not asked."""
+    covered_N: Tensor | None = None
+    """Of the frames that `hits_N` counts, the mean share of the object's box that lies in the patch."""
 
     def check_finite(self) -> None:
         """Raise DivergedError if a logit is NaN or infinite."""
@@ -55,14 +58,15 @@ class Predictions:
             raise DivergedError(f"the model's logits are NaN or infinite on {share}: {some(broken)}")
 
     def metrics(self) -> dict[str, float]:
-        """Percentages: top1, top5, map; hit_rate where boxes are known; looked where frames may be skipped.
+        """Percentages: top1, top5, map; hit_rate and covered where boxes are known; looked where frames may be skipped.
 
         Raises DivergedError for NaN or inf.
         """
         self.check_finite()
         values = metrics.scores(self.logits_NTK[:, -1], self.labels_NL)
-        if self.hits_N is not None:
-            values["hit_rate"] = self.hits_N.mean().item() * 100
+        for name, shares_N in (("hit_rate", self.hits_N), ("covered", self.covered_N)):
+            if shares_N is not None and not shares_N.isnan().all():
+                values[name] = shares_N.nanmean().item() * 100
         if self.looks_NT is not None:
             values["looked"] = self.looks_NT.float().mean().item() * 100
         return values
@@ -79,7 +83,8 @@ class Predictions:
             "logits": self.logits_NTK[:, -1].tolist(),
             "prefix_logits": self.logits_NTK.tolist(),
             "corners": None if self.corners_NS2 is None else self.corners_NS2.tolist(),
-            "hit": None if self.hits_N is None else self.hits_N.tolist(),
+            "hit": None if self.hits_N is None else _or_null(self.hits_N),
+            "covered": None if self.covered_N is None else _or_null(self.covered_N),
             "looked": None if self.looks_NT is None else self.looks_NT.tolist(),
         }
         return pa.table({name: values for name, values in columns.items() if values is not None})
@@ -107,8 +112,8 @@ def evaluate(
         moved = batch.to(device)
         corners = clip_corners(model, batch.clip_ids, seed).to(device) if patches == "random" else None
         logits_BTK, corners, looks_BT = predict_batch(model, moved, patches, corners)
-        hits = _hits(model, moved, corners, looks_BT)
-        tensors = [moved.labels_BL, logits_BTK.float(), corners, hits, looks_BT]
+        hits, covered = _found(model, moved, corners, looks_BT)
+        tensors = [moved.labels_BL, logits_BTK.float(), corners, hits, looks_BT, covered]
         parts.append((batch.clip_ids, [None if x is None else x.cpu() for x in tensors]))
         if watch is not None:
             watch(number, len(loader), len(batch.clip_ids))
@@ -118,9 +123,9 @@ def evaluate(
     if sorted(clip_ids) != sorted(loader.clip_ids):
         raise RuntimeError(f"evaluation saw {len(clip_ids)} clips of {len(loader.clip_ids)}, some twice or not at all")
     order = sorted(range(len(clip_ids)), key=clip_ids.__getitem__)
-    labels, logits, corners, hits, looks = (_merge([part[i] for _, part in gathered], order) for i in range(5))
+    labels, logits, corners, hits, looks, covered = (_merge([part[i] for _, part in gathered], order) for i in range(6))
     assert labels is not None and logits is not None
-    return Predictions([clip_ids[i] for i in order], labels, logits, corners, hits, looks)
+    return Predictions([clip_ids[i] for i in order], labels, logits, corners, hits, looks, covered)
 
 
 def predict_batch(
@@ -144,15 +149,27 @@ def predict_batch(
     return output.logits_BTK, output.choice.corners_BS2, output.choice.looks_BT
 
 
-def _hits(model: AdaFocus, batch: Batch, corners_BS2: Tensor | None, looks_BT: Tensor | None = None) -> Tensor | None:
-    """Share of a clip's frames (of those that are looked at) whose patch holds the object, float32 (B,); None without
-    patches or boxes."""
-    if batch.boxes_BT4 is None or corners_BS2 is None:
-        return None
-    holds_BT = patch_holds(corners_BS2, model.config.model.patch_size, batch.boxes_BT4)
-    if looks_BT is None:
-        return holds_BT.float().mean(1)
-    return (holds_BT & looks_BT).sum(1) / looks_BT.sum(1).clamp(min=1)
+def _found(
+    model: AdaFocus, batch: Batch, corners_BS2: Tensor | None, looks_BT: Tensor | None = None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of a clip's frames that show the object (and are looked at), the share whose patch holds it, and the mean share
+    of its box that they hold, float32 (B,); None without patches or boxes."""
+    boxes_BT4 = batch.boxes_BT4
+    if boxes_BT4 is None or corners_BS2 is None:
+        return None, None
+    size, counts_BT = model.config.model.patch_size, ~boxes_BT4.isnan().any(-1)
+    if looks_BT is not None:
+        counts_BT = counts_BT & looks_BT
+    shares_BT = (patch_holds(corners_BS2, size, boxes_BT4).float(), patch_covers(corners_BS2, size, boxes_BT4))
+    holds_B, covers_B = (each.where(counts_BT, torch.nan).nanmean(1) for each in shares_BT)
+    return holds_B, covers_B
+
+
+def patch_covers(corners_BS2: Tensor, patch_size: int, boxes_BT4: Tensor) -> Tensor:
+    """Share of the box (top, left, bottom, right, in pixels) that lies in the patch, float32 (B, T): intersection over
+    box."""
+    shared_BT2 = (corners_BS2 + patch_size).minimum(boxes_BT4[..., 2:]) - corners_BS2.maximum(boxes_BT4[..., :2])
+    return shared_BT2.clamp(min=0).prod(-1) / (boxes_BT4[..., 2:] - boxes_BT4[..., :2]).prod(-1)
 
 
 def patch_holds(corners_BS2: Tensor, patch_size: int, boxes_BT4: Tensor) -> Tensor:
@@ -185,6 +202,11 @@ def clip_corners(model: AdaFocus, clip_ids: list[str], seed: int) -> Tensor:
     generators = [torch.Generator().manual_seed(zlib.crc32(f"{seed}/{clip_id}".encode())) for clip_id in clip_ids]
     sizes = (model.config.data.crop, model.config.model.patch_size)
     return torch.stack([random_corners((count,), *sizes, generator=generator) for generator in generators])
+
+
+def _or_null(shares_N: Tensor) -> list[float | None]:
+    """Shares as a table has them: null where there is none."""
+    return [None if math.isnan(share) else share for share in shares_N.tolist()]
 
 
 def _merge(tensors: list[Tensor | None], order: list[int]) -> Tensor | None:

@@ -17,4 +17,5 @@ def packed_clip(predictor: AdaFocusPredictor, table: ClipTable, number: int) -> 
     focus_TCHW = glance_TCHW if batch.focus_BTCHW is batch.glance_BTCHW else batch.focus_BTCHW[0]
     index_T = predictor.focus_index(table.num_frames(number))
     source = Extraction("ok", num_frames=table.num_frames(number))
-    return ClipFrames(table.clip_ids[number], glance_TCHW, focus_TCHW, index_T, source, 0.0)
+    boxes_T4 = None if batch.boxes_BT4 is None else batch.boxes_BT4[0]
+    return ClipFrames(table.clip_ids[number], glance_TCHW, focus_TCHW, index_T, source, 0.0, boxes_T4)

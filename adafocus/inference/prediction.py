@@ -36,6 +36,9 @@ class ClipFrames:
     """Of the focus frames in the video, from 0."""
     source: Extraction
     decode_ms: float
+    boxes_T4: Tensor | None = None
+    """Of the object in each focus frame, float32 pixels (top, left, bottom, right), NaN where there is none; None where
+    they are not known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -221,6 +221,7 @@ class _Session:
             top5=scores["top5"],
             map=scores["map"],
             hit_rate=scores.get("hit_rate"),
+            covered=scores.get("covered"),
             gflops=costs[-1],
             parameters=parameters,
             videos_per_s=len(sample.clip_ids) / profiling.median_seconds(model, sample, source),

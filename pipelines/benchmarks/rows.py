@@ -61,6 +61,8 @@ class BenchmarkRow:
     what happens inside them cannot be seen."""
     online: list[dict[str, float]]
     """frames, gflops (where a prefix costs its share), map, top1, top5 after each frame."""
+    covered: float | None = None
+    """Percent of the object's box that lies in the patch, in the mean."""
 
     def key(self) -> str:
         """The row's name in the names of metrics and files."""

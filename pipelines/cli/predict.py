@@ -49,6 +49,9 @@ def predict(
         Path | None,
         typer.Option(help="Write OUT.png, OUT.mp4 and OUT.html of a video; of several, into the folder OUT."),
     ] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="A boxes.csv with the videos' objects, which --explain draws too.")
+    ] = None,
     shards: Annotated[
         str | None, typer.Option(help="Data set of a checkpoint that does not say how its frames were extracted.")
     ] = None,
@@ -64,6 +67,7 @@ def predict(
     from pipelines.tracking.checkpoints import find_checkpoint
     from pipelines.tracking.client import Tracker
     from pipelines.visualize.explain import explain as write_pictures
+    from pipelines.visualize.known_boxes import KnownBoxes
     from preprocessing.media.extraction import Limits
 
     exactly_one(run=run, sweep=sweep, checkpoint=checkpoint)
@@ -71,6 +75,9 @@ def predict(
         raise UserError(f"--patches is {patches!r}, but has to be policy, random or centre")
     if precision not in ("float32", "bf16", "fp16"):
         raise UserError(f"--precision is {precision!r}, but has to be float32, bf16 or fp16")
+    if boxes and not explain:
+        raise UserError("--boxes only says what --explain draws: give both")
+    known = KnownBoxes(boxes) if boxes else None
     paths = find_videos(videos)
     places = Places.of(shards or "", runs)
     selected = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
@@ -100,7 +107,8 @@ def predict(
             if explain and video.prediction and video.clip:
                 out = explain if len(paths) == 1 else explain / f"{len(names):04d}-{video.path.stem}"
                 names.append(out)
-                for path in write_pictures(model, video.clip, video.prediction, out):
+                clip = known.add(model, video.clip) if known else video.clip
+                for path in write_pictures(model, clip, video.prediction, out):
                     log.info("wrote %s", path)
             if report:
                 rate = done / (time.monotonic() - started)

@@ -10,6 +10,7 @@ from preprocessing.datasets import find_dataset
 from preprocessing.media.extraction import DEFAULT_LIMITS, Limits
 from preprocessing.schema import Clip, ExtractionSpec, UserError
 from preprocessing.shards.job import Job
+from preprocessing.shards.object_boxes import check_boxes
 from preprocessing.shards.storage import Store
 
 
@@ -43,4 +44,6 @@ class Request:
             )
         info, clips = dataset.read_clips(root)
         job = Job(Store(self.out), root, info, self.spec, self.clips_per_shard, self.limits, self.drop_damaged)
-        return job, select_clips(clips, self.splits, self.limit)
+        selected = select_clips(clips, self.splits, self.limit)
+        check_boxes(selected, self.spec)
+        return job, selected

@@ -21,6 +21,7 @@ COLUMNS = (
     ("top1", "top-1", "{:.1f}"),
     ("map", "mAP", "{:.1f}"),
     ("hit_rate", "hits", "{:.1f}"),
+    ("covered", "covered", "{:.1f}"),
     ("gflops", "GFLOPs", "{:.3g}"),
     ("videos_per_s", "videos/s", "{:.0f}"),
     ("latency_ms", "ms", "{:.1f}"),
@@ -28,8 +29,9 @@ COLUMNS = (
 )
 """Field of a row, heading, format."""
 LEGEND = (
-    "top-1, mAP in percent; hits: percent of frames in which the patch holds the whole object; GFLOPs: multiply-adds "
-    "(10^9) per video; ms: one video at a time; MB: most that a batch and what is made of it take, beside the weights"
+    "top-1, mAP in percent; hits: percent of the frames with an object in which the patch holds all of it; covered: "
+    "percent of the object's box in the patch; GFLOPs: multiply-adds (10^9) per video; ms: one video at a time; "
+    "MB: most that a batch and what is made of it take, beside the weights"
 )
 EXIT_COLUMNS = (
     ("percent", "budget", "{} %"),

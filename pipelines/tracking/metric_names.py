@@ -18,7 +18,8 @@ METRICS: tuple[tuple[str, str], ...] = (
     ("<stage>/val_top5", "the same, among the five best"),
     ("<stage>/val_map", "mean average precision on the evaluation split (%)"),
     ("<stage>/val_<score>_t<tt>", "the data set's metric after frame 01, 02, ...; in pretrain of each network"),
-    ("<stage>/val_hit_rate", "how often (%) the patch holds the whole object, where boxes are known"),
+    ("<stage>/val_hit_rate", "frames with an object (%) whose patch holds all of it, where boxes are known"),
+    ("<stage>/val_covered", "how much of the object's box (%) lies in the patch, of the same frames"),
     ("<stage>/grad_norm", "where gradients are clipped: their norm before"),
     ("<stage>/lr", "learning rate of the first parameter group"),
     ("<stage>/seconds", "training time of the epoch"),
@@ -37,7 +38,7 @@ METRICS: tuple[tuple[str, str], ...] = (
     ("skip/threshold", "of the gate's score, above which a frame is looked at once training is over"),
     ("skip/class_loss", "cross-entropy of the classifier"),
     ("<stage>/val_looked", "frames (%) that are looked at, where the method skips any"),
-    ("bench/<patches>/top1", "of a benchmark, by where the focuser looked; top5, map and hit_rate likewise (%)"),
+    ("bench/<patches>/top1", "in percent, by where the focuser looked; top5, map, hit_rate and covered likewise"),
     ("bench/<patches>/gflops", "multiply-adds (10^9) per video"),
     ("bench/<patches>/videos_per_s", "the model alone, a batch at a time"),
     ("bench/<patches>/latency_ms", "one video at a time"),
@@ -66,7 +67,7 @@ METRICS: tuple[tuple[str, str], ...] = (
 IN_WORDS = {"map": "mAP", "top1": "top-1"}
 """A data set's metric, for readers."""
 
-_SCORES = "top1|top5|map|hit_rate"
+_SCORES = "top1|top5|map|hit_rate|covered"
 _LOOKS = (
     "policy|policy_every|policy_random|policy_fewer|random|centre|oracle|glancer|warmup_random|"
     "probe_glancer|probe_focuser"

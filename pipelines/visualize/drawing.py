@@ -17,7 +17,7 @@ Colour = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
 
 BACKGROUND, PANEL, GREY, WHITE = (17, 19, 24), (30, 33, 41), (140, 147, 160), (236, 239, 244)
-GREEN, RED = (64, 222, 106), (255, 92, 92)
+GREEN, RED, YELLOW = (64, 222, 106), (255, 92, 92), (255, 221, 87)
 
 
 @functools.cache
@@ -60,3 +60,10 @@ def draw_box(draw: ImageDraw.ImageDraw, box: Sequence[float], colour: Colour = G
     left, top, right, bottom = (round(value) for value in box)
     draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=(0, 0, 0), width=4)
     draw.rectangle((left, top, right, bottom), outline=colour, width=2)
+
+
+def draw_object(draw: ImageDraw.ImageDraw, box: Sequence[float]) -> None:
+    """Draw the thin outline of an object's own box (left, top, right, bottom)."""
+    left, top, right, bottom = (round(value) for value in box)
+    if right > left and bottom > top:
+        draw.rectangle((left, top, right, bottom), outline=YELLOW, width=1)

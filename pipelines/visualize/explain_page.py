@@ -81,6 +81,7 @@ def _clip_data(model: AdaFocusPredictor, clip: PredictedClip) -> dict[str, Any]:
         "glanceSize": size,
         "index": frames.index_T.tolist(),
         "corners": prediction.corners_T2.tolist(),
+        "boxes": [box and [round(value, 1) for value in box] for box in map(explained.box, range(steps))],
         "looked": [explained.looked(step) for step in range(steps)],
         "frames": [_jpeg(frame) for frame in frames.focus_TCHW],
         "glances": None if same_frames else [_jpeg(frame) for frame in glances_TCHW],

@@ -13,7 +13,18 @@ from PIL import Image, ImageDraw, ImageEnhance
 from adafocus.data.transforms import evaluation_view
 from adafocus.inference.prediction import ClipFrames, Prediction
 from adafocus.inference.predictor import AdaFocusPredictor
-from pipelines.visualize.drawing import BACKGROUND, GREEN, GREY, PANEL, WHITE, draw_box, font, greyed, shorten
+from pipelines.visualize.drawing import (
+    BACKGROUND,
+    GREEN,
+    GREY,
+    PANEL,
+    WHITE,
+    draw_box,
+    draw_object,
+    font,
+    greyed,
+    shorten,
+)
 from preprocessing.media.frames import open_frames
 
 CURVE_COLOURS = (GREEN, (255, 176, 66), (98, 164, 255))
@@ -23,9 +34,9 @@ WIDTH, GRAPH_HEIGHT = 640, 168
 
 
 def explained_frames(model: AdaFocusPredictor, clip: ClipFrames, prediction: Prediction) -> Iterator[np.ndarray]:
-    """Every frame of the video, uint8 (H, W, 3), H and W even: the latest patch as a box, what lies outside the
-    networks' view dark, the view grey where the latest frame was skipped, the confidence of the likeliest classes
-    below. One frame at a time is in memory."""
+    """Every frame of the video, uint8 (H, W, 3), H and W even: the latest patch as a box, the object's own box thin
+    where it is known, what lies outside the networks' view dark, the view grey where the latest frame was skipped, the
+    confidence of the likeliest classes below. One frame at a time is in memory."""
     path = Path(clip.name)
     with open_frames(path, model.spec) as stream:
         painter: _FramePainter | None = None
@@ -46,6 +57,8 @@ class _FramePainter:
         self._prediction = prediction
         order = np.argsort(clip.index_T, kind="stable")
         self._index_T, self._corners_T2 = clip.index_T[order], prediction.corners_T2[torch.from_numpy(order)]
+        boxes_T4 = clip.boxes_T4
+        self._boxes_T4 = None if boxes_T4 is None else boxes_T4[torch.from_numpy(order)]
         looks_T = prediction.looks_T
         self._looked_T = np.ones(len(order), bool) if looks_T is None else looks_T.numpy()[order]
         in_time = bool((order[1:] > order[:-1]).all())
@@ -92,6 +105,9 @@ class _FramePainter:
         looked = not steps or bool(self._looked_T[steps - 1])
         canvas.paste(frame.crop(inside) if looked else greyed(frame.crop(inside)), inside[:2])
         draw = ImageDraw.Draw(canvas)
+        if steps and self._boxes_T4 is not None and not self._boxes_T4[steps - 1].isnan().any():
+            top, left, bottom, right = self._view.source_part(self._boxes_T4[steps - 1].tolist())
+            draw_object(draw, [value * self._scale for value in (left, top, right, bottom)])
         if steps and looked:
             row, column = self._corners_T2[steps - 1].tolist()
             draw_box(draw, self._on_screen(self._view.source_box(row, column, self._patch)))

@@ -31,6 +31,9 @@ class ExplainedClip:
     """The clip's class, where that is known."""
     looks_T: Tensor | None = None
     """Which frames the focuser looked at, bool; None: all."""
+    boxes_T4: Tensor | None = None
+    """Of the object in each frame, float32 pixels (top, left, bottom, right), NaN where there is none; None where they
+    are not known."""
 
     def looked(self, step: int) -> bool:
         """Did the focuser look at this frame, or was it skipped?"""
@@ -51,7 +54,15 @@ class ExplainedClip:
             patch_size=model.config.model.patch_size,
             truth=truth,
             looks_T=prediction.looks_T,
+            boxes_T4=clip.boxes_T4,
         )
+
+    def box(self, step: int) -> list[float] | None:
+        """The object's own box (top, left, bottom, right) in this frame, where it is known and there is one."""
+        if self.boxes_T4 is None or self.boxes_T4[step].isnan().any():
+            return None
+        box: list[float] = self.boxes_T4[step].tolist()
+        return box
 
     @property
     def likeliest(self) -> list[tuple[str, float]]:

@@ -19,6 +19,7 @@ from pipelines.visualize.drawing import (
     WHITE,
     cut_patch,
     draw_box,
+    draw_object,
     font,
     frame_image,
     greyed,
@@ -32,7 +33,8 @@ CELL, GAP, PER_ROW = 168, 8, 8
 
 def draw_strip(clip: ExplainedClip) -> Image.Image:
     """A clip: its frames with the patch as a green box, below each the patch as the focuser sees it, the running
-    prediction and a bar of its confidence. Frames that were skipped are grey."""
+    prediction and a bar of its confidence. Frames that were skipped are grey; an object's own box, where it is known,
+    is thin and yellow."""
     frames = len(clip.frames_TCHW)
     columns = min(frames, PER_ROW)
     head, foot = 44, 46
@@ -64,7 +66,11 @@ def _draw_frame(
     scale = CELL / frame_CHW.shape[-1]
     looked = clip.looked(step)
     image = frame_image(frame_CHW, CELL)
-    canvas.paste(image if looked else greyed(image), (left, top))
+    image = image if looked else greyed(image)
+    if box := clip.box(step):
+        upper, start, lower, end = (value * scale for value in box)
+        draw_object(ImageDraw.Draw(image), (start, upper, end - 1, lower - 1))
+    canvas.paste(image, (left, top))
     if looked:
         row, column = (value * scale for value in corner)
         side = clip.patch_size * scale
@@ -125,6 +131,7 @@ def save_strips(folder: Path, shards: str, path: Path, clips: int = 6) -> None:
             patch_size=config.model.patch_size,
             truth=meta.class_names[int(batch.labels_BL[row, 0])],
             looks_T=None if output.choice.looks_BT is None else output.choice.looks_BT[row],
+            boxes_T4=None if batch.boxes_BT4 is None else batch.boxes_BT4[row],
         )
         strips.append(draw_strip(clip))
     stack(strips).save(path)

@@ -1,7 +1,8 @@
 """A user's own clips: a `manifest.csv` in the data root, or one folder per class (per split, if there are splits).
 
 The manifest has at least the columns path, label, split; clip_id, start_s, end_s are read if they are there, others
-ignored. Labels are class names or numbers; names come from `classInd.txt` or the column `class` where present.
+ignored. Labels are class names or numbers; names come from `classInd.txt` or the column `class` where present. A
+`boxes.csv` beside it says where objects are.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from preprocessing.clips import ClipList
 from preprocessing.datasets.annotations import SPLIT_NAMES, csv_rows, first_existing
+from preprocessing.datasets.boxes import add_boxes
 from preprocessing.datasets.labels import Rows, classes_of
 from preprocessing.datasets.videos import is_hidden, is_video, log_skipped, videos_below
 from preprocessing.schema import Clip, DatasetInfo, UserError
@@ -26,11 +28,10 @@ _VAL_SHARE = 5
 
 
 def read_clips(root: Path) -> tuple[DatasetInfo, list[Clip]]:
-    """Clips below `root`. Raises UserError if there are none, or for a bad manifest with file and line."""
+    """Clips below `root`. Raises UserError if there are none, or for a bad manifest or bad boxes with file and line."""
     manifest = first_existing(root, ["manifest.csv"])
-    if manifest is not None:
-        return _read_manifest(root, manifest)
-    return _read_folders(root)
+    info, clips = _read_folders(root) if manifest is None else _read_manifest(root, manifest)
+    return info, add_boxes(root, clips)
 
 
 def _read_manifest(root: Path, manifest: Path) -> tuple[DatasetInfo, list[Clip]]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from preprocessing.schema import METADATA_KEY, SCHEMA_VERSION, Clip, with_all_columns
-from preprocessing.shards.index import INDEX, Index, content_digest
+from preprocessing.shards.index import INDEX, Index, boxes_digest, content_digest
 from preprocessing.shards.job import Job
 from preprocessing.shards.mapped_index import MAPPED, write_mapped
 from preprocessing.shards.record import ShardRecord
@@ -40,6 +40,8 @@ def build_index(job: Job, clips: Sequence[Clip], records: Sequence[ShardRecord])
         "shards": [asdict(record) for record in records],
         "digest": content_digest(job.info.to_dict(), job.spec.to_dict(), rows, records),
     }
+    if boxes := boxes_digest(rows):
+        metadata["boxes"] = boxes
     rows = rows.replace_schema_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)})
     with job.store.atomic_write(INDEX) as partial:
         pq.write_table(rows, partial, compression="zstd", row_group_size=16_384)

@@ -10,11 +10,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
@@ -45,20 +47,23 @@ class DatasetMetadata:
     shards: tuple[ShardRecord, ...]
     versions: dict[str, Any]
     """What the frames were made with: ffmpeg's versions and its arguments."""
+    boxes: str = ""
+    """Names the objects' boxes, which the digest does not: training reads none. Empty: there are none, or the index is
+    older."""
 
 
 @dataclass(frozen=True)
 class Index(DatasetMetadata):
     """The metadata, and rows of all clips in the order of the annotations."""
 
-    table: pa.Table
+    table: pa.Table = field(kw_only=True)
 
     @classmethod
     def of_table(cls, table: pa.Table) -> Index:
         """The index that was stored as `table`. Raises KeyError, TypeError or ValueError if it is none of ours."""
-        for field in table.schema:
-            if field.name in INDEX_SCHEMA.names and field.type != INDEX_SCHEMA.field(field.name).type:
-                raise TypeError(f"column {field.name} is {field.type}")
+        for column in table.schema:
+            if column.name in INDEX_SCHEMA.names and column.type != INDEX_SCHEMA.field(column.name).type:
+                raise TypeError(f"column {column.name} is {column.type}")
         return cls(**vars(parse_metadata(table.schema)), table=table)
 
 
@@ -97,6 +102,7 @@ def parse_metadata(schema: pa.Schema) -> DatasetMetadata:
         digest=str(stored["digest"]),
         shards=tuple(_typed(ShardRecord, record) for record in stored["shards"]),
         versions=stored["versions"],
+        boxes=str(stored.get("boxes", "")),
     )
 
 
@@ -127,6 +133,16 @@ def content_digest(info: dict[str, Any], spec: dict[str, Any], rows: pa.Table, s
     for batch in small.combine_chunks().to_batches(max_chunksize=10_000):
         state.update(json.dumps(batch.to_pydict(), sort_keys=True).encode())
     return state.hexdigest()[:16]
+
+
+def boxes_digest(rows: pa.Table) -> str:
+    """Names the boxes of all rows; empty if no row has any."""
+    column = rows["boxes"].combine_chunks()
+    if column.null_count == len(column):
+        return ""
+    lengths = pc.list_value_length(column).fill_null(-1).to_numpy()
+    corners = column.flatten().flatten().to_numpy(zero_copy_only=False)
+    return hashlib.sha256(lengths.astype(np.int64).tobytes() + corners.astype(np.float32).tobytes()).hexdigest()[:16]
 
 
 @contextmanager

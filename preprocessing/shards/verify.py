@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from preprocessing.media.jpeg import EOI, SOI
 from preprocessing.schema import SPLITS, STATUSES, USABLE, UserError
 from preprocessing.shards.archive import BLOCK, frame_offsets
-from preprocessing.shards.index import INDEX, Index, content_digest, read_index, stored_metadata
+from preprocessing.shards.index import INDEX, Index, boxes_digest, content_digest, read_index, stored_metadata
 from preprocessing.shards.mapped_index import MAPPED, open_mapped
 from preprocessing.shards.record import ShardRecord, check_tar, read_rows
 from preprocessing.shards.storage import Store
@@ -67,6 +67,8 @@ def _verify_index(index: Index) -> Iterator[Problem]:
     digest = content_digest(stored["info"], stored["spec"], index.table, index.shards)
     if digest != index.digest:
         yield Problem("", "", f"the index has been changed: its digest says {index.digest}, its content is {digest}")
+    if index.boxes and index.boxes != boxes_digest(index.table):
+        yield Problem("", "", "the index has been changed: its boxes are not those that were packed")
     shards = index.table["shard"].to_pylist()
     for row, what in row_faults(index):
         yield Problem(str(shards[row]), str(clip_ids[row]), what)
@@ -81,8 +83,13 @@ def _verify_mapped(store: Store, index: Index) -> Iterator[Problem]:
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
         return  # made anew when it is needed
     names = [name for name in index.table.column_names if name in copy.table.column_names]
-    if copy.digest == index.digest and not copy.table.select(names).equals(index.table.select(names)):
+    if copy.digest == index.digest and not all(_equal(copy.table[name], index.table[name]) for name in names):
         yield Problem("", "", f"{MAPPED} differs from {INDEX}: remove it, and it will be made anew")
+
+
+def _equal(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
+    """Do two columns hold the same, NaN counting as equal to NaN?"""
+    return one.equals(other) or json.dumps(one.to_pylist()) == json.dumps(other.to_pylist())
 
 
 def _verify_shard(store: Store, record: ShardRecord, index: Index, rows: list[int]) -> Iterator[Problem]:

@@ -17,6 +17,7 @@ from preprocessing.media.frames import open_frames
 from preprocessing.schema import MIN_FRAMES, USABLE, Clip, UserError
 from preprocessing.shards.archive import TarStream
 from preprocessing.shards.job import Job
+from preprocessing.shards.object_boxes import packed_boxes
 from preprocessing.shards.plan import ShardPlan, shard_key
 from preprocessing.shards.record import ShardRecord, write_rows
 from preprocessing.sources import resolve_source
@@ -25,8 +26,8 @@ from preprocessing.sources import resolve_source
 def write_shard(job: Job, plan: ShardPlan) -> ShardRecord:
     """Extract the clips of `plan` into `{name}.tar`, then write `{name}.parquet`, which makes the shard finished.
 
-    A clip that fails costs its row only. Raises UserError if there is no space left, OSError for other troubles of
-    the disk.
+    A clip that fails costs its row only. Raises UserError if there is no space left, and for a box that no frame of its
+    clip can have, OSError for other troubles of the disk.
     """
     try:
         with job.store.atomic_write(plan.tar) as partial, open(partial, "wb") as file:
@@ -71,13 +72,12 @@ def _write_clip(job: Job, plan: ShardPlan, position: int, tar: TarStream) -> dic
         tar.add(f"{key}.json", json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
     else:
         tar.back_to(mark)
-    boxes = clip.boxes if usable and clip.boxes and len(clip.boxes) == len(sizes) else None
     return row | {
         "first_offset": first_offset if usable else None,
         "frame_sizes": sizes if usable else [],
         "num_bytes": sum(sizes) if usable else 0,
         "seconds": round(time.monotonic() - started, 3),
-        "boxes": boxes,
+        "boxes": packed_boxes(clip, job.spec, result, len(sizes)) if usable else None,
         **_source_columns(result),
     }
 

@@ -1,4 +1,7 @@
-"""Where patches lie that are cut around the object's own box."""
+"""Where patches lie that are cut around the object's own box, and how often a patch holds the object."""
+
+from dataclasses import replace
+from typing import cast
 
 import pytest
 import torch
@@ -7,7 +10,8 @@ from torch import Tensor
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.data.batches import Batch
-from adafocus.evaluation.evaluate import oracle_corners, patch_holds, predict_batch
+from adafocus.data.loader import ClipLoader
+from adafocus.evaluation.evaluate import evaluate, oracle_corners, patch_covers, patch_holds, predict_batch
 from adafocus.methods import build_model
 from adafocus.models.adafocus import AdaFocus
 
@@ -57,3 +61,35 @@ def test_there_is_no_oracle_without_boxes(tiny_config: Config) -> None:
     model = model_of(tiny_config)
     with pytest.raises(ValueError, match="no boxes"):
         oracle_corners(model, batch_with(model, None))
+
+
+class Clips(list[Batch]):
+    """Batches that `evaluate` takes for a loader."""
+
+    @property
+    def clip_ids(self) -> list[str]:
+        return [clip_id for batch in self for clip_id in batch.clip_ids]
+
+
+def test_frames_and_clips_without_the_object_do_not_count(tiny_config: Config) -> None:
+    model = model_of(tiny_config)
+    side, patch = model.config.data.crop, model.config.model.patch_size
+    corner = round((side - patch) / 2)
+    inside = torch.tensor([corner, corner, corner + patch / 2, corner + patch])
+    half = inside + torch.tensor([0, patch / 2, 0, patch / 2])
+    boxes_BT4 = torch.full((2, 4, 4), torch.nan)
+    boxes_BT4[0, 1], boxes_BT4[0, 2] = inside, half
+    known, unknown = batch_with(model, boxes_BT4), batch_with(model, torch.full((2, 4, 4), torch.nan))
+    unknown = replace(unknown, clip_ids=["c", "d"])
+    predictions = evaluate(model, cast(ClipLoader, Clips([known, unknown])), patches="centre")
+    metrics = predictions.metrics()
+    assert metrics["hit_rate"] == pytest.approx(50) and metrics["covered"] == pytest.approx(75)
+    assert predictions.table()["hit"].to_pylist() == [0.5, None, None, None]
+    nothing = evaluate(model, cast(ClipLoader, Clips([unknown])), patches="centre").metrics()
+    assert "hit_rate" not in nothing and "covered" not in nothing
+
+
+def test_how_much_of_a_box_a_patch_covers() -> None:
+    boxes_BT4 = torch.tensor([[[0.0, 0, 10, 10], [5, 5, 15, 25], [20, 20, 30, 30]]])
+    corners_BS2 = torch.tensor([[[0, 0]]]).expand(1, 3, 2)
+    assert torch.allclose(patch_covers(corners_BS2, 10, boxes_BT4), torch.tensor([[1.0, 0.125, 0.0]]))

@@ -16,14 +16,15 @@ from PIL import Image
 
 from adafocus.inference.predictor import AdaFocusPredictor
 from pipelines.cli.main import main
-from pipelines.visualize.drawing import BACKGROUND, GREEN, font, shorten
+from pipelines.visualize.drawing import BACKGROUND, GREEN, YELLOW, font, shorten
 from pipelines.visualize.explain import explain
 from pipelines.visualize.explain_page import PageSection, PredictedClip, page
 from pipelines.visualize.explain_video import WIDTH, explained_frames
 from pipelines.visualize.explained_clip import ExplainedClip
+from pipelines.visualize.known_boxes import KnownBoxes
 from pipelines.visualize.patch_strips import CELL, draw_strip
 from preprocessing.media.frame_stream import extract_frames
-from preprocessing.schema import ExtractionSpec
+from preprocessing.schema import ExtractionSpec, UserError
 
 HOSTILE = "</script><img src=x onerror=alert(1)>.mp4"
 
@@ -82,6 +83,28 @@ def test_the_box_is_where_the_patch_is() -> None:
     assert clip.likeliest[0] == ("y", 0.75) and clip.colour("y") != GREEN
     known = ExplainedClip("a", ("x", "y"), frames_TCHW, None, corners_T2, probability_TK, 16, truth="y")
     assert known.colour("y") == GREEN and known.colour("x") != GREEN
+
+
+def test_known_boxes_are_thin_and_where_the_object_is(
+    checkpoints: dict[str, Path], make_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = AdaFocusPredictor.from_folder(checkpoints["frame"], patches="centre")
+    path = make_video(tmp_path / "a.mp4", count=12, height=40, width=80)  # the view is its middle 40 columns
+    (tmp_path / "boxes.csv").write_text("path,frame,x,y,w,h\n" + "".join(f"a.mp4,{n},24,4,6,8\n" for n in range(12)))
+    clip = KnownBoxes(tmp_path / "boxes.csv").add(model, model.read(path))
+    assert clip.boxes_T4 is not None and clip.boxes_T4[0].tolist() == pytest.approx([4, 4, 12, 10])
+    prediction = model.predict_frames(clip)
+    explained = ExplainedClip.of_prediction(model, clip, prediction)
+    strip, scale = np.asarray(draw_strip(explained)), CELL / 40
+    assert tuple(strip[round(44 + 8 * scale), round(8 + 4 * scale)]) == YELLOW
+    video, scale = list(explained_frames(model, clip, prediction))[-1], WIDTH // 80
+    assert tuple(video[8 * scale, 24 * scale]) == YELLOW
+    (drawn,) = data_of(page(model, [PageSection("", [PredictedClip(clip, prediction)])], ""))["sections"][0]["clips"]
+    assert drawn["boxes"][0] == [4, 4, 12, 10]
+    unknown = ExplainedClip.of_prediction(model, model.read(path), prediction)
+    assert unknown.box(0) is None
+    with pytest.raises(UserError, match="no such file"):
+        KnownBoxes(tmp_path / "none.csv")
 
 
 def test_in_the_video_what_the_networks_do_not_see_is_dark(
