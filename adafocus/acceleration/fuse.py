@@ -117,7 +117,7 @@ def fuse(folded: fx.GraphModule, images_NCHW: Tensor) -> fx.GraphModule:
 
 def _is_conv(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     conv = modules[str(node.target)] if node.op == "call_module" else None
-    return isinstance(conv, nn.Conv2d) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    return type(conv) is nn.Conv2d and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
 
 
 def _addition(node: fx.Node, position: dict[fx.Node, int]) -> tuple[fx.Node, fx.Node | None]:

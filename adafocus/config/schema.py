@@ -92,9 +92,9 @@ class ModelConfig:
     """Networks and action space."""
 
     glancer: str = "mobilenet_v2"
-    """Name of a backbone in `adafocus.models.backbones.BACKBONES`."""
+    """Name of a backbone in `adafocus.models.backbones.BACKBONES`, or timm/NAME for one of timm's."""
     glancer_weights: str = "imagenet"
-    """`imagenet` (through torchvision), `none` (random), or a file with a state dict."""
+    """`imagenet` (through torchvision or timm), `none` (random), or a file with a state dict."""
     glance_size: Count = 224
     """Side in pixels at which the glancer sees a frame."""
     glance_resize: Literal["antialias", "corners"] = "antialias"

@@ -56,6 +56,5 @@ def _without_heads(model: AdaFocus) -> AdaFocus:
     bare._modules = dict(model._modules)
     for name in ("glancer", "focuser"):
         network = cast(Backbone, model.get_submodule(name))
-        nothing = nn.Sequential()
-        bare._modules[name] = Backbone(network.body, nothing, network.num_features, network.max_pool)
+        bare._modules[name] = network.with_parts(last=nn.Sequential())
     return bare

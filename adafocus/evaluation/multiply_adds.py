@@ -1,18 +1,20 @@
 """What a video costs: a configuration in, giga multiply-adds by part out, counted on the real modules.
 
-As in the literature, "GFLOPs" are multiply-adds of convolutions, linear layers and recurrent gates; normalisation,
-activations, resizing and cropping are left out. Modules run on the meta device: nothing is computed.
+As in the literature, "GFLOPs" are multiply-adds of convolutions, linear layers, attention and recurrent gates;
+normalisation, activations, resizing and cropping are left out. Modules run on the meta device: nothing is computed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from adafocus.config.schema import Config
@@ -70,7 +72,7 @@ def count_model(
 @torch.no_grad()
 def count_run(model: AdaFocus, run: Callable[[], Any]) -> dict[str, float]:
     """GFLOPs of what `run` computes with the model: each part and `total`, without what no prediction reads."""
-    with FlopCounterMode(display=False) as counter:
+    with _counting() as counter:
         run()
     by_module, root = counter.get_flop_counts(), type(model).__name__
     counts = {
@@ -129,6 +131,13 @@ def parameters(model: AdaFocus) -> dict[str, int]:
 
 @torch.no_grad()
 def _measure(run: Callable[[], Any]) -> float:
-    with FlopCounterMode(display=False) as counter:
+    with _counting() as counter:
         run()
     return counter.get_total_flops() / 2e9
+
+
+@contextlib.contextmanager
+def _counting() -> Iterator[FlopCounterMode]:
+    """A counter of multiply-adds, beside which attention is made of matrix products, which it knows."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter

@@ -28,6 +28,8 @@ from torch import Tensor, nn
 from adafocus.config.schema import Config, ModelConfig
 from adafocus.config.validation import check_model
 from adafocus.models.backbones import Backbone, build_backbone
+from adafocus.models.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
+from adafocus.models.backbones.sides import check_sides
 from adafocus.models.classifier import (
     Classifier,
     GRUClassifier,
@@ -44,10 +46,6 @@ Patches = Literal["policy", "random", "centre"]
 
 PARTS = ("glancer", "policy", "focuser", "classifier")
 """f_G, pi, f_L and f_C of the paper, in the order in which they run."""
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 Timer = Callable[[str], AbstractContextManager[None]]
 """Entered around each part of the chain, by name: glance, policy, focus, classify."""
@@ -87,7 +85,7 @@ class AdaFocus(nn.Module):
         self.concatenates = model.reuse_glance and not self.averages_logits
         with part_seed(seed, "policy"):
             size = map_size(self.glancer, model.glance_size, data.num_frames if shift else 1)
-            self.policy = self._build_policy(self.glancer.num_features * self.maps_per_state, size)
+            self.policy = self._build_policy(self.glancer.num_channels * self.maps_per_state, size)
         with part_seed(seed, "classifier"):
             reused = self.glancer.num_features if self.concatenates else 0
             self.classifier = self._build_classifier(reused + self.focuser.num_features)
@@ -95,9 +93,9 @@ class AdaFocus(nn.Module):
             self.register_buffer(name, 255 * torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def _network(self, part: str, shift_frames: int | None, *, pretrained: bool) -> Backbone:
-        setting, model = f"{part}_weights", self.config.model
+        setting, model, data = f"{part}_weights", self.config.model, self.config.data
         weights = getattr(model, setting) if pretrained else "none"
-        return build_backbone(
+        network = build_backbone(
             getattr(model, part),
             self.num_classes,
             weights,
@@ -105,6 +103,10 @@ class AdaFocus(nn.Module):
             shift_frames=shift_frames,
             setting=f"model.{setting}",
         )
+        seen = {"model.patch_size": model.patch_size, "data.crop": data.crop}  # whole frames in pretrain
+        sides = {"model.glance_size": model.glance_size} if part == "glancer" else seen
+        check_sides(getattr(model, part), network, sides)
+        return network
 
     def _build_policy(self, num_channels: int, map_size: tuple[int, int]) -> PatchPolicy:
         return Policy(self.config.model, num_channels, map_size)
@@ -302,7 +304,8 @@ class AdaFocus(nn.Module):
         if part != "glancer":
             return (part,)
         # Nobody reads the glancer's own prediction, unless it is averaged with the focuser's.
-        return ("glancer.body", "glancer.last") if self.averages_glances else ("glancer.body",)
+        seen = ("glancer.body", "glancer.pooling")
+        return (*seen, "glancer.last") if self.averages_glances else seen
 
     # What reinforcement asks.
 
@@ -337,9 +340,9 @@ def glance_at(glancer: Backbone, images_NCHW: Tensor, model: ModelConfig) -> tup
         corners = model.glance_resize == "corners"
         how = {"align_corners": True} if corners else {"antialias": True}
         images_NCHW = F.interpolate(images_NCHW, size, mode="bilinear", **how)
-    map_NDhw = glancer.features(images_NCHW)
-    feature_ND = glancer.pool(map_NDhw)
-    return map_NDhw, feature_ND, glancer.head(feature_ND)
+    features = glancer.features(images_NCHW)
+    feature_ND = glancer.pool(features)
+    return glancer.to_map(features), feature_ND, glancer.head(feature_ND)
 
 
 @contextlib.contextmanager
@@ -353,5 +356,5 @@ def part_seed(seed: int, part: str) -> Iterator[None]:
 def map_size(glancer: Backbone, side: int, num_frames: int) -> tuple[int, int]:
     """(h, w) of the glancer's map of a square image, without computing it."""
     shadow = copy.deepcopy(glancer).to("meta").eval()
-    shape = shadow.features(torch.empty(num_frames, 3, side, side, device="meta")).shape
+    shape = shadow.to_map(shadow.features(torch.empty(num_frames, 3, side, side, device="meta"))).shape
     return shape[-2], shape[-1]

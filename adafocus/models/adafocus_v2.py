@@ -98,5 +98,5 @@ class AdaFocusV2(AdaFocus):
     def counted_modules(self, part: str) -> tuple[str, ...]:
         """Names of the modules that compute a part's share of the prediction; auxiliary layers are none."""
         if part == "glancer":
-            return ("glancer.body",)
+            return ("glancer.body", "glancer.pooling")
         return ("classifier", "classifier.glance") if part == "classifier" else (part,)

@@ -9,9 +9,10 @@ Shapes: N = B*T images (clip by clip), C channels, h w map cells.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
-from torchvision.models import efficientnet, mobilenetv2, mobilenetv3, regnet, resnet
 
 
 def temporal_shift(map_NChw: Tensor, num_frames: int, *, divisor: int = 8) -> Tensor:
@@ -43,27 +44,9 @@ class Shifted(nn.Module):
         return self.layer(temporal_shift(map_NChw, self.num_frames))
 
 
-FIRST_LAYER: dict[type[nn.Module], str] = {
-    resnet.BasicBlock: "conv1",
-    resnet.Bottleneck: "conv1",
-    mobilenetv2.InvertedResidual: "conv.0.0",
-    mobilenetv3.InvertedResidual: "block.0.0",
-    efficientnet.MBConv: "block.0.0",
-    regnet.ResBottleneckBlock: "f.a.0",
-}
-"""Residual blocks and the name of their first convolution."""
-
-
-def add_shift(body: nn.Module, num_frames: int) -> int:
-    """Put a shift before the first convolution of every residual block, in place; the number of blocks found.
-
-    Inverted residuals count only where they add their input, as in the published MobileNetV2. A block may also carry
-    an attribute `first_layer` that names its own convolution.
-    """
-    blocks = [module for module in body.modules() if type(module) in FIRST_LAYER or hasattr(module, "first_layer")]
-    blocks = [block for block in blocks if getattr(block, "use_res_connect", True)]
-    for block in blocks:
-        path = FIRST_LAYER.get(type(block)) or str(block.first_layer)
+def add_shift(sites: Sequence[tuple[nn.Module, str]], num_frames: int) -> int:
+    """Put a shift before the named layer of each block, in place; the number of blocks."""
+    for block, path in sites:
         parent, _, name = path.rpartition(".")
         setattr(block.get_submodule(parent), name, Shifted(block.get_submodule(path), num_frames))
-    return len(blocks)
+    return len(sites)

@@ -15,8 +15,11 @@ from adafocus.models.adafocus import AdaFocus
 from adafocus.models.backbones import build_backbone
 from helpers.networks import settle
 
-SMALLEST = ("tiny", "resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "regnet_x_400mf")
-"""One of each kind of block."""
+SMALLEST = (
+    *("tiny", "resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "regnet_x_400mf"),
+    *("timm/tf_efficientnet_lite0", "timm/test_resnet", "timm/mobilenetv3_small_050"),
+)
+"""One of each kind of block, and of batch norm."""
 
 
 @pytest.mark.parametrize("shift", [None, 2])
@@ -31,6 +34,17 @@ def test_folding_changes_nothing_in_any_kind_of_backbone(name: str, shift: int |
     wanted = body(images)
     torch.testing.assert_close(folded(images), wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
     assert any(isinstance(part, nn.BatchNorm2d) for part in body.modules())  # the original is untouched
+
+
+@pytest.mark.parametrize("name", ["timm/test_vit", "timm/test_convnext", "convnext_tiny"])
+@torch.no_grad()
+def test_a_network_without_batch_norms_computes_as_it_is(name: str) -> None:
+    network = settle(build_backbone(name, 2))
+    images = torch.randn(3, 3, 64, 64)
+    fast = network.with_parts(body=FastBody(network.body, "float32", compile=False))
+    torch.testing.assert_close(fast(images), network(images), rtol=1e-4, atol=1e-5)
+    half = network.with_parts(body=FastBody(network.body, "bf16", compile=False))(images)
+    torch.testing.assert_close(half, network(images), rtol=0, atol=0.2 * network(images).std().item())
 
 
 @pytest.mark.skipif(not fuse.available(torch.float32), reason="this CPU runs no fused convolutions")

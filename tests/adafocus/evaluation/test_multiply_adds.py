@@ -25,6 +25,22 @@ def test_parts_by_hand() -> None:
     assert counts["focuser"] / 16 == pytest.approx(0.750698, abs=1e-6)
 
 
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_attention_is_counted(device: str, tiny_config: Config) -> None:
+    """Of a vision transformer with a class token, by hand."""
+    changes = {"data.crop": 64, "data.resize": 64, "model.glance_size": 64, "model.patch_size": 32}
+    config = override(tiny_config, {**changes, "model.glancer": "timm/test_vit", "model.focuser": "timm/test_vit"})
+    with torch.device(device):
+        model = build_model(config, 3).eval()
+        frames = torch.zeros(1, config.data.num_frames, 3, 64, 64)
+        counts = multiply_adds.count_run(model, lambda: model(frames, frames, "centre"))
+    net = model.glancer.body.net
+    tokens, width, depth = (64 // 16) ** 2 + 1, net.embed_dim, len(net.blocks)
+    embedding = (tokens - 1) * 3 * 16 * 16 * width
+    block = tokens * width * (3 * width + width + 2 * net.blocks[0].mlp.fc1.out_features) + 2 * tokens**2 * width
+    assert counts["glancer"] == pytest.approx(config.data.num_frames * (embedding + depth * block) / 1e9, rel=1e-9)
+
+
 def test_without_a_policy_its_part_is_free() -> None:
     config = RECIPES["activitynet-128"]()
     with_policy, random, alone = (
