@@ -17,6 +17,7 @@ from adafocus.data.clip_table import evaluation_split
 from adafocus.data.loader import Batch, ClipLoader
 from adafocus.devices import device_name, pick_device
 from adafocus.evaluation import multiply_adds
+from adafocus.evaluation.attentive_probe import attentive_probe
 from adafocus.evaluation.calibration import Calibration
 from adafocus.evaluation.evaluate import PatchSource, Predictions, evaluate
 from adafocus.evaluation.linear_probe import linear_probe
@@ -34,6 +35,10 @@ from pipelines.progress import Report, progress
 from preprocessing.shards.index import read_metadata
 
 log = logging.getLogger(__name__)
+
+
+PROBE_KINDS = (("probe", "probe", linear_probe), ("attentive probe", "attentive", attentive_probe))
+"""Name, beginning of the rows' keys, and function of the classifiers that are fitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,15 +178,16 @@ class _Session:
             yield row, predictions
 
     def measure_probes(self) -> Iterator[tuple[BenchmarkRow, Predictions]]:
-        """Fit and measure linear classifiers on each network's features, in float32."""
+        """Fit and measure classifiers on each network's features of whole frames, linear and attentive, in float32."""
         model, training = accelerate(self.models["own"]), self._loader("train")
         for network, source in PROBES:
-            label = f"whole frames: probe on {network}"
-            self.report(0, f"{label}: fitting")
-            predictions = linear_probe(model, training, self.loader, network)
-            self.report(1, label)
-            row = self._row(label, f"probe_{network}", source, "float32", predictions, model, compiled=False)
-            yield row, predictions
+            for name, key, fit in PROBE_KINDS:
+                label = f"whole frames: {name} on {network}"
+                self.report(0, f"{label}: fitting")
+                predictions = fit(model, training, self.loader, network)
+                self.report(1, label)
+                row = self._row(label, f"{key}_{network}", source, "float32", predictions, model, compiled=False)
+                yield row, predictions
 
     def measure_exits(self, predictions: Predictions | None) -> tuple[Calibration | None, list[ExitPoint]]:
         """The thresholds of early exit and a point for each budget, in float32. `predictions` are the policy's, where

@@ -20,7 +20,7 @@ class BenchmarkOptions:
     compile: bool = False
     """Compile the image networks; the time that takes is in no number."""
     probe: bool = False
-    """Fit linear classifiers on features of whole frames too."""
+    """Fit classifiers on features of whole frames too."""
     exits: bool = False
     """Measure early exit too, at every calibrated budget."""
     gallery_clips: int = 0

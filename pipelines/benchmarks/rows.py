@@ -32,7 +32,7 @@ BENCHMARK_ROWS = (
 )
 
 PROBES: tuple[tuple[Literal["glancer", "focuser"], PatchSource], ...] = (("glancer", "glancer"), ("focuser", "whole"))
-"""Networks on whose features of whole frames a linear classifier is fitted, each with the source that selects it."""
+"""Networks on whose features of whole frames classifiers are fitted, each with the source that selects it."""
 
 
 @dataclass(frozen=True, slots=True)

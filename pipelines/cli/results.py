@@ -44,7 +44,7 @@ def benchmark(
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the image networks, which takes minutes.")
     ] = False,
-    probe: Annotated[bool, typer.Option(help="Add linear classifiers on features of whole frames.")] = False,
+    probe: Annotated[bool, typer.Option(help="Add linear and attentive probes of whole frames.")] = False,
     exit: Annotated[
         bool, typer.Option("--exit", help="Add early exit at every budget; calibrates where that was not done yet.")
     ] = False,
@@ -97,7 +97,7 @@ def frontier(
         typer.Option(help="What to compare: recipes, separated by commas; with settings as demo:ppo.gamma=0.5."),
     ],
     runs: RunsFolder = DEFAULT_RUNS,
-    probe: Annotated[bool, typer.Option(help="Add linear classifiers on features of whole frames.")] = True,
+    probe: Annotated[bool, typer.Option(help="Add linear and attentive probes of whole frames.")] = True,
     exit: Annotated[bool, typer.Option("--exit", help="Add early exit at every budget to the chart.")] = False,
     device: Device = "auto",
     num_workers: NumWorkers = 0,

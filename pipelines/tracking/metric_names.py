@@ -70,7 +70,7 @@ IN_WORDS = {"map": "mAP", "top1": "top-1"}
 _SCORES = "top1|top5|map|hit_rate|covered"
 _LOOKS = (
     "policy|policy_every|policy_random|policy_fewer|random|centre|oracle|glancer|warmup_random|"
-    "probe_glancer|probe_focuser"
+    "probe_glancer|probe_focuser|attentive_glancer|attentive_focuser"
 )
 PLACES = {
     "<stage>": "|".join(stage_names()),

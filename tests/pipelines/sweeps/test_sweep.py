@@ -148,7 +148,8 @@ def test_benchmark_and_report(finished: list[TrialOutcome], places: Places, tmp_
     result = measure_checkpoint(folder, places, Options(device="cpu"), options)
     run = log_benchmark(result, chosen, places)
     methods = [kind.label.format(title="AdaFocus") for kind in BENCHMARK_ROWS]
-    probes = [f"whole frames: probe on {network}" for network, _ in PROBES]
+    kinds = ("probe", "attentive probe")
+    probes = [f"whole frames: {kind} on {network}" for network, _ in PROBES for kind in kinds]
     assert [row.method for row in result.rows] == [*methods, *(f"{method}, bf16" for method in methods), *probes]
     assert all(row.latency_ms > 0 and row.memory_mb > 4 * 4 * 3 * 40 * 40 / 1e6 for row in result.rows)
     assert result.facts["clips"] == 10
