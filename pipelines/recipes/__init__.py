@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Callable
 
 from adafocus.config.schema import Config
-from pipelines.recipes import cpu, second_version, something_something, untrimmed
+from pipelines.recipes import cpu, second_version, small_objects, something_something, untrimmed
 from preprocessing.schema import UserError
 
 Recipe = Callable[[], Config]
@@ -49,6 +49,10 @@ RECIPES: dict[str, Recipe] = {
     "demo-plus": cpu.demo_plus,
     "demo-v2": cpu.demo_v2,
     "folder": cpu.folder,
+    "lips": small_objects.lips,
+    "lips-v2": small_objects.lips_v2,
+    "sky": small_objects.sky,
+    "sky-v2": small_objects.sky_v2,
 }
 
 

@@ -20,7 +20,7 @@ from adafocus.config.schema import (
 Supervised = TypeVar("Supervised", bound=TrainingConfig)
 
 
-def _adamw(settings: Supervised) -> Supervised:
+def adamw(settings: Supervised) -> Supervised:
     """What few steps need: AdamW, its rate lowered at every step."""
     return replace(settings, optimizer="adamw", weight_decay=0.01, schedule="cosine_step")
 
@@ -45,10 +45,10 @@ def demo() -> Config:
             dropout=0.2,
             reuse_glance=False,
         ),
-        pretrain=_adamw(PretrainConfig(epochs=4, batch_size=32, backbone_lr=3e-3, head_lr=3e-3, loss="frame")),
-        warmup=_adamw(OptimConfig(epochs=6, batch_size=32, backbone_lr=2e-3, head_lr=2e-3)),
+        pretrain=adamw(PretrainConfig(epochs=4, batch_size=32, backbone_lr=3e-3, head_lr=3e-3, loss="frame")),
+        warmup=adamw(OptimConfig(epochs=6, batch_size=32, backbone_lr=2e-3, head_lr=2e-3)),
         ppo=PPOConfig(epochs=10, batch_size=32, lr=1e-3),
-        finetune=_adamw(OptimConfig(epochs=3, batch_size=32, backbone_lr=0.0, head_lr=1e-3)),
+        finetune=adamw(OptimConfig(epochs=3, batch_size=32, backbone_lr=0.0, head_lr=1e-3)),
     )
 
 
@@ -64,7 +64,7 @@ def demo_v2() -> Config:
         config,
         method="adafocus-v2",
         model=replace(config.model, policy_channels=64, policy_hidden=128, classifier_hidden=128),
-        joint=_adamw(JointConfig(epochs=6, batch_size=16, lr=2e-3, glancer_lr_scale=1.0, classifier_lr_scale=1.0)),
+        joint=adamw(JointConfig(epochs=6, batch_size=16, lr=2e-3, glancer_lr_scale=1.0, classifier_lr_scale=1.0)),
     )
 
 
@@ -74,7 +74,7 @@ def folder() -> Config:
     For a hundred clips and more: both networks keep their initial weights (model.glancer_weights,
     model.focuser_weights) and only what stands on them learns; with more clips set `warmup.backbone_lr` above 0.
     """
-    probe = _adamw(OptimConfig(batch_size=10, backbone_lr=0.0, head_lr=1e-3, label_smoothing=0.1))
+    probe = adamw(OptimConfig(batch_size=10, backbone_lr=0.0, head_lr=1e-3, label_smoothing=0.1))
     return Config(
         data=DataConfig(num_frames=8, num_focus_frames=8),
         model=ModelConfig(
@@ -86,7 +86,7 @@ def folder() -> Config:
             classifier="linear",
             dropout=0.5,
         ),
-        pretrain=_adamw(PretrainConfig(epochs=8, batch_size=10, backbone_lr=0.0, head_lr=3e-3, label_smoothing=0.1)),
+        pretrain=adamw(PretrainConfig(epochs=8, batch_size=10, backbone_lr=0.0, head_lr=3e-3, label_smoothing=0.1)),
         warmup=replace(probe, epochs=12),
         ppo=PPOConfig(epochs=8, batch_size=10, lr=3e-4, update_epochs=2),
         finetune=replace(probe, epochs=5, head_lr=1e-3),

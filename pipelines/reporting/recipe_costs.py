@@ -21,6 +21,8 @@ NUM_CLASSES = {
     "ssv2": 174,
     "demo": 10,
     "folder": 10,
+    "lips": 4,
+    "sky": 4,
 }
 """Of the data sets after which recipes are named; for your own clips an example."""
 

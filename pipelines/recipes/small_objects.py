@@ -1,0 +1,78 @@
+"""Recipes for footage in which a small region decides, on two CPU cores: a small glance, a patch at full resolution.
+
+Both networks are EfficientNet-Lite0 with ImageNet weights; the classifier sees the focuser's features alone, for a few
+hundred clips are soon known by heart by what the glance sees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from adafocus.config.schema import Config, DataConfig, JointConfig, ModelConfig, OptimConfig, PPOConfig, PretrainConfig
+from pipelines.recipes.cpu import adamw
+
+LITE = "timm/tf_efficientnet_lite0"
+
+
+def _frozen(data: DataConfig, patch_size: int, glance_size: int) -> Config:
+    """AdaFocus on networks that keep their weights: only what stands on them learns."""
+    head = adamw(OptimConfig(batch_size=16, backbone_lr=0.0, head_lr=1e-3, label_smoothing=0.1))
+    return Config(
+        data=data,
+        model=ModelConfig(
+            glancer=LITE,
+            focuser=LITE,
+            glance_size=glance_size,
+            patch_size=patch_size,
+            policy_hidden=256,
+            classifier_hidden=256,
+            dropout=0.5,
+            reuse_glance=False,
+        ),
+        pretrain=PretrainConfig(epochs=0),
+        warmup=replace(head, epochs=8),
+        ppo=PPOConfig(epochs=10, batch_size=16, lr=5e-4, update_epochs=2, gamma=0.0),
+        finetune=replace(head, epochs=4),
+    )
+
+
+def _end_to_end(config: Config) -> Config:
+    """AdaFocusV2 on the same frames: all networks learn."""
+    return replace(
+        config,
+        method="adafocus-v2",
+        model=replace(config.model, policy_channels=64, head_dropout=0.2),
+        joint=adamw(
+            JointConfig(
+                epochs=6,
+                batch_size=16,
+                lr=1e-4,
+                policy_lr_scale=5.0,
+                classifier_lr_scale=10.0,
+                warmup_epochs=0.5,
+                label_smoothing=0.1,
+            )
+        ),
+    )
+
+
+def lips() -> Config:
+    """Words read from lips, AdaFocus: a glance at 96 pixels, patches of 80 out of 224, 4 frames."""
+    data = DataConfig(num_frames=4, num_focus_frames=4, resize=224, crop=224, crop_scales=(1.0, 0.875))
+    return _frozen(data, patch_size=80, glance_size=96)
+
+
+def lips_v2() -> Config:
+    """Words read from lips, AdaFocusV2: as lips, both networks learn end to end."""
+    return _end_to_end(lips())
+
+
+def sky() -> Config:
+    """Small flying objects, AdaFocus: a glance at 128 pixels, patches of 64 out of 256, 4 frames."""
+    data = DataConfig(num_frames=4, num_focus_frames=4, resize=256, crop=256, crop_scales=(1.0, 0.875))
+    return _frozen(data, patch_size=64, glance_size=128)
+
+
+def sky_v2() -> Config:
+    """Small flying objects, AdaFocusV2: as sky, both networks learn end to end."""
+    return _end_to_end(sky())
