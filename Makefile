@@ -68,9 +68,10 @@ lint: env ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Three for two cores: many tests wait for processes that they have started.
-test: lint ## Run linters and tests, three at a time
-	$(BIN)/pytest --numprocesses 3 --dist loadgroup $(ARGS)
+# Three for two cores: many tests wait for processes that they have started. No two Rays at once: they take each other's ports.
+test: lint ## Run linters and tests
+	$(BIN)/pytest -m 'not slow and not ray' --numprocesses 3 --dist loadfile $(ARGS)
+	$(BIN)/pytest -m 'not slow and ray' $(ARGS)
 
 test-slow: env ## Run the tests that take minutes
 	$(BIN)/pytest -m slow $(ARGS)

@@ -153,12 +153,14 @@ def make_batch() -> Callable[..., Batch]:
     return noise_batch
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Several processes share the tests by files; those that start Ray stay with one of them, for two clusters on a
-    machine take each other for their own and starve each other."""
-    for item in items:
-        group = "ray" if item.get_closest_marker("ray") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Ray starts in tests marked `ray` alone: `make test` runs these one by one, for clusters that start at once on a
+    machine take each other's ports and wait for ever."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not item.get_closest_marker("ray"):
+            patch.setenv("RAY_TMPDIR", "/dev/null/this-test-needs-the-marker-ray")
+        return (yield)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

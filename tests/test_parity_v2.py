@@ -25,7 +25,9 @@ from pipelines.recipes import find_recipe
 from preprocessing.schema import UserError
 
 pytestmark = pytest.mark.usefixtures("each_device")
-FRAMES = golden("v2_actnet*.json")
+LARGE = {"v2_actnet_full", "v2_actnet_res50"}
+"""Files of full size: `make test-slow`."""
+FRAMES = golden("v2_actnet*.json", slow=LARGE)
 CLIPS = golden("v2_sth*.json")
 TRAINING = [case for case in (*FRAMES, *CLIPS) if "train" in case.values[0]]
 PARTS = {
@@ -142,7 +144,9 @@ def test_losses_and_gradients_with_fixed_batch_norms(case: dict, tmp_path: Path)
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(*case.values, id=case.id, marks=[pytest.mark.slow] * ("glance_frames" in case.values[0]))
+        pytest.param(
+            *case.values, id=case.id, marks=[pytest.mark.slow] * ("glance_frames" in case.values[0] or case.id in LARGE)
+        )
         for case in TRAINING
         if "train_fixed_norm" in case.values[0]
     ],
@@ -175,7 +179,9 @@ def test_the_order_of_frames(case: dict) -> None:
     assert [spread_order(frames).tolist() for frames in (1, 2)] == [[0], [0, 1]]
 
 
-@pytest.mark.parametrize("layout", ["actnet", "actnet_res50", "sth"])
+@pytest.mark.parametrize(
+    "layout", ["actnet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("actnet_res50", "sth"))]
+)
 def test_names_are_those_of_the_released_files(layout: str, tmp_path: Path) -> None:
     recipes = {"actnet": "activitynet-v2-128", "actnet_res50": "activitynet-v2-r50-128", "sth": "ssv1-v2-144"}
     wanted = golden(f"layout_v2_{layout}.json")[0].values[0]

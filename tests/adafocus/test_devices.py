@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 FAULTS = """
 import resource, torch
 from adafocus.devices import pick_device
@@ -27,9 +29,11 @@ def faults(*, kept: bool, **environment: str) -> int:
     return int(subprocess.run(argv, env=plain | environment, check=True, capture_output=True, text=True).stdout)
 
 
+@pytest.mark.slow
 def test_freed_memory_is_kept() -> None:
     assert faults(kept=True) < 1000 < faults(kept=False)
 
 
+@pytest.mark.slow
 def test_the_environment_has_the_last_word() -> None:
     assert faults(kept=True, MALLOC_TRIM_THRESHOLD_="131072") > 1000

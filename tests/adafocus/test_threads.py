@@ -41,6 +41,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_processes_that_load_data_do_as_the_one_that_starts_them(synthetic_shards: str, tmp_path: Path) -> None:
     """Spawned ones load torch anew; forked ones go on with what their parent has loaded."""
     script = tmp_path / "load.py"

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import zlib
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
@@ -26,11 +27,12 @@ and what is near zero is a difference of larger numbers."""
 NO_WEIGHTS = {"model.glancer_weights": "none", "model.focuser_weights": "none"}
 
 
-def golden(pattern: str) -> list[pytest.param]:
-    """Files of a pattern; at least one, so that a wrong folder does not pass."""
+def golden(pattern: str, slow: Collection[str] = ()) -> list[pytest.param]:
+    """Files of a pattern; at least one, so that a wrong folder does not pass. Those named are marked slow."""
     files = sorted(GOLDEN.glob(pattern)) or sorted(HERE.glob(pattern))
     assert files, f"no {pattern} in {GOLDEN}"
-    return [pytest.param(json.loads(path.read_text()), id=path.stem) for path in files]
+    marks = {path: [pytest.mark.slow] * (path.stem in slow) for path in files}
+    return [pytest.param(json.loads(path.read_text()), id=path.stem, marks=marks[path]) for path in files]
 
 
 def noise(name: str, shape: tuple[int, ...]) -> Tensor:

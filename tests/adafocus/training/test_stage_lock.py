@@ -157,6 +157,7 @@ def worker(rank: int, port: int, runs: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_a_group_waits_together(tmp_path: Path, free_port: int) -> None:
     """Longer than a turn, so that the workers ask each other again and again."""
     lock = StageLock(tmp_path, "s")

@@ -134,6 +134,7 @@ def diverge(rank: int, world: int, config: Config, shards: str, runs: Path, port
         (runs / f"{rank}.txt").write_text(f"{type(error).__name__}: {error}")
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_all_workers(
     tiny_config: Config, synthetic_shards: str, tmp_path: Path, free_port: int
 ) -> None:
@@ -212,6 +213,7 @@ def stop_and_go_on(rank: int, world: int, config: Config, shards: str, runs: Pat
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_workers_go_on_from_what_the_first_one_sees(
     tiny_config: Config, synthetic_shards: str, tmp_path: Path, free_port: int
 ) -> None:

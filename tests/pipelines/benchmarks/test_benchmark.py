@@ -78,6 +78,7 @@ def cli(
     return run
 
 
+@pytest.mark.slow
 def test_the_file_of_initial_weights_is_not_needed_again(places: Places) -> None:
     result = measure_checkpoint(made(places, "finetune"), replace(places, runs=Path("elsewhere")), CPU)
     assert [row.key() for row in result.rows] == ["policy", "random", "centre", "oracle", "warmup_random", "glancer"]
@@ -105,6 +106,7 @@ def test_a_weights_file_is_found_from_other_folders(tmp_path: Path, monkeypatch:
     assert (model.glancer_weights, model.focuser_weights) == (str(tmp_path / "w" / "a.pth"), "none")
 
 
+@pytest.mark.slow
 def test_rows_of_parts_that_are_not_trained_are_left_out(
     places: Places, cli: Callable[..., tuple[int, str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:

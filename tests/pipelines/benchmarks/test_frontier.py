@@ -26,6 +26,7 @@ SMALL = {
 SETTINGS = "".join(f":{key}={value}" for key, value in SMALL.items())
 
 
+@pytest.mark.slow
 def test_two_methods_in_one_table_and_one_chart(
     synthetic_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,8 +59,12 @@ def alike(first: Any, second: Any) -> bool:
     ("recipe", "stage", "words"),
     [
         ("activitynet-128", "finetune", "glancer, focuser, policy, classifier of stage finetune, 7 classes"),
-        ("activitynet-128", "pretrain", "glancer, focuser of stage pretrain, 7 classes"),
-        ("ssv1-144", "warmup", "glancer, focuser, classifier of stage warmup, 7 classes"),
+        pytest.param(
+            "activitynet-128", "pretrain", "glancer, focuser of stage pretrain, 7 classes", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "ssv1-144", "warmup", "glancer, focuser, classifier of stage warmup, 7 classes", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_import_and_export_are_inverse(
@@ -105,6 +109,7 @@ def test_two_networks_become_one_model_and_two_files_again(
     assert alike(read_checkpoint(files[1]), read_checkpoint(tmp_path / "c.pth.tar"))
 
 
+@pytest.mark.slow
 def test_training_goes_on_behind_an_imported_stage(
     synthetic_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +136,7 @@ def test_training_goes_on_behind_an_imported_stage(
     assert "is there already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_training_could_not_start_from_is_refused(
     synthetic_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

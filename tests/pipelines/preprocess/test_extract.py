@@ -212,7 +212,7 @@ def interrupt(root: Path, out: Path, number: int) -> tuple[int, float]:
     return process.returncode, time.monotonic() - sent
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_interrupted_run_leaves_no_ffmpeg_and_goes_on(
     local_ray: str, slow_root: Path, tmp_path: Path, number: int
 ) -> None:

@@ -50,6 +50,7 @@ def test_workers_of_an_own_cluster_sleep() -> None:
     assert counts and set(counts) == {SLEEP}
 
 
+@pytest.mark.slow
 def test_workers_of_another_cluster_sleep(foreign_cluster: str) -> None:
     counts = counts_of_workers(foreign_cluster)
     assert counts and set(counts) == {SLEEP}

@@ -97,6 +97,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.slow
 def test_the_command_line_counts_what_recipes_cost(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

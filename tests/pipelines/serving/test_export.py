@@ -72,7 +72,7 @@ def test_the_folder_says_what_is_in_it(exported: tuple[Path, Path]) -> None:
     assert meta.extraction["height"] == 40
 
 
-@pytest.mark.parametrize("exported", [*REGIMES, "second"], indirect=True)
+@pytest.mark.parametrize("exported", [*REGIMES, pytest.param("second", marks=pytest.mark.slow)], indirect=True)
 def test_another_program_predicts_the_same(
     exported: tuple[Path, Path], make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -122,6 +122,7 @@ print(json.dumps({"paths": table.to_dict("records"), "array": array.to_dict("rec
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exported", ["frame"], indirect=True)
 def test_mlflow_loads_it_in_a_process_of_its_own(
     exported: tuple[Path, Path], make_video: Callable[..., Path], tmp_path: Path

@@ -35,6 +35,7 @@ run.finish()
 """
 
 
+@pytest.mark.slow
 def test_eight_processes_that_open_a_new_store_at_once_lose_nothing(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", WRITER, str(tmp_path)], cwd=ROOT, timeout=240).returncode == 0
     tracker = Tracker(tmp_path)
