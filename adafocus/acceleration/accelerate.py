@@ -51,6 +51,10 @@ def fold_batch_norms(body: nn.Module) -> nn.Module:
         return body
     modules = dict(body.named_modules())
     for node in list(graph.nodes):
+        if node.op == "call_module" and type(modules[node.target]) is nn.Identity:  # it would part kernels to be fused
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+    for node in list(graph.nodes):
         before = node.args[0] if node.args else None
         if not (node.op == "call_module" and isinstance(modules[node.target], nn.BatchNorm2d)):
             continue
@@ -71,8 +75,8 @@ def fold_batch_norms(body: nn.Module) -> nn.Module:
 def _divide_norms(body: nn.Module) -> None:
     """Let batch norms that bring an activation along, as timm's, be two layers, in place."""
     for name, module in list(body.named_modules()):
-        extra = [each for each in map(module._modules.get, ("drop", "act")) if each is not None]
-        if isinstance(module, nn.BatchNorm2d) and extra:
+        if isinstance(module, nn.BatchNorm2d) and "act" in module._modules:
+            extra = [each for each in map(module._modules.get, ("drop", "act")) if each is not None]
             assert module.running_mean is not None
             plain = nn.BatchNorm2d(module.num_features, module.eps, module.momentum, module.affine)
             plain.load_state_dict(module.state_dict(), strict=True)

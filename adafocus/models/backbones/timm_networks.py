@@ -118,19 +118,23 @@ def timm_package() -> ModuleType:
     return timm
 
 
-def build(name: str, num_classes: int, *, pretrained: bool = False) -> nn.Module:
+def build(name: str, num_classes: int) -> nn.Module:
     """A whole network of timm, for images of any fitting size where it can be so. Raises UserError for a name that timm
     does not know."""
     timm, short = timm_package(), name.removeprefix(PREFIX)
     if not timm.is_model(short):
         near = difflib.get_close_matches(short, timm.list_models(), 1)
         raise UserError(f"unknown backbone {name!r}" + (f"; did you mean {PREFIX}{near[0]}?" if near else ""))
-    options = {"pretrained": pretrained, "num_classes": num_classes, "drop_rate": 0.0}
+    options = {"num_classes": num_classes, "drop_rate": 0.0}
     try:
-        net: nn.Module = timm.create_model(short, dynamic_img_size=True, **options)
+        net: Any = timm.create_model(short, dynamic_img_size=True, **options)
     except TypeError:  # most networks take any size without being told so
         net = timm.create_model(short, **options)
-    return net
+    last = net.get_classifier()
+    if isinstance(last, nn.Linear):  # some begin with weights that are far too large for few classes
+        last.reset_parameters()
+    module: nn.Module = net
+    return module
 
 
 def take_apart(name: str, net: Any) -> Backbone:

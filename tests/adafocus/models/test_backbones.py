@@ -239,6 +239,16 @@ def test_offline_names_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
         build_backbone("tiny", 5, "imagenet")
 
 
+@pytest.mark.parametrize("name", ["timm/tf_efficientnet_lite0", "timm/test_vit", "timm/test_resnet"])
+@torch.no_grad()
+def test_fresh_last_layers_of_timm_are_not_sure_of_anything(name: str) -> None:
+    """timm's own start gives logits of 8 for four classes, and with them a loss far above that of guessing."""
+    torch.manual_seed(0)
+    network = build_backbone(name, 4).eval()
+    logits = network.head(torch.rand(64, network.num_features))
+    assert logits.std() < 0.5
+
+
 def test_offline_timm_names_both_ways_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*args: object, **kwargs: object) -> None:
         raise OSError("no route\nto host")
