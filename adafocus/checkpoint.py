@@ -168,6 +168,11 @@ def read_meta(folder: Path) -> Meta:
         return meta
     except FileNotFoundError:
         raise UserError(f"{folder} holds no finished checkpoint: there is no {META}") from None
+    except NotADirectoryError:
+        raise UserError(
+            f"{folder} is a file, and a checkpoint is a folder; `adafocus import-checkpoint` makes one of the authors' "
+            "files"
+        ) from None
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is no checkpoint's record: {error!r}") from error
 

@@ -11,6 +11,7 @@ and a default that has once been released stays.
 from __future__ import annotations
 
 from dataclasses import field
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -33,18 +34,24 @@ def _whole(value: Any) -> Any:
     """Whole numbers as people and samplers write them (`1e3`, 16.0); pydantic says what is wrong with anything else."""
     if isinstance(value, bool):
         return None  # which is no number
-    try:
-        return int(value) if isinstance(value, str) else value
-    except ValueError:
-        number = _real(value)
-        return int(number) if number is not None and number.is_integer() else value
+    if isinstance(value, float) and abs(value) >= _MOST_EXACT:
+        raise ValueError("a number of that size may have been rounded")
+    number = whole_number(value) if isinstance(value, str) else None
+    return value if number is None else number
 
 
-def _real(text: str) -> float | None:
+_MOST_EXACT = 2.0**53
+_MOST_DIGITS = 100
+
+
+def whole_number(text: str) -> int | None:
+    """The whole number that a text such as `12`, `12.0` or `1e3` says, exactly; None for any other text."""
     try:
-        return float(text)
-    except ValueError:
+        number = Decimal(text.strip())
+    except InvalidOperation:
         return None
+    is_whole = number.is_finite() and abs(number.adjusted()) < _MOST_DIGITS and number == number.to_integral_value()
+    return int(number) if is_whole else None
 
 
 def _number(value: Any) -> Any:

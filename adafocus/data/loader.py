@@ -21,6 +21,7 @@ from adafocus.config.schema import DataConfig
 from adafocus.config.validation import check_data
 from adafocus.data.batches import Batch, ClipMaker, batches_or_error, evaluation_clip
 from adafocus.data.clip_table import ClipTable, ShardError, is_held_out, training_part
+from adafocus.data.socket_folder import prepare_socket_folder
 from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
 
 __all__ = ["Batch", "ClipLoader", "evaluation_clip"]
@@ -69,6 +70,8 @@ class ClipLoader:
         self.clip_ids: list[str] = table.clip_ids
         """Of all ranks, in the order of the index."""
         self.batch_size = batch_size
+        if num_workers:
+            prepare_socket_folder()
         self._order = _Order(len(table), batch_size, train, seed, rank, world_size, accumulate)
         self._loader: DataLoader[Batch | ShardError] = DataLoader(
             _Batches(ClipMaker(table, data, seed, train)),

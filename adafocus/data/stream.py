@@ -24,6 +24,7 @@ from adafocus.config.schema import DataConfig
 from adafocus.config.validation import check_data
 from adafocus.data.batches import Batch, ClipMaker, batches_or_error
 from adafocus.data.clip_table import ClipTable, ShardError, training_part
+from adafocus.data.socket_folder import prepare_socket_folder
 from preprocessing.schema import DatasetInfo, UserError
 
 
@@ -61,6 +62,8 @@ class ClipStream:
         self.digest: str = table.digest
         self.clip_ids: list[str] = table.clip_ids
         self.batch_size, self.train, self.world_size = batch_size, train, world_size
+        if num_workers:
+            prepare_socket_folder()
         maker = ClipMaker(table, data, seed, train)
         self._dataset = _Shards(maker, batch_size, train, seed, rank, world_size, buffer)
         self._loader: DataLoader[Batch | ShardError] = DataLoader(

@@ -16,6 +16,8 @@ from pipelines.benchmarks.options import BenchmarkOptions
 from pipelines.paths import Places
 from pipelines.reporting.benchmark_result import BenchmarkResult
 from pipelines.tracking.checkpoints import SelectedCheckpoint
+from pipelines.tracking.client import Tracker
+from preprocessing.shards.index import read_metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,11 @@ def run_benchmarks(
     benchmark_options: BenchmarkOptions,
     worker: RayWorker | None,
 ) -> list[BenchmarkResult]:
-    """Run `run_benchmark` for each checkpoint: on `worker`, or in this process if that is None."""
+    """Run `run_benchmark` for each checkpoint: on `worker`, or in this process if that is None.
+
+    Raises UserError, before anything is measured, if the MLflow store cannot take the results.
+    """
+    Tracker.at(places).experiment(read_metadata(places.shards).info.name)
     work = [partial(run_benchmark, each, places, options, benchmark_options) for each in checkpoints]
     if worker is None:
         return [run() for run in work]

@@ -19,9 +19,10 @@ import typer
 
 from adafocus.divergence import ADVICE, DivergedError
 from pipelines.cli import data, models, predict, preprocess, results, runs, training, tune
-from pipelines.logs import start_logging
+from pipelines.logs import in_a_line, start_logging
 from preprocessing.addresses import without_secrets
 from preprocessing.schema import UserError
+from preprocessing.sources import readable_name
 
 app = typer.Typer(
     name="adafocus",
@@ -72,11 +73,13 @@ def main() -> None:
         print(f"adafocus: {error}\n{ADVICE}", file=sys.stderr)
         raise SystemExit(1) from None
     except Exception as error:
-        target = _target_without_space(error)
-        if target is None:
+        if target := _target_without_space(error):
+            print(f"adafocus: no space left for {target}; what is finished is kept", file=sys.stderr)
+        elif isinstance(error, OSError):
+            print(f"adafocus: {_refusal(error)}; what is finished is kept", file=sys.stderr)
+        else:
             print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
             raise SystemExit(FAULT) from None  # Python's own status is 1, which stands for failures that are listed
-        print(f"adafocus: no space left for {target}; what is finished is kept", file=sys.stderr)
         raise SystemExit(2) from None
     except SystemExit as stop:
         if stop.code != INTERRUPTED:  # typer turns Ctrl-C into this status and says nothing
@@ -97,6 +100,13 @@ def _interrupt_on_sigterm() -> list[int]:
 
     signal.signal(signal.SIGTERM, stop)
     return received
+
+
+def _refusal(error: OSError) -> str:
+    """What the system has refused, such as a file that lies where a folder should: which file, and why."""
+    if error.filename is None or error.strerror is None:
+        return in_a_line(error)
+    return without_secrets(f"{readable_name(os.fspath(error.filename))}: {error.strerror}")
 
 
 def _target_without_space(error: BaseException | None) -> str | None:

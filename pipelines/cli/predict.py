@@ -60,6 +60,7 @@ def predict(
     """Say what videos show, where the model looked, and what it cost. Exit status 1 if a file could not be read."""
     import torch
 
+    from pipelines.logs import in_a_line
     from pipelines.paths import Places
     from pipelines.progress import progress
     from pipelines.serving.predict import AdaFocusPredictor, default_decoders, predict_all
@@ -69,6 +70,7 @@ def predict(
     from pipelines.visualize.explain import explain as write_pictures
     from pipelines.visualize.known_boxes import KnownBoxes
     from preprocessing.media.extraction import Limits
+    from preprocessing.sources import readable_name
 
     exactly_one(run=run, sweep=sweep, checkpoint=checkpoint)
     if patches not in ("policy", "random", "centre"):
@@ -94,7 +96,7 @@ def predict(
     decoders = decoders or default_decoders(model.device)
     if model.device.type == "cpu":
         torch.set_num_threads(max(torch.get_num_threads() - decoders, 1))
-    failed, names, started = 0, list[Path](), time.monotonic()
+    failed, unexplained, names, started = 0, 0, list[Path](), time.monotonic()
     total = model.gflops["total"]
     if model.rule is not None and not as_json:
         typer.echo(f"budget: {model.rule.budget:.4g} of {total:.4g} GFLOPs per video in the mean")
@@ -108,8 +110,12 @@ def predict(
                 out = explain if len(paths) == 1 else explain / f"{len(names):04d}-{video.path.stem}"
                 names.append(out)
                 clip = known.add(model, video.clip) if known else video.clip
-                for path in write_pictures(model, clip, video.prediction, out):
-                    log.info("wrote %s", path)
+                try:
+                    for path in write_pictures(model, clip, video.prediction, out):
+                        log.info("wrote %s", path)
+                except (ValueError, RuntimeError) as error:
+                    unexplained += 1
+                    log.error("%s cannot be explained: %s", readable_name(str(video.path)), in_a_line(error))
             if report:
                 rate = done / (time.monotonic() - started)
                 report(1, f"{done}/{len(paths)} videos, {failed} unreadable, {rate:.1f} videos/s")
@@ -118,6 +124,7 @@ def predict(
         typer.echo(f"{mean:.4g} GFLOPs per video in the mean, {mean / total:.0%} of whole clips", err=True)
     if failed:
         typer.echo(f"{failed} of {len(paths)} videos could not be read", err=True)
+    if failed or unexplained:
         raise typer.Exit(1)
 
 

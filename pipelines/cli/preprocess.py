@@ -48,6 +48,7 @@ def preprocess(
     from pipelines.preprocess.run import estimate
     from pipelines.preprocess.run import preprocess as run
     from pipelines.tracking.client import Tracker
+    from preprocessing.datasets import find_dataset
     from preprocessing.media.extraction import Limits
 
     spec = _spec(height, fps, quality, max_frames, profile, tone_map, deinterlace)
@@ -70,8 +71,10 @@ def preprocess(
         typer.echo(json.dumps(cost) if as_json else _estimate_text(cost))
         return
     stop_if_alike = too_many(1 << 40, 1 << 40)  # unless any number of failures is allowed
+    tracker = Tracker(runs)
+    tracker.experiment(find_dataset(dataset).name)  # what is wrong with the store is said before hours of work
     summary = run(request, retry_failed=retry_failed, stop_if_alike=stop_if_alike, ray_address=ray_address)
-    log_summary(Tracker(runs), summary)
+    log_summary(tracker, summary)
     typer.echo(json.dumps(summary) if as_json else _summary_text(summary))
     if too_many(summary["failed"], summary["clips"]):
         typer.echo(

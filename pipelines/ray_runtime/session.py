@@ -10,12 +10,17 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import ray
 
 from preprocessing.schema import UserError
 
 log = logging.getLogger(__name__)
+
+SHORT = "/tmp"
+LONGEST = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+"""Bytes that the path of Ray's folder may have."""
 
 
 @contextlib.contextmanager
@@ -40,6 +45,7 @@ def ray_session(address: str | None, *, dashboard: bool = False, worker_logs: bo
             logging_level=logging.ERROR,
             configure_logging=False,
             runtime_env=None if address == "local" else {"env_vars": _wait_policy()},
+            _temp_dir=short_folder() if address == "local" else None,
         )
     except (ConnectionError, ValueError) as error:
         raise UserError(f"no Ray cluster at {address!r}: {error}") from None
@@ -61,10 +67,27 @@ def _wait_policy() -> dict[str, str]:
     return {} if name in job.get("env_vars", {}) else {name: os.environ[name]}
 
 
+def short_folder() -> str | None:
+    """Where a local Ray keeps its files if the folder for temporary files has too long a name; None: where Ray does.
+
+    Ray's sockets lie below that folder, and the system allows their paths little more than a hundred bytes.
+    """
+    usual = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or SHORT) / "ray"
+    if len(os.fsencode(usual)) <= LONGEST:
+        return None
+    log.info("%s is too long for the sockets of Ray, which uses %s/ray", usual.parent, SHORT)
+    return f"{SHORT}/ray"
+
+
 def _check_reachable(address: str) -> None:
     """Raises UserError if nobody listens at host:port; Ray itself would go on trying for minutes."""
     if address in ("local", "auto"):
         return
+    if address.startswith(("http://", "https://")):
+        raise UserError(
+            f"{address} is the address of a dashboard, which takes jobs (`ray job submit`) and cannot be joined: give "
+            "--ray-address auto or HOST:PORT to join its cluster, or unset RAY_ADDRESS to work on this machine alone"
+        )
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()

@@ -16,8 +16,10 @@ from typing import Any, Literal
 
 from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from pipelines.paths import Places, absolute_tracking_uri
 from pipelines.tracking import tag_names
@@ -47,9 +49,8 @@ class Tracker:
             with FileLock(self.runs / ".mlflow.lock"):  # two processes that open a new SQLite store at once break it
                 self.client = MlflowClient(self.uri)
                 self.client.search_experiments(max_results=1)
-        except MlflowException as error:
-            reason = error.message.splitlines()[0]
-            raise UserError(without_secrets(f"the MLflow store {self.uri} cannot be used: {reason}")) from None
+        except (MlflowException, SQLAlchemyError, ImportError) as error:
+            raise UserError(without_secrets(f"the MLflow store {self.uri} cannot be used: {_reason(error)}")) from None
 
     @classmethod
     def at(cls, places: Places) -> Tracker:
@@ -57,9 +58,19 @@ class Tracker:
         return cls(places.runs, places.tracking_uri)
 
     def experiment(self, name: str) -> str:
-        """Id of an experiment, which is created if need be. A local store keeps its artifacts below `runs` too."""
+        """Id of an experiment, which is created if need be. A local store keeps its artifacts below `runs` too.
+
+        Raises UserError for one that was deleted in the dashboard: MLflow keeps it, and its name, until it is restored.
+        """
         with FileLock(self.runs / ".mlflow.lock"):
             if experiment := self.client.get_experiment_by_name(name):
+                if experiment.lifecycle_stage == LifecycleStage.DELETED:
+                    uri, number = without_secrets(self.uri), experiment.experiment_id
+                    raise UserError(
+                        f"the experiment {name!r} of the MLflow store {uri} was deleted: bring it back by "
+                        f"`MLFLOW_TRACKING_URI={uri} mlflow experiments restore --experiment-id {number}`, or choose "
+                        "another store"
+                    )
                 return experiment.experiment_id
             served = self.uri.startswith("http")  # then the server says where artifacts go
             place = None if served else (self.runs / "artifacts" / name).as_uri()
@@ -141,6 +152,14 @@ class Tracker:
             return None
         with tempfile.TemporaryDirectory() as folder:
             return json.loads(Path(self.client.download_artifacts(run_id, name, folder)).read_text())
+
+
+def _reason(error: Exception) -> str:
+    """Why a store cannot be used, in a line."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"the package of its database driver is not installed here ({error})"
+    text = error.message if isinstance(error, MlflowException) else str(error)
+    return next(iter(text.splitlines()), type(error).__name__)
 
 
 def _tags(kind: Kind, identity: Mapping[str, str]) -> dict[str, str]:

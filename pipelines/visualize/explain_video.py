@@ -31,6 +31,8 @@ CURVE_COLOURS = (GREEN, (255, 176, 66), (98, 164, 255))
 """Of the three likeliest classes."""
 WIDTH, GRAPH_HEIGHT = 640, 168
 """Least width of the drawn video and height of the graph below it, in pixels."""
+LONGEST_SIDE = 2160
+"""Pixels of the longer side of a drawn frame at most: some videos are a hundred times as high as wide."""
 
 
 def explained_frames(model: AdaFocusPredictor, clip: ClipFrames, prediction: Prediction) -> Iterator[np.ndarray]:
@@ -67,11 +69,13 @@ class _FramePainter:
         data = model.config.data
         self._view = evaluation_view(size[1], size[0], data.resize, data.crop)
         self._crop, self._patch = data.crop, model.config.model.patch_size
-        self._scale = max(1.0, WIDTH / size[0])
-        self._size = (round(size[0] * self._scale) // 2 * 2, round(size[1] * self._scale) // 2 * 2)
+        self._scale = min(max(1.0, WIDTH / size[0]), LONGEST_SIDE / max(size))
+        self._size = (_even(size[0] * self._scale), _even(size[1] * self._scale))
+        self._width = max(self._size[0], WIDTH)
+        self._left = (self._width - self._size[0]) // 2
         count = min(len(CURVE_COLOURS), len(prediction.class_names))
         self._classes = prediction.probability.topk(count, -1).indices[-1].tolist()
-        self._area = (52, 14, self._size[0] - 16, GRAPH_HEIGHT - 62)
+        self._area = (52, 14, self._width - 16, GRAPH_HEIGHT - 62)
         self._panel = self._draw_panel()
 
     def _x(self, number: float) -> float:
@@ -86,7 +90,7 @@ class _FramePainter:
 
     def _draw_panel(self) -> Image.Image:
         """The graph without curves: its axis, and a mark at every frame that the networks see."""
-        panel = Image.new("RGB", (self._size[0], GRAPH_HEIGHT), BACKGROUND)
+        panel = Image.new("RGB", (self._width, GRAPH_HEIGHT), BACKGROUND)
         draw = ImageDraw.Draw(panel)
         for p in (0.0, 0.5, 1.0):
             draw.line((self._area[0], self._y(p), self._area[2], self._y(p)), fill=PANEL)
@@ -99,32 +103,39 @@ class _FramePainter:
         """The frame with this number, with the latest patch and the curves up to it."""
         steps = int((self._index_T <= number).sum())
         frame = image.convert("RGB").resize(self._size, Image.Resampling.BICUBIC)
-        canvas = Image.new("RGB", (self._size[0], self._size[1] + GRAPH_HEIGHT), BACKGROUND)
+        canvas = Image.new("RGB", (self._width, self._size[1] + GRAPH_HEIGHT), BACKGROUND)
         inside = self._on_screen(self._view.source_box(0, 0, self._crop))
-        canvas.paste(ImageEnhance.Brightness(frame).enhance(0.4), (0, 0))
         looked = not steps or bool(self._looked_T[steps - 1])
-        canvas.paste(frame.crop(inside) if looked else greyed(frame.crop(inside)), inside[:2])
+        seen = frame.crop(inside) if looked else greyed(frame.crop(inside))
+        frame = ImageEnhance.Brightness(frame).enhance(0.4)
+        frame.paste(seen, inside[:2])
+        canvas.paste(frame, (self._left, 0))
         draw = ImageDraw.Draw(canvas)
         if steps and self._boxes_T4 is not None and not self._boxes_T4[steps - 1].isnan().any():
             top, left, bottom, right = self._view.source_part(self._boxes_T4[steps - 1].tolist())
             draw_object(draw, [value * self._scale for value in (left, top, right, bottom)])
         if steps and looked:
             row, column = self._corners_T2[steps - 1].tolist()
-            draw_box(draw, self._on_screen(self._view.source_box(row, column, self._patch)))
+            left, top, right, bottom = self._on_screen(self._view.source_box(row, column, self._patch))
+            draw_box(draw, (self._left + left, top, self._left + right, bottom))
         canvas.paste(self._panel, (0, self._size[1]))
         self._draw_curves(draw, steps, number)
         return np.asarray(canvas)
 
     def _on_screen(self, box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
-        """(left, top, right, bottom) on the canvas of (top, left, bottom, right) in the video's frame."""
+        """(left, top, right, bottom) in the drawn frame of (top, left, bottom, right) in the video's."""
         top, left, bottom, right = (round(value * self._scale) for value in box)
-        return max(left, 0), max(top, 0), min(right, self._size[0]), min(bottom, self._size[1])
+        (left, right), (top, bottom) = (
+            np.clip((left, right), 0, self._size[0]),
+            np.clip((top, bottom), 0, self._size[1]),
+        )
+        return int(left), int(top), int(right), int(bottom)
 
     def _draw_curves(self, draw: ImageDraw.ImageDraw, steps: int, number: int) -> None:
         """Draw the classes' confidence after so many steps, up to this frame, and their names with its value."""
         base, probability = self._size[1], self._probability_TK
         draw.line((self._x(number), base + self._area[1], self._x(number), base + self._area[3]), fill=GREY)
-        slot = (self._size[0] - 32) // len(self._classes)
+        slot = (self._width - 32) // len(self._classes)
         for rank, k in reversed(list(enumerate(self._classes))):
             points = []
             for step in range(steps):
@@ -140,3 +151,8 @@ class _FramePainter:
             name = shorten(self._prediction.class_names[k], slot - 90, font(14))
             draw.text((left + 18, top), name, fill=WHITE, font=font(14))
             draw.text((left + slot - 26, top), p, fill=WHITE, font=font(14, bold=True), anchor="ra")
+
+
+def _even(length: float) -> int:
+    """The even number of pixels nearest below, as video encoders want it, and one pair of them at least."""
+    return max(round(length) // 2 * 2, 2)

@@ -11,6 +11,7 @@ from torch import Tensor
 from adafocus.inference.prediction import ClipFrames, Prediction
 from adafocus.inference.predictor import AdaFocusPredictor
 from pipelines.visualize.drawing import GREEN, RED, WHITE, Colour
+from preprocessing.sources import readable_name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +46,7 @@ class ExplainedClip:
     ) -> ExplainedClip:
         """The frames that a predictor read of a video, and what it predicted of them."""
         return cls(
-            title=Path(clip.name).name,
+            title=readable_name(Path(clip.name).name),
             class_names=prediction.class_names,
             frames_TCHW=clip.focus_TCHW,
             index_T=clip.index_T,

@@ -87,6 +87,10 @@ def test_a_crash_leaves_the_older_checkpoint(tmp_path: Path, monkeypatch: pytest
 def test_unfinished_and_damaged_checkpoints_are_the_user_s_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no meta\.json"):
         load_model(tmp_path)
+    file = tmp_path / "model.pth.tar"  # as it is downloaded
+    file.write_bytes(b"x")
+    with pytest.raises(UserError, match=r"model\.pth\.tar is a file, and a checkpoint is a folder"):
+        load_model(file)
     meta = save(tmp_path, make(0), meta_of())
     weights = tmp_path / meta.weights
     weights.write_bytes(weights.read_bytes()[:100])

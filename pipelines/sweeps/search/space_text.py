@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from adafocus.config.schema import Config
+from adafocus.config.schema import Config, whole_number
 from pipelines.paths import absolute_setting
 from pipelines.sweeps.search.space import Space
 from preprocessing.schema import UserError
@@ -28,13 +27,13 @@ def parse_space(config: Config, grid: list[str], sample: list[str], file: Path |
     samples: dict[str, tuple[str, list[Any]]] = {}
     if file:
         try:
-            document = yaml.safe_load(file.read_text()) or {}
+            document = yaml.safe_load(file.read_text("utf-8-sig")) or {}
             surplus = sorted(document.keys() - {"grid", "sample"})
             if surplus:
                 raise TypeError(f"{surplus[0]!r} is neither `grid` nor `sample`")
             grids.update({key: _absolute(key, values) for key, values in (document.get("grid") or {}).items()})
             samples.update({key: _distribution(key, str(text)) for key, text in (document.get("sample") or {}).items()})
-        except (OSError, yaml.YAMLError, AttributeError, TypeError) as error:
+        except (OSError, UnicodeError, yaml.YAMLError, AttributeError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"the space file {file} cannot be read: {reason}") from None
     for item in grid:
@@ -57,8 +56,11 @@ def recipe_space(recipe: str, config: Config) -> Path:
     return own if own.is_file() else folder / f"{config.method}_per_{config.model.action_per}.yaml"
 
 
-def _absolute(key: str, values: Iterable[Any]) -> list[Any]:
-    """A file's values of a setting; names of weights files as absolute paths."""
+def _absolute(key: str, values: Any) -> list[Any]:
+    """A file's values of a setting; names of weights files as absolute paths. Raises TypeError for anything but a list,
+    such as a text, which is a row of letters too."""
+    if not isinstance(values, list):
+        raise TypeError(f"the values of {key} are no list: write [{values}]")
     return [absolute_setting(key, value) if isinstance(value, str) else value for value in values]
 
 
@@ -76,6 +78,7 @@ def _distribution(key: str, text: str) -> tuple[str, list[Any]]:
     try:
         if name == "choice":
             return name, [absolute_setting(key, argument) for argument in arguments]
-        return name, [float(argument) for argument in arguments]
+        whole = [whole_number(argument) for argument in arguments if name == "randint"]
+        return name, [float(argument) for argument in arguments] if None in whole or not whole else whole
     except ValueError:
         raise UserError(f"{key}: {text!r} needs numbers after the name of the distribution") from None

@@ -100,6 +100,9 @@ def test_a_weights_file_counts_by_its_content(tmp_path: Path) -> None:
         ({"model.patch_size": "12.5"}, "model.patch_size is '12.5', but has to be a whole number, at least 1"),
         ({"ppo.lr": "fast"}, "ppo.lr is 'fast'"),
         ({"model.policy_norm": "maybe"}, "model.policy_norm is 'maybe'"),
+        ({"seed": 2.0**53}, "seed is '9.0072e.15', but has to be a whole number"),  # it may have been rounded
+        ({"seed": "1e999999999"}, "seed is '1e999999999', but has to be a whole number"),
+        ({"seed": "inf"}, "seed is 'inf'"),
     ],
 )
 def test_bad_settings_are_named(change: dict[str, Any], message: str) -> None:
@@ -117,6 +120,8 @@ def test_values_come_as_a_command_line_gives_them() -> None:
         (1.0, 0.5),
         3,
     )
+    whole = {"9007199254740993": 2**53 + 1, "9007199254740993.0": 2**53 + 1, "1e3": 1000, " 7 ": 7, "16.0": 16}
+    assert [override(config, {"seed": text}).seed for text in whole] == list(whole.values())
     assert override(config, {"model.finetune_dropout": "none"}).model.finetune_dropout is None
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import pickle
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -90,6 +93,26 @@ def test_batches_have_the_promised_shapes(shards: Path) -> None:
     assert batch.labels_BL[0].tolist() == ([0, 2] if number % 3 == 0 else [number % 3, -1])
     moved = batch.to("cpu")
     assert moved.focus_BTCHW is moved.glance_BTCHW
+
+
+LOAD = """
+import sys
+from adafocus.config.schema import DataConfig
+from adafocus.data.loader import ClipLoader
+data = DataConfig(num_frames=4, num_focus_frames=4, resize=40, crop=32)
+print(len(list(ClipLoader(sys.argv[1], "val", data, batch_size=4, train=False, num_workers=1))))
+"""
+
+
+def test_workers_find_their_sockets_where_the_name_of_the_temporary_folder_is_long(
+    shards: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / ("slurm_jobdir_" * 9)
+    folder.mkdir()
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    argv = [sys.executable, "-c", LOAD, str(shards)]
+    ran = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=100)
+    assert ran.stdout == "3\n", ran.stderr
 
 
 def test_workers_change_nothing(shards: Path) -> None:

@@ -23,6 +23,7 @@ from helpers.tiny import STAGES
 from pipelines.benchmarks.benchmark import measure_checkpoint
 from pipelines.benchmarks.benchmark_logger import log_benchmark
 from pipelines.benchmarks.options import BenchmarkOptions
+from pipelines.benchmarks.run import run_benchmarks
 from pipelines.cli.main import main
 from pipelines.cli.values import read_config
 from pipelines.paths import Places
@@ -238,3 +239,11 @@ def test_compiled_networks_are_told_apart(places: Places) -> None:
     print_results([BenchmarkResult("x", runs[1], "", fast.facts, fast.table(), {})], console)
     (line,) = [line for line in console.export_text().splitlines() if "policy (AdaFocus), compiled" in line]
     assert line.split("│")[-2].strip() == "-"
+
+
+def test_the_store_is_opened_before_anything_is_measured(synthetic_shards: str, tmp_path: Path) -> None:
+    places = Places.of(synthetic_shards, tmp_path)
+    tracker = Tracker.at(places)
+    tracker.client.delete_experiment(tracker.experiment("synthetic"))
+    with pytest.raises(UserError, match=r"'synthetic' of .* was deleted"):
+        run_benchmarks([SelectedCheckpoint(tmp_path / "none")], places, CPU, BenchmarkOptions(), None)

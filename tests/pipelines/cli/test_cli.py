@@ -116,6 +116,7 @@ TRAIN = ("--recipe", "demo", "--shards", "none")
         (("benchmark", "--shards", "s", "--run", "a", "--precision", "int8"), "'int8' is none of float32, bf16, fp16"),
         (("benchmark", "--shards", "s", "--run", "nobody"), "there is no run 'nobody'"),
         (("report",), "holds no trial yet; `adafocus train` or `adafocus tune` makes one"),
+        (("predict", "a.mp4", "--checkpoint", __file__), "is a file, and a checkpoint is a folder"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(arguments: tuple[str, ...], message: str, cli: Cli) -> None:
@@ -123,6 +124,30 @@ def test_what_a_user_can_mend_is_one_line(arguments: tuple[str, ...], message: s
     assert status == 2
     assert message in err
     assert len(err.strip().splitlines()) == 1 and "Traceback" not in err
+
+
+@pytest.mark.parametrize("runs", ["file", "file/below"])
+def test_what_the_system_refuses_is_one_line(runs: str, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file where a folder should be")
+    status, _, err = cli("report", "--runs", tmp_path / runs)
+    assert status == 2 and "/file" in err and "Traceback" not in err and len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("postgresql://u:hunter2@127.0.0.1:1/x", "the package of its database driver is not installed"),
+        ("nosuch+driver://u:hunter2@127.0.0.1/x", "cannot be used"),
+        ("postgresql+nosuch://u:hunter2@127.0.0.1/x", "cannot be used"),
+    ],
+)
+def test_the_store_is_opened_before_the_work(
+    uri: str, message: str, cli: Cli, folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    status, _, err = cli("preprocess", "--dataset", "folder", "--data-root", folder_root, "--out", "o")
+    assert status == 2 and message in err and "hunter2" not in err and len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "o").exists()
 
 
 def test_recipes_are_listed_for_programs_too(cli: Cli) -> None:

@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from ray.cluster_utils import Cluster
 
 from helpers.threads import SLEEP, bare_environment, spin_counts
-from pipelines.ray_runtime.session import _wait_policy
+from pipelines.ray_runtime.session import _wait_policy, ray_session, short_folder
+from preprocessing.schema import UserError
 
 pytestmark = pytest.mark.ray
 
@@ -54,6 +56,35 @@ def test_workers_of_an_own_cluster_sleep() -> None:
 def test_workers_of_another_cluster_sleep(foreign_cluster: str) -> None:
     counts = counts_of_workers(foreign_cluster)
     assert counts and set(counts) == {SLEEP}
+
+
+@pytest.fixture
+def long_folder(tmp_path: Path) -> Path:
+    """A folder with too long a name for sockets below it, as batch systems make one for each job."""
+    folder = tmp_path / ("slurm_jobdir_" * 9)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_a_local_cluster_starts_where_the_name_of_the_temporary_folder_is_long(long_folder: Path) -> None:
+    environment = {**bare_environment(), "TMPDIR": str(long_folder)}
+    ran = subprocess.run([sys.executable, "-c", RUN, "local"], env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0 and "too long for the sockets of Ray" in ran.stderr, ran.stderr
+
+
+def test_only_a_long_name_moves_the_files_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    for letters, moved in ((30, None), (40, "/tmp/ray")):
+        monkeypatch.setenv("TMPDIR", f"/{'x' * letters}")
+        assert short_folder() == moved
+    monkeypatch.setenv("RAY_TMPDIR", "/short")
+    assert short_folder() is None
+
+
+def test_the_address_of_a_dashboard_is_no_cluster_to_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    with pytest.raises(UserError, match=r"takes jobs .* unset RAY_ADDRESS"), ray_session(None):
+        pass
 
 
 def test_a_job_that_names_a_policy_is_not_contradicted(monkeypatch: pytest.MonkeyPatch) -> None:

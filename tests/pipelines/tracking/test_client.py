@@ -75,3 +75,13 @@ def test_more_runs_than_a_page_are_found(tracker: Tracker, monkeypatch: pytest.M
 
     monkeypatch.setattr(tracker.client, "search_runs", pages_of_two)
     assert sorted(str(run.info.run_name) for run in tracker.find("preprocess")) == ["0", "1", "2", "3", "4"]
+
+
+def test_an_experiment_that_was_deleted_is_named_and_comes_back(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path)
+    number = tracker.experiment("gone")
+    tracker.client.delete_experiment(number)
+    with pytest.raises(UserError, match=rf"'gone' of .* was deleted: .*restore --experiment-id {number}"):
+        tracker.run("gone", "preprocess", "preprocess")
+    tracker.client.restore_experiment(number)
+    assert tracker.run("gone", "preprocess", "preprocess").experiment_id == number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -16,13 +17,15 @@ from PIL import Image
 
 from adafocus.inference.predictor import AdaFocusPredictor
 from pipelines.cli.main import main
+from pipelines.visualize import explain_video
 from pipelines.visualize.drawing import BACKGROUND, GREEN, YELLOW, font, shorten
 from pipelines.visualize.explain import explain
 from pipelines.visualize.explain_page import PageSection, PredictedClip, page
-from pipelines.visualize.explain_video import WIDTH, explained_frames
+from pipelines.visualize.explain_video import LONGEST_SIDE, WIDTH, explained_frames
 from pipelines.visualize.explained_clip import ExplainedClip
 from pipelines.visualize.known_boxes import KnownBoxes
 from pipelines.visualize.patch_strips import CELL, draw_strip
+from preprocessing.ffmpeg.encode import encode_video
 from preprocessing.media.frame_stream import extract_frames
 from preprocessing.schema import ExtractionSpec, UserError
 
@@ -126,10 +129,55 @@ def test_in_the_video_what_the_networks_do_not_see_is_dark(
     assert tuple(last[-1, 0]) == BACKGROUND
 
 
+@pytest.mark.parametrize("size", [(2, 240), (240, 2), (4320, 2), (2, 2)])
+def test_videos_of_absurd_shapes_are_drawn_within_bounds(
+    size: tuple[int, int], checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    width, height = size
+    encode_video(tmp_path / "a.mp4", [np.full((height, width, 3), 10 * n, np.uint8) for n in range(4)], 10)
+    model = AdaFocusPredictor.from_folder(checkpoints["frame"])
+    clip = model.read(tmp_path / "a.mp4")
+    images = list(explained_frames(model, clip, model.predict_frames(clip)))
+    assert len(images) == 4 and len({image.shape for image in images}) == 1
+    assert images[0].shape[1] >= WIDTH and max(images[0].shape) <= LONGEST_SIDE + 168
+    assert not images[0].shape[0] % 2 and not images[0].shape[1] % 2
+
+
 def test_long_names_are_cut() -> None:
     face = font(12)
     short = shorten("a very long name of a class that nobody can read", 80, face)
     assert short.endswith("…") and face.getlength(short) <= 80 and shorten("a", 80, face) == "a"
+
+
+def test_one_odd_video_does_not_end_the_others(
+    checkpoints: dict[str, Path],
+    make_video: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    encode_video(odd, [np.full((240, 2, 3), 10 * n, np.uint8) for n in range(4)], 10)
+    broken = make_video(tmp_path / "b.mp4")
+    draw = explain_video._FramePainter.paint
+
+    def fail(painter: explain_video._FramePainter, image: Image.Image, number: int) -> np.ndarray:
+        if painter._prediction.name == str(broken):
+            raise ValueError("this one cannot be drawn")
+        return draw(painter, image, number)
+
+    monkeypatch.setattr(explain_video._FramePainter, "paint", fail)
+    paths = [odd, broken, make_video(tmp_path / "c.mp4")]
+    argv = ["predict", *paths, "--checkpoint", checkpoints["frame"], "--explain", tmp_path / "out", "--json"]
+    monkeypatch.setattr(sys, "argv", ["adafocus", *map(str, argv)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1 and len(capsys.readouterr().out.splitlines()) == 3
+    assert "b.mp4 cannot be explained: ValueError: this one cannot be drawn" in caplog.text
+    names = sorted(path.name for path in (tmp_path / "out").glob("*.html"))
+    assert names == [os.fsdecode(b"0000-caf\xe9.html"), "0002-c.html"]
+    assert data_of((tmp_path / "out" / names[0]).read_text())["title"].startswith("caf\\xe9.mp4")
 
 
 def test_several_videos_are_explained_into_a_folder(

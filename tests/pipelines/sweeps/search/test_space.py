@@ -30,6 +30,9 @@ RANGES = {
     "adafocus-v2": ("joint.lr", "joint.policy_lr_scale"),
 }
 
+LARGE = 2**53 + 1
+"""A whole number that no float can hold."""
+
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_space_of_every_recipe_fits_it(recipe: str) -> None:
@@ -160,13 +163,34 @@ def test_values_have_the_types_of_their_settings() -> None:
     assert space.texts()["model.finetune_dropout"] == "none, 0.5"
 
 
-@pytest.mark.parametrize("text", ["grid: 3", "- a", "sample: [", "grids: {}", "grid: {ppo.gamma: 3}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("grid: 3", "- a", "sample: [", "grids: {}", "grid: {ppo.gamma: 3}"),
+        'grid: {seed: "12"}',  # a text, not the values 1 and 2
+        "grid: {model.action: grid}",
+        "grid: {seed: {1: 2}}",
+        "grid: {seed: [1]}  # caf\xe9",  # Latin-1
+    ],
+)
 def test_a_file_that_is_no_space_is_named(text: str, tmp_path: Path) -> None:
     file = tmp_path / "space.yaml"
-    file.write_text(text)
+    file.write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"the space file .*space.yaml cannot be read") as raised:
         parse_space(demo(), [], [], file)
     assert "\n" not in str(raised.value)
+
+
+def test_a_file_is_read_as_utf8_and_quoted_numbers_are_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text('# café\ngrid: {ppo.gamma: ["0.5", 0.7], seed: ["12", 3]}\n', encoding="utf-8-sig")
+    assert parse_space(demo(), [], [], file).grid == {"ppo.gamma": [0.5, 0.7], "seed": [12, 3]}
+
+
+def test_large_seeds_are_drawn_as_they_are_written() -> None:
+    space = parse_space(demo(), [f"seed={LARGE},{LARGE}.0"], [f"ppo.epochs=randint:{LARGE}:{LARGE + 1}"])
+    assert space.grid == {"seed": [LARGE, LARGE]}
+    assert space.points(demo(), 1)[0]["ppo.epochs"] == LARGE
 
 
 @pytest.mark.parametrize(
