@@ -14,11 +14,6 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Numbers of glibc's options (malloc.h)."""
 
 
-def usable_cores() -> int:
-    """Number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def pick_device(name: str = "auto") -> torch.device:
     """`auto` is the local CUDA device of this worker if there is one, else Apple's, else the CPU.
 

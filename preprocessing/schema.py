@@ -106,6 +106,9 @@ class ExtractionSpec:
     """Bring HDR and wide colours (PQ, HLG, BT.2020) to what an ordinary screen shows. Not in `paper`."""
     deinterlace: bool = False
     """Make whole pictures of interlaced ones."""
+    frames_per_clip: int | None = None
+    """Pack only the frames that evaluation looks at, and so many that training draws among (`frame_choice.py`); None:
+    all."""
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, but for the later ones where they have their default: what earlier versions wrote stays equal."""
@@ -116,7 +119,7 @@ class ExtractionSpec:
         }
 
 
-_LATER_SETTINGS: dict[str, Any] = {"tone_map": True, "deinterlace": False}
+_LATER_SETTINGS: dict[str, Any] = {"tone_map": True, "deinterlace": False, "frames_per_clip": None}
 
 
 INDEX_SCHEMA = pa.schema(
@@ -147,10 +150,13 @@ INDEX_SCHEMA = pa.schema(
         ("primaries", pa.string()),
         ("color_range", pa.string()),  # tv or pc
         ("interlaced", pa.bool_()),
+        # Of a clip whose frames were not all packed; null where they were, and in indexes of schemas 1 and 2.
+        ("source_frames", pa.int32()),  # number of frames of the clip; num_frames are those that are there
+        ("frame_indices", pa.list_(pa.int32())),  # which they are, counted from 0
     ]
 )
 """Of index.parquet and of the .parquet beside each shard; METADATA_KEY holds info, spec and versions as JSON."""
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of the index: stands in its metadata as `schema`, which the first version lacks. Columns are only ever added."""
 
 

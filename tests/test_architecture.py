@@ -17,7 +17,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 FLOORS: dict[str, tuple[str, ...]] = {
     "preprocessing": (
-        "schema addresses files",
+        "schema addresses files frame_choice processors",
         "clips sources ffmpeg media",
         "datasets shards",
     ),
@@ -33,7 +33,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "pipelines": (
         "paths logs progress version recipes",
         "tracking ray_runtime preprocess visualize",
-        "training",
+        "training machine",
         "sweeps benchmarks reporting serving",
         "cli",
     ),

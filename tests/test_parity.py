@@ -17,7 +17,6 @@ from torch import Tensor
 
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config, ModelConfig, PPOConfig
-from adafocus.data.sampling import evaluation_frames
 from adafocus.evaluation import metrics
 from adafocus.interop import reference_checkpoints, reference_export, reference_names
 from adafocus.methods import build_model
@@ -29,6 +28,7 @@ from helpers.reference import NO_WEIGHTS, RELATIVE, assert_close, by_rule, golde
 from pipelines.recipes import Recipe
 from pipelines.recipes.something_something import ssv1_144
 from pipelines.recipes.untrimmed import activitynet_128
+from preprocessing.frame_choice import evaluation_frames
 
 pytestmark = pytest.mark.usefixtures("each_device")
 

@@ -22,8 +22,9 @@ from torch.utils.data import get_worker_info
 from adafocus.config.schema import DataConfig
 from adafocus.data.clip_table import ClipTable, ShardError
 from adafocus.data.decoding import draw_views, frame_size
-from adafocus.data.sampling import Pad, evaluation_frames, in_order, training_frames
+from adafocus.data.sampling import in_order, packed_training_frames, training_frames
 from adafocus.data.transforms import View, evaluation_view, training_view
+from preprocessing.frame_choice import Pad, evaluation_frames
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class ClipMaker:
     """Samples a clip's frames, decodes and crops them, and stacks clips to batches. Picklable."""
 
     def __init__(self, table: ClipTable, data: DataConfig, seed: int, train: bool) -> None:
+        table.check_packed(data.num_frames, data.num_focus_frames, train=train)
         self.table, self._data, self._seed, self._train = table, data, seed, train
         self._independent = data.focus_frames == "own"
         self._max_labels, self._has_boxes = table.max_labels, table.has_boxes
@@ -124,7 +126,7 @@ class ClipMaker:
         boxes = self.table.boxes(number)
         if boxes is None:
             return np.full((len(focus), 4), np.nan, np.float32)
-        return view.place_boxes(boxes[focus], *size)
+        return view.place_boxes(boxes[self.table.positions(number, focus)], *size)
 
     def _view(self, rng: np.random.Generator, height: int, width: int) -> View:
         data = self._data
@@ -135,11 +137,20 @@ class ClipMaker:
     def _sample(self, epoch: int, number: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
         """The clip's own random numbers, and the frames (T,) that glancer and focuser see."""
         rng = np.random.default_rng((self._seed, epoch, number))
-        count, pad = self.table.num_frames(number), self.table.info.pad
         drawn = rng if self._train else None
-        glance = in_order(_pick(drawn, count, self._data.num_frames, pad), self._data.frame_order)
-        focus = _pick(drawn, count, self._data.num_focus_frames, pad) if self._independent else glance
+        glance = in_order(self._pick(drawn, number, self._data.num_frames), self._data.frame_order)
+        focus = self._pick(drawn, number, self._data.num_focus_frames) if self._independent else glance
         return rng, glance, focus
+
+    def _pick(self, rng: np.random.Generator | None, number: int, count: int) -> np.ndarray:
+        """`count` frames of a clip: drawn, or without random numbers those of the evaluation."""
+        num_frames, pad = self.table.num_frames(number), self.table.info.pad
+        if rng is None:
+            return evaluation_frames(num_frames, count, pad)
+        packed = self.table.packed(number)
+        if packed is None:
+            return training_frames(rng, num_frames, count, pad)
+        return packed_training_frames(rng, packed, num_frames, count, pad)
 
 
 def batches_or_error(results: Iterable[Batch | ShardError]) -> Iterator[Batch]:
@@ -166,10 +177,6 @@ def _empty(clips: int, frames: int, side: int) -> Tensor:
         return torch.from_numpy(np.empty(shape, np.uint8)).permute(0, 1, 4, 2, 3)  # numpy asks for huge pages
     shared = torch.UntypedStorage._new_shared(math.prod(shape), device="cpu")  # as torch's own collate does
     return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape).permute(0, 1, 4, 2, 3)
-
-
-def _pick(rng: np.random.Generator | None, num_frames: int, count: int, pad: Pad) -> np.ndarray:
-    return evaluation_frames(num_frames, count, pad) if rng is None else training_frames(rng, num_frames, count, pad)
 
 
 def evaluation_clip(jpegs: Sequence[bytes], data: DataConfig, pad: Pad = "last") -> tuple[Tensor, Tensor]:

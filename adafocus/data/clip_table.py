@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from preprocessing.frame_choice import EVALUATED, evaluation_frames, packed_frames
 from preprocessing.media.jpeg import SOI
 from preprocessing.schema import USABLE, UserError
 from preprocessing.shards.archive import BLOCK
@@ -82,6 +83,9 @@ class ClipTable:
         self._first_offset = columns["first_offset"].fill_null(-1).to_numpy()
         self._size_bounds = columns["frame_sizes"].offsets.to_numpy()
         self._sizes = columns["frame_sizes"].values.to_numpy()
+        self._source_frames = columns["source_frames"].fill_null(0).to_numpy()
+        self._packed_bounds = columns["frame_indices"].offsets.to_numpy()
+        self._packed = columns["frame_indices"].values.to_numpy()
         self._files: OrderedDict[str, Any] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -105,8 +109,45 @@ class ClipTable:
         return self._shard.take(rows).to_pylist(), self._key.take(rows).to_pylist()
 
     def num_frames(self, number: int) -> int:
+        """Frames of the clip, those included that were not packed."""
         row = self.rows[number]
-        return int(self._size_bounds[row + 1] - self._size_bounds[row])
+        return int(self._source_frames[row]) or int(self._size_bounds[row + 1] - self._size_bounds[row])
+
+    def packed(self, number: int) -> np.ndarray | None:
+        """Which frames of the clip were packed, int32 ascending; None for all of them."""
+        row = self.rows[number]
+        first, end = self._packed_bounds[row : row + 2]
+        return self._packed[first:end] if end > first else None
+
+    def positions(self, number: int, frames: np.ndarray) -> np.ndarray:
+        """Where the frames with these indices (T,) stand among the clip's packed ones. Raises ShardError for one that
+        was not packed."""
+        packed = self.packed(number)
+        if packed is None:
+            return frames
+        places = np.searchsorted(packed, frames)
+        if len(missing := frames[packed.take(places, mode="clip") != frames]):
+            raise self.error(number, f"frame {missing[0]} was not packed")
+        return places
+
+    def check_packed(self, *counts: int, train: bool) -> None:
+        """Raise UserError where frames were left out that clips of so many frames need."""
+        candidates = self.spec.frames_per_clip
+        if candidates is None:
+            return
+        kept = f"{self.store.shown} was packed with --frames-per-clip {candidates}"
+        lengths = [length for length in np.unique(self._source_frames[self.rows]).tolist() if length]
+        for count in counts:
+            if train and count > max(candidates, *EVALUATED):
+                raise UserError(f"{kept}, of which {count} frames a clip cannot be drawn: take fewer, or pack it anew")
+            for length in [] if train or count in EVALUATED else lengths:
+                wanted = evaluation_frames(length, count, self.info.pad)
+                if not np.isin(wanted, packed_frames(length, candidates)).all():
+                    there = ", ".join(map(str, (*EVALUATED, candidates)))
+                    raise UserError(
+                        f"{kept}: the evaluation frames of {there} frames a clip are there, those of {count} are not; "
+                        "take one of these numbers, or pack it anew"
+                    )
 
     def frame_sizes(self, number: int) -> np.ndarray:
         """Bytes of each of the clip's JPEGs, int32 (N,), a view of the mapped index."""
@@ -123,8 +164,8 @@ class ClipTable:
         return self._boxes.take(pa.array(self.rows)).null_count < len(self.rows)
 
     def boxes(self, number: int) -> np.ndarray | None:
-        """Object boxes of all frames, fractions (top, left, bottom, right), float32 (N, 4), where the clip has them;
-        NaN in frames without the object."""
+        """Object boxes of all packed frames, fractions (top, left, bottom, right), float32 (N, 4), where the clip has
+        them; NaN in frames without the object."""
         boxes = self._boxes[int(self.rows[number])]
         if not boxes.is_valid:
             return None
@@ -134,6 +175,7 @@ class ClipTable:
         """JPEG bytes, uint8 (n,), of the frames with these indices (T,). Raises ShardError if they are not there."""
         row, sizes = self.rows[number], self.frame_sizes(number)
         # A frame's data is padded to whole blocks and followed by the next member's header.
+        frames = self.positions(number, frames)
         ends = np.cumsum((sizes[: int(frames.max()) + 1].astype(np.int64) + BLOCK - 1) // BLOCK * BLOCK + BLOCK)
         try:
             file = self._file(self._shard[int(row)].as_py())

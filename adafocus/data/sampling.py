@@ -1,13 +1,11 @@
 """Which frames of a clip are taken. Goes in: how many there are and how many are wanted; comes out: 0-based indices.
 
-A clip of N frames is cut into T equal segments. Evaluation takes each segment's centre, training a random frame of it:
+Evaluation takes the centres of T equal segments (`preprocessing.frame_choice`), training a random frame of each:
 
     N = 10, T = 4      0 1 2 3 4 5 6 7 8 9
-    evaluation           ^   ^   ^     ^       int(tick / 2 + tick * i), tick = N / T
     training           [0 1][2 3][4 5][6 7]    segments of floor(N / T); the remainder at the end is never drawn
 
-Short clips are filled up as each benchmark's published code does: `last` repeats the last frame, `first` (of
-Something-Something) takes the first frame T times.
+Where only some frames of a clip were packed, training draws among those that lie in the segment.
 """
 
 from __future__ import annotations
@@ -17,29 +15,34 @@ from typing import Literal
 
 import numpy as np
 
-Pad = Literal["first", "last"]
+from preprocessing.frame_choice import Pad, check_counts, padded_frames
+
 Order = Literal["time", "spread"]
-
-
-def evaluation_frames(num_frames: int, count: int, pad: Pad = "last") -> np.ndarray:
-    """`count` frame indices int64 (T,) in ascending order, the same every time.
-
-    With `first` a clip of exactly `count` frames counts as short, as in the published code.
-    """
-    _check(num_frames, count)
-    if num_frames < count or (pad == "first" and num_frames == count):
-        return _padded(num_frames, count, pad)
-    tick = num_frames / count
-    return np.array([int(tick / 2.0 + tick * i) for i in range(count)], np.int64)
 
 
 def training_frames(rng: np.random.Generator, num_frames: int, count: int, pad: Pad = "last") -> np.ndarray:
     """`count` frame indices int64 (T,) in ascending order, one drawn from each of `count` equal segments."""
-    _check(num_frames, count)
+    check_counts(num_frames, count)
     if num_frames < count:
-        return _padded(num_frames, count, pad)
+        return padded_frames(num_frames, count, pad)
     segment = num_frames // count
     return np.arange(count) * segment + rng.integers(0, segment, count)
+
+
+def packed_training_frames(
+    rng: np.random.Generator, packed: np.ndarray, num_frames: int, count: int, pad: Pad = "last"
+) -> np.ndarray:
+    """The same, int64 (T,), of a clip of `num_frames` of which only the frames `packed` (ascending) are there.
+
+    One is drawn from those in each of `count` equal segments; of a segment without any the nearest is taken.
+    """
+    if len(packed) == num_frames:
+        return training_frames(rng, num_frames, count, pad)
+    bounds = np.searchsorted(packed, np.arange(count + 1) * num_frames // count)
+    first, end = bounds[:-1], bounds[1:]
+    centres = (2 * np.arange(count) + 1) * num_frames / (2 * count)
+    nearest = np.abs(packed[:, None] - centres).argmin(0)
+    return packed[np.where(end > first, rng.integers(first, np.maximum(end, first + 1)), nearest)]
 
 
 def spread_order(count: int) -> np.ndarray:
@@ -58,14 +61,3 @@ def spread_order(count: int) -> np.ndarray:
 def in_order(frames_T: np.ndarray, order: Order) -> np.ndarray:
     """Ascending frame indices in the order in which the networks see them."""
     return frames_T if order == "time" else frames_T[spread_order(len(frames_T))]
-
-
-def _padded(num_frames: int, count: int, pad: Pad) -> np.ndarray:
-    if pad == "first":
-        return np.zeros(count, np.int64)
-    return np.minimum(np.arange(count), num_frames - 1)
-
-
-def _check(num_frames: int, count: int) -> None:
-    if num_frames < 1 or count < 1:
-        raise ValueError(f"cannot take {count} frames of {num_frames}")

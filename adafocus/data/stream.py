@@ -33,7 +33,7 @@ class ClipStream:
 
     Readers (ranks times workers) share the shards. With fewer shards than readers several read the same shard and each
     takes its part of the clips: that works, but reads more than once, so more shards are better
-    (`--clips-per-shard`). In training every rank yields the same number of batches: one that runs out of clips goes
+    (`--shard-bytes`). In training every rank yields the same number of batches: one that runs out of clips goes
     round again. In evaluation every clip comes exactly once.
     """
 

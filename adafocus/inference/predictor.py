@@ -25,9 +25,9 @@ from adafocus import checkpoint
 from adafocus.acceleration.accelerate import accelerate
 from adafocus.config.schema import Precision
 from adafocus.data.batches import evaluation_clip
-from adafocus.data.sampling import Pad, evaluation_frames, in_order
+from adafocus.data.sampling import in_order
 from adafocus.data.transforms import evaluation_view
-from adafocus.devices import pick_device, usable_cores
+from adafocus.devices import pick_device
 from adafocus.evaluation import multiply_adds
 from adafocus.evaluation.calibration import SAVES_NOTHING, Calibration
 from adafocus.evaluation.early_exit import ExitRule
@@ -37,9 +37,11 @@ from adafocus.inference.online import OnlineClip
 from adafocus.inference.prediction import ClipFrames, Prediction, VideoError, action_map
 from adafocus.models.adafocus import Patches
 from preprocessing.addresses import without_secrets
+from preprocessing.frame_choice import Pad, evaluation_frames
 from preprocessing.media.arriving import ArrivingFrames
 from preprocessing.media.extraction import DEFAULT_LIMITS, Extraction, Limits
 from preprocessing.media.sampled import sample_frames
+from preprocessing.processors import usable_cores
 from preprocessing.schema import ExtractionSpec, UserError
 from preprocessing.shards.index import read_metadata
 

@@ -31,8 +31,14 @@ def preprocess(
     profile: Annotated[str, typer.Option(help="clean (as decoded) or paper (the reference's recipe).")] = "clean",
     tone_map: Annotated[bool, typer.Option(help="Bring HDR and wide colours to those of ordinary screens.")] = True,
     deinterlace: Annotated[bool, typer.Option(help="Make whole pictures of interlaced video.")] = False,
-    clips_per_shard: Annotated[int, typer.Option(help="Clips in one tar file.")] = 64,
-    limit: Annotated[int | None, typer.Option(help="Only the first clips of each split.")] = None,
+    frames_per_clip: Annotated[
+        int | None, typer.Option(help="Pack only the frames that evaluation needs and so many to train on [all].")
+    ] = None,
+    shard_bytes: Annotated[
+        int | None, typer.Option(help="About how many bytes of frames in one tar file [1000000000].", min=1)
+    ] = None,
+    clips_per_shard: Annotated[int | None, typer.Option(help="Clips in one tar file [by bytes].", min=1)] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first clips of each split.", min=1)] = None,
     drop_damaged: Annotated[bool, typer.Option(help="Leave out clips whose decoder reports errors.")] = False,
     retry_failed: Annotated[bool, typer.Option(help="Extract only the clips that failed before.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds that one clip may take.")] = 3600.0,
@@ -43,6 +49,7 @@ def preprocess(
     as_json: Json = False,
 ) -> None:
     """Cut videos into frames and pack them into shards with an index. Start it again to go on after a stop."""
+    from pipelines.machine.checks import say_troubles
     from pipelines.preprocess.preprocess_logger import log_summary
     from pipelines.preprocess.request import Request
     from pipelines.preprocess.run import estimate
@@ -51,10 +58,8 @@ def preprocess(
     from preprocessing.datasets import find_dataset
     from preprocessing.media.extraction import Limits
 
-    spec = _spec(height, fps, quality, max_frames, profile, tone_map, deinterlace)
+    spec = _spec(height, fps, quality, max_frames, profile, tone_map, deinterlace, frames_per_clip)
     too_many = _failure_limit(max_failures)
-    if clips_per_shard < 1 or (limit is not None and limit < 1):
-        raise UserError("--clips-per-shard and --limit have to be at least 1")
     request = Request(
         dataset,
         data_root or Path("data") / dataset,
@@ -63,6 +68,7 @@ def preprocess(
         splits=tuple(splits.split(",")) if splits else None,
         limit=limit,
         clips_per_shard=clips_per_shard,
+        shard_bytes=shard_bytes,
         limits=Limits(timeout_s=timeout),
         drop_damaged=drop_damaged,
     )
@@ -71,6 +77,7 @@ def preprocess(
         typer.echo(json.dumps(cost) if as_json else _estimate_text(cost))
         return
     stop_if_alike = too_many(1 << 40, 1 << 40)  # unless any number of failures is allowed
+    say_troubles()
     tracker = Tracker(runs)
     tracker.experiment(find_dataset(dataset).name)  # what is wrong with the store is said before hours of work
     summary = run(request, retry_failed=retry_failed, stop_if_alike=stop_if_alike, ray_address=ray_address)
@@ -86,7 +93,14 @@ def preprocess(
 
 
 def _spec(
-    height: int, fps: str, quality: int, max_frames: int | None, profile: str, tone_map: bool, deinterlace: bool
+    height: int,
+    fps: str,
+    quality: int,
+    max_frames: int | None,
+    profile: str,
+    tone_map: bool,
+    deinterlace: bool,
+    frames_per_clip: int | None,
 ) -> ExtractionSpec:
     """The options that decide the frames, checked. Raises UserError naming the option."""
     if profile not in ("clean", "paper"):
@@ -95,6 +109,11 @@ def _spec(
         raise UserError("--quality has no effect with --profile paper, which uses ffmpeg's default; leave it out")
     if profile == "paper" and deinterlace:
         raise UserError("--deinterlace would change what --profile paper writes; leave one of them out")
+    if profile == "paper" and frames_per_clip is not None:
+        raise UserError(
+            "--frames-per-clip does not go with --profile paper, where a frame's bytes depend on all before it; leave "
+            "one of them out"
+        )
     try:
         rate = None if fps == "native" else float(fps)
     except ValueError:
@@ -104,6 +123,7 @@ def _spec(
         "--fps above 0 and at most 240": rate is None or 0 < rate <= 240,
         "--quality 2 to 31": 2 <= quality <= 31,
         f"--max-frames at least {MIN_FRAMES}": max_frames is None or max_frames >= MIN_FRAMES,
+        "--frames-per-clip 1 to 10000": frames_per_clip is None or 1 <= frames_per_clip <= 10_000,
     }
     for rule, is_kept in rules.items():
         if not is_kept:
@@ -116,6 +136,7 @@ def _spec(
         profile="paper" if profile == "paper" else "clean",
         tone_map=tone_map,
         deinterlace=deinterlace,
+        frames_per_clip=frames_per_clip,
     )
 
 
@@ -131,7 +152,7 @@ def _failure_limit(text: str) -> Callable[[int, int], bool]:
 
 
 def _summary_text(summary: dict[str, Any]) -> str:
-    from preprocessing.shards.statistics import sources_text
+    from preprocessing.shards.statistics import left_out_text, sources_text
 
     statuses = ", ".join(f"{number} {status}" for status, number in summary["statuses"].items())
     splits = ", ".join(f"{number} {split}" for split, number in summary["splits"].items())
@@ -142,6 +163,8 @@ def _summary_text(summary: dict[str, Any]) -> str:
         f"{summary['shards_written']} of them written or checked now, in {summary['wall_seconds']:.1f} s",
         f"  digest {summary['digest']}",
     ]
+    if left_out := left_out_text(summary):
+        lines.insert(3, f"  {left_out}")
     if sources := sources_text(summary):
         lines.append(f"  sources: {sources}")
     if summary["listed"]:

@@ -70,6 +70,7 @@ def benchmark(
 
     from pipelines.benchmarks.options import BenchmarkOptions, parse_precisions
     from pipelines.benchmarks.run import RayWorker, run_benchmarks
+    from pipelines.machine.checks import say_troubles
     from pipelines.paths import Places
     from pipelines.reporting.tables import print_results, to_json
     from pipelines.tracking.checkpoints import find_checkpoints
@@ -86,6 +87,7 @@ def benchmark(
     checkpoints = find_checkpoints(places, run=run, sweep=sweep, folder=checkpoint, best=best)
     worker = None if ray_address is None else RayWorker(ray_address, cpus_per_worker, gpus_per_worker)
     options = training_options(device, num_workers)
+    say_troubles(num_workers)
     results = run_benchmarks(checkpoints, places, options, benchmark_options, worker)
     typer.echo(to_json(results)) if as_json else print_results(results, Console())
 
@@ -114,6 +116,7 @@ def frontier(
     from pipelines.benchmarks.frontier import Contestant, measure_frontier
     from pipelines.benchmarks.frontier_logger import log_frontier
     from pipelines.benchmarks.options import BenchmarkOptions
+    from pipelines.machine.checks import say_troubles
     from pipelines.paths import Places
     from pipelines.reporting.tables import print_frontier
 
@@ -122,6 +125,7 @@ def frontier(
         raise UserError("--recipes names no recipe")
     places = Places.of(shards, runs)
     options = training_options(device, num_workers, eval_every, save_every)
+    say_troubles(num_workers)
     measured = measure_frontier(contestants, places, options, BenchmarkOptions(probe=probe, exits=exit))
     _, result = log_frontier(measured, places)
     typer.echo(json.dumps(asdict(result))) if as_json else print_frontier(result, Console())

@@ -75,11 +75,13 @@ def train(
     ] = False,
 ) -> None:
     """Train one configuration through all stages. Start it again to go on after a stop."""
+    from pipelines.machine.checks import say_troubles
     from pipelines.paths import Places
     from pipelines.training.train import train as run
 
     config, places = read_config(recipe, changes, scale_lr), Places.of(shards, runs)
     options = training_options(device, num_workers, eval_every, save_every, deterministic)
+    say_troubles(num_workers)
     folder = run(config, recipe, places, options, name or recipe)
     typer.echo(f"finished: {folder}")
 

@@ -92,6 +92,7 @@ def tune(
 
     Killed or interrupted it goes on by the same command, or by --resume NAME.
     """
+    from pipelines.machine.checks import say_troubles
     from pipelines.paths import Places
     from pipelines.ray_runtime.resources import Resources
     from pipelines.sweeps.driver import run_sweep
@@ -122,6 +123,7 @@ def tune(
             search=search.value,
         )
         sweep = replace(sweep, name=sweep.name or default_name(sweep))
+    say_troubles(num_workers)
     _show(sweep, run_sweep(sweep))
 
 

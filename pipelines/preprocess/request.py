@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from preprocessing.clips import select_clips
@@ -28,7 +28,9 @@ class Request:
     """None: all."""
     limit: int | None = None
     """Only so many clips of each split, the first ones."""
-    clips_per_shard: int = 64
+    clips_per_shard: int | None = None
+    shard_bytes: int | None = None
+    """See `Job`."""
     limits: Limits = DEFAULT_LIMITS
     """Of time and size, for each clip."""
     drop_damaged: bool = False
@@ -43,7 +45,8 @@ class Request:
                 f"the data root {self.data_root} does not exist; give the folder of the videos as --data-root"
             )
         info, clips = dataset.read_clips(root)
-        job = Job(Store(self.out), root, info, self.spec, self.clips_per_shard, self.limits, self.drop_damaged)
+        job = Job(Store(self.out), root, info, self.spec, self.clips_per_shard, self.shard_bytes)
+        job = replace(job, limits=self.limits, drop_damaged=self.drop_damaged)
         selected = select_clips(clips, self.splits, self.limit)
         check_boxes(selected, self.spec)
         return job, selected

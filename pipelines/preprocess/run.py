@@ -42,6 +42,7 @@ def preprocess(
     with _locked(job.store):
         job.store.remove_partials()
         work = open_worklist(job, clips, sizes, retry_failed=retry_failed)
+        _say_if_full(job.store, sum(plan.packed_bytes for plan in work.open_plans))
         is_new = stop_if_alike and not work.finished
         written = extract(job, work.open_plans, ray_address=ray_address, stop_if_alike=is_new)
         records = {record.name: record for record in (*work.finished, *written)}
@@ -55,6 +56,14 @@ def estimate(request: Request) -> dict[str, Any]:
     job, clips = request.read_clips()
     facts = {"dataset": job.info.name, "annotations": job.info.annotations, "free_bytes": job.store.free_bytes()}
     return facts | estimate_cost(job, clips, measure_sources(job.root, clips))
+
+
+def _say_if_full(store: Store, expected_bytes: float) -> None:
+    """Log it if what is to be written will hardly find room."""
+    free_bytes = store.free_bytes()
+    if free_bytes is not None and expected_bytes > free_bytes:
+        sizes = f"about {expected_bytes / 1e9:.1f} GB of frames, and {free_bytes / 1e9:.1f} GB are free"
+        log.warning("%s: %s (--frames-per-clip and --height make it less)", store.shown, sizes)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import ray
 
+from preprocessing.processors import usable_cores
 from preprocessing.schema import UserError
 
 log = logging.getLogger(__name__)
@@ -35,11 +36,12 @@ def ray_session(address: str | None, *, dashboard: bool = False, worker_logs: bo
         yield False
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    _check_reachable(address)
+    check_address(address)
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address,
+            num_cpus=usable_cores() if address == "local" else None,  # Ray itself counts the machine's
             include_dashboard=dashboard if address == "local" else None,
             log_to_driver=worker_logs,
             logging_level=logging.ERROR,
@@ -79,8 +81,8 @@ def short_folder() -> str | None:
     return f"{SHORT}/ray"
 
 
-def _check_reachable(address: str) -> None:
-    """Raises UserError if nobody listens at host:port; Ray itself would go on trying for minutes."""
+def check_address(address: str) -> None:
+    """Raise UserError if nobody listens at host:port, for Ray itself would go on trying for minutes."""
     if address in ("local", "auto"):
         return
     if address.startswith(("http://", "https://")):

@@ -14,12 +14,12 @@ from typing import Any, Self
 import torch
 
 from adafocus.config.schema import Precision
-from adafocus.devices import usable_cores
 from adafocus.inference import predictor
 from adafocus.inference.prediction import ClipFrames, Prediction, VideoError
 from adafocus.models.adafocus import Patches
 from pipelines.paths import Places
 from pipelines.tracking.checkpoints import find_checkpoint
+from preprocessing.processors import usable_cores
 
 
 class AdaFocusPredictor(predictor.AdaFocusPredictor):

@@ -22,8 +22,8 @@ _READING = (
     *("-progress", "pipe:2", "-stats_period", "1000000"),
 )
 
-_SOURCE = "file:source"
-"""Stands for the file that is read."""
+_FILE = "file:name"
+"""Stands for the file that is read or written."""
 
 
 def extraction_argv(
@@ -106,9 +106,9 @@ def encoding_argv(path: Path, width: int, height: int, fps: float, crf: int, pre
     exact = {"fflags": "+bitexact", "flags:v": "+bitexact", "map_metadata": -1, "threads": 1}
     codec = {"format": "mp4", "vcodec": "libx264", "pix_fmt": "yuv420p", "movflags": "+faststart"}
     stream = ffmpeg.input("pipe:0", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", r=fps).output(
-        f"file:{path}", crf=crf, preset=preset, **codec, **exact
+        _FILE, crf=crf, preset=preset, **codec, **exact
     )
-    return [find_ffmpeg(), "-hide_banner", "-loglevel", "error", "-y", *stream.get_args()]
+    return [find_ffmpeg(), "-hide_banner", "-loglevel", "error", "-y", *_with_file(stream, path)]
 
 
 def _cut(start_s: float | None, end_s: float | None) -> str:
@@ -118,8 +118,13 @@ def _cut(start_s: float | None, end_s: float | None) -> str:
 
 
 def _reading(output: Any, source: str) -> list[str]:
-    """The command that reads `source`. Its name is put in last, for it need not be text, as ffmpeg-python wants it."""
-    return [find_ffmpeg(), *_READING, *(f"file:{source}" if word == _SOURCE else word for word in output.get_args())]
+    """The command that reads `source`."""
+    return [find_ffmpeg(), *_READING, *_with_file(output, source)]
+
+
+def _with_file(output: Any, path: Path | str) -> list[str]:
+    """Arguments for ffmpeg. The file's name is put in last, for it need not be text, as ffmpeg-python wants it."""
+    return [f"file:{path}" if word == _FILE else word for word in output.get_args()]
 
 
 def _seek_to(seek_s: float) -> dict[str, Any]:
@@ -131,7 +136,7 @@ def _input(threads: int = 1, **more: Any) -> Any:
     import ffmpeg
 
     return ffmpeg.input(
-        _SOURCE,
+        _FILE,
         threads=threads,
         protocol_whitelist="file",
         format_whitelist=FORMATS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,6 +33,11 @@ class PacketTable:
     def is_key(self, number: int) -> bool:
         """Is that packet marked as one at which decoding can start?"""
         return bool(self.flags[number] & _KEY)
+
+    def count(self, start_s: float, end_s: float | None) -> int:
+        """About how many frames are shown in a half-open range of time."""
+        ticks, end = self.ticks_per_s or 1, math.inf if end_s is None else end_s
+        return sum(stamp is not None and start_s <= stamp / ticks < end for stamp in self.stamps)
 
     @property
     def is_plain(self) -> bool:

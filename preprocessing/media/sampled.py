@@ -54,33 +54,42 @@ def sample_frames(
     spec: ExtractionSpec,
     rule: Rule,
     *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    whole: bool = False,
     threads: int = 1,
     limits: Limits = DEFAULT_LIMITS,
     stop: threading.Event | None = None,
 ) -> SampledClip:
-    """The frames of a video file, or of a folder of JPEGs, that `rule` asks for. Memory is that of these frames.
+    """The frames of a video file, cut to a time range, or of a folder of JPEGs, that `rule` asks for. Memory is that of
+    these frames.
 
     Each is byte for byte the one that `open_frames` gives of a sound file; what lies between them may not be decoded,
-    and damage there stays unknown. Nothing about the file raises: `.result` says how it ended. `threads` decode at
-    once. Setting `stop` in another thread ends it with the error `stopped`.
+    and damage there stays unknown, but with `whole` everything is decoded. Nothing about the file raises: `.result`
+    says how it ended. `threads` decode at once. Setting `stop` in another thread ends it with the error `stopped`.
     """
     path = Path(path)
+    is_cut = start_s is not None or end_s is not None
 
     def extract_all() -> Frames:
-        return open_frames(path, spec, limits=limits, stop=stop)
+        return open_frames(path, spec, start_s=start_s, end_s=end_s, limits=limits, stop=stop)
 
     def extract(wanted: Sequence[int]) -> FrameStream:
         return FrameStream(str(path), spec, only=wanted, threads=threads, limits=limits, stop=stop)
 
     if path.is_dir() or spec.profile != "clean":  # in `paper` each frame's quality depends on those before it
         clip = _sample_all(extract_all, rule)
+    elif is_cut:  # which is sought in its file, if all of its frames are encoded
+        packets = read_packets(str(path), limits=limits, stop=stop)
+        clip = _sample_all(extract_all, rule, 0 if spec.fps else packets.count(start_s or 0.0, end_s))
     else:
         guess, found = 0, None
         if spec.fps is None:
             packets = read_packets(str(path), limits=limits, stop=stop)
             guess = min(len(packets.stamps), spec.max_frames or len(packets.stamps))
             wanted = list(rule(guess)) if guess >= MIN_FRAMES else []
-            found = seek_samples(str(path), spec, packets, wanted, threads=threads, limits=limits, stop=stop)
+            if not whole:
+                found = seek_samples(str(path), spec, packets, wanted, threads=threads, limits=limits, stop=stop)
         selected = SampledClip(*found) if found else _sample_selected(guess, extract, rule)
         clip = selected or _sample_all(extract_all, rule)
     result = clip.result
@@ -106,13 +115,15 @@ def _sample_selected(guess: int, extract: Callable[[Sequence[int]], FrameStream]
         guess = stream.count
 
 
-def _sample_all(extract: Callable[[], Frames], rule: Rule) -> SampledClip:
-    """Encode all frames, twice: to count them, and to keep those that are asked for."""
-    with extract() as counted:
-        count = sum(1 for _ in counted)
-    if counted.result.status not in USABLE:
-        return SampledClip({}, counted.result)
-    wanted = set(rule(count))
-    with extract() as stream:
-        jpegs = {index: jpeg for index, jpeg in enumerate(stream) if index in wanted}
-    return SampledClip(jpegs, stream.result)
+def _sample_all(extract: Callable[[], Frames], rule: Rule, guess: int = 0) -> SampledClip:
+    """Encode all frames and keep those that are asked for; once more where their number was not the guessed one."""
+    while True:
+        wanted, count, jpegs = set(rule(guess) if guess else ()), 0, dict[int, bytes]()
+        with extract() as stream:
+            for jpeg in stream:
+                if count in wanted:
+                    jpegs[count] = jpeg
+                count += 1
+        if stream.result.status not in USABLE or count == guess:
+            return SampledClip(jpegs, stream.result)
+        guess = count

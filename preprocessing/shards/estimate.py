@@ -5,22 +5,28 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from preprocessing.frame_choice import EVALUATED, packed_frames
 from preprocessing.media.extraction import Extraction, Limits
 from preprocessing.media.frames import open_frames
 from preprocessing.schema import USABLE, Clip, ExtractionSpec
 from preprocessing.shards.job import Job
-from preprocessing.shards.plan import plan_shards
+from preprocessing.shards.plan import PackedSize, plan_shards
 from preprocessing.sources import resolve_source
 
 SAMPLE = 12
 _SAMPLE_FRAMES = 300
 """No more frames than these of each sampled clip: the rest follows from its duration."""
 _SAMPLE_LIMITS = Limits(timeout_s=120)
+_SIZE_SAMPLE, _SIZE_FRAMES = 6, 24
+"""Clips, and frames of each, from which sizes alone are estimated, before the work."""
+_MOST_GROWTH = 200
+"""Hardly a video is packed to so many times its size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,45 +45,84 @@ def estimate_cost(job: Job, clips: Sequence[Clip], sizes: Sequence[int]) -> dict
 
     `sizes` are those of the clips' sources in bytes, -1 for missing ones.
     """
-    by_size = sorted((row for row in range(len(clips)) if sizes[row] >= 0), key=lambda row: sizes[row])
-    places = np.unique(np.linspace(0, max(len(by_size) - 1, 0), min(SAMPLE, len(by_size))).round().astype(int))
+    job = job.planned(None)
     samples, problems = list[_Sample](), list[tuple[str, str, str]]()
-    for row in (by_size[place] for place in places):
-        sample, result = _extract_sample(job, clips[row], sizes[row])
+    rows = _spread(sizes, SAMPLE)
+    for row in rows:
+        sample, result = _extract_sample(job, clips[row], sizes[row], _SAMPLE_FRAMES)
         if sample.frames:
             samples.append(sample)
         if result.status != "ok":
             problems.append((clips[row].clip_id, result.status, result.error))
     sampled_bytes = sum(sample.source_bytes for sample in samples)
-    scale = sum(sizes[row] for row in by_size) / sampled_bytes if sampled_bytes else 0.0
+    found = [size for size in sizes if size >= 0]
+    scale = sum(found) / sampled_bytes if sampled_bytes else 0.0
     missing = [clip.source for clip, size in zip(clips, sizes, strict=True) if size < 0]
+    plans = plan_shards(clips, sizes, job.clips_per_shard, job.shard_bytes, _packed_size(job, samples))
     return {
         "clips": len(clips),
-        "found": len(by_size),
+        "found": len(found),
         "missing": len(missing),
         "first_missing": missing[0] if missing else "",
-        "shards": len(plan_shards(clips, sizes, job.clips_per_shard)),
+        "shards": len(plans),
         "num_frames": round(scale * sum(sample.frames for sample in samples)),
         "num_bytes": round(scale * sum(sample.num_bytes for sample in samples)),
         "cpu_hours": scale * sum(sample.cpu_s for sample in samples) / 3600,
-        "sampled": len(places),
+        "sampled": len(rows),
         "sample_problems": problems,
     }
 
 
-def _extract_sample(job: Job, clip: Clip, source_bytes: int) -> tuple[_Sample, Extraction]:
-    """Extract the beginning of a clip, write nothing; what the whole clip would cost, and how the extraction ended."""
-    cap = min(job.spec.max_frames or _SAMPLE_FRAMES, _SAMPLE_FRAMES)
+def estimate_packed_size(job: Job, clips: Sequence[Clip], sizes: Sequence[int]) -> PackedSize:
+    """What clips become once they are packed, from the beginnings of a few; sources that are small whatever they become
+    are not looked at."""
+    if not job.shard_bytes or sum(max(size, 0) for size in sizes) * _MOST_GROWTH <= job.shard_bytes:
+        return PackedSize()
+
+    def sample(row: int) -> _Sample:
+        return _extract_sample(job, clips[row], sizes[row], _SIZE_FRAMES)[0]
+
+    with ThreadPoolExecutor(_SIZE_SAMPLE) as pool:
+        return _packed_size(job, list(pool.map(sample, _spread(sizes, _SIZE_SAMPLE))))
+
+
+def _packed_size(job: Job, samples: Sequence[_Sample]) -> PackedSize:
+    """The mean of samples."""
+    samples = [sample for sample in samples if sample.frames]
+    source_bytes = sum(sample.source_bytes for sample in samples)
+    num_bytes, frames = sum(sample.num_bytes for sample in samples), sum(sample.frames for sample in samples)
+    if not source_bytes:
+        return PackedSize()
+    spec = job.spec
+    most_frames = [spec.max_frames] if spec.max_frames else []
+    if spec.frames_per_clip:
+        most_frames.append(sum((*EVALUATED, spec.frames_per_clip)))
+    most = min(most_frames) * num_bytes / frames if most_frames else None
+    return PackedSize(num_bytes / source_bytes, most)
+
+
+def _spread(sizes: Sequence[int], count: int) -> list[int]:
+    """Rows of so many clips that are there, of all sizes."""
+    by_size = sorted((row for row in range(len(sizes)) if sizes[row] >= 0), key=lambda row: sizes[row])
+    places = np.unique(np.linspace(0, max(len(by_size) - 1, 0), min(count, len(by_size))).round().astype(int))
+    return [by_size[place] for place in places]
+
+
+def _extract_sample(job: Job, clip: Clip, source_bytes: int, most: int) -> tuple[_Sample, Extraction]:
+    """Extract the first frames of a clip, `most` of them, write nothing; what the whole clip would cost, and how the
+    extraction ended."""
+    cap = min(job.spec.max_frames or most, most)
     started_s, num_bytes, count = _cpu_s(), 0, 0
-    path, spec = resolve_source(job.root, clip.source), replace(job.spec, max_frames=cap)
+    path, spec = resolve_source(job.root, clip.source), replace(job.spec, max_frames=cap, frames_per_clip=None)
     with open_frames(path, spec, start_s=clip.start_s, end_s=clip.end_s, limits=_SAMPLE_LIMITS) as stream:
         for jpeg in stream:
             count, num_bytes = count + 1, num_bytes + 512 + -(-len(jpeg) // 512) * 512
     result = stream.result
     total = max(count, _total_frames(clip, result, job.spec)) if count >= cap else count
-    factor = total / count if count else 0.0
-    frames = total if result.status in USABLE else 0
-    return _Sample(source_bytes, frames, num_bytes * factor, (_cpu_s() - started_s) * factor), result
+    packed = len(packed_frames(total, job.spec.frames_per_clip)) if total and job.spec.frames_per_clip else total
+    cpu_s = (_cpu_s() - started_s) * total / max(count, 1)
+    frames = packed if result.status in USABLE else 0
+    return _Sample(source_bytes, frames, num_bytes * packed / max(count, 1), cpu_s), result
 
 
 def _total_frames(clip: Clip, result: Extraction, spec: ExtractionSpec) -> int:

@@ -129,7 +129,10 @@ def content_digest(info: dict[str, Any], spec: dict[str, Any], rows: pa.Table, s
     """Names the content: facts, settings, the shards' bytes and every row but for the time it took."""
     facts = [info, spec, [(record.name, record.sha256) for record in shards]]
     state = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    small = rows.select(["clip_id", "split", "labels", "shard", "key", "status", "num_frames", "first_offset"])
+    names = ["clip_id", "split", "labels", "shard", "key", "status", "num_frames", "first_offset"]
+    if "frame_indices" in rows.column_names and rows["frame_indices"].null_count < rows.num_rows:
+        names += ["source_frames", "frame_indices"]  # of data sets of which some frames were left out
+    small = rows.select(names)
     for batch in small.combine_chunks().to_batches(max_chunksize=10_000):
         state.update(json.dumps(batch.to_pydict(), sort_keys=True).encode())
     return state.hexdigest()[:16]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from preprocessing.clips import clips_digest
 from preprocessing.media.extraction import DEFAULT_LIMITS, Limits
 from preprocessing.schema import Clip, DatasetInfo, ExtractionSpec
+from preprocessing.shards.plan import SHARD_BYTES
 from preprocessing.shards.storage import Store
 
 
@@ -23,7 +24,10 @@ class Job:
     """Folder of the videos and annotations."""
     info: DatasetInfo
     spec: ExtractionSpec
-    clips_per_shard: int = 64
+    clips_per_shard: int | None = None
+    """None: by bytes alone."""
+    shard_bytes: int | None = None
+    """About how many bytes of frames a shard holds at most; None: no limit but the number of clips."""
     limits: Limits = DEFAULT_LIMITS
     drop_damaged: bool = False
     """Leave out clips whose decoder reports errors."""
@@ -36,6 +40,16 @@ class Job:
             "clips": clips_digest(clips),
             "num_clips": len(clips),
             "clips_per_shard": self.clips_per_shard,
+            **({} if self.shard_bytes is None else {"shard_bytes": self.shard_bytes}),
             "drop_damaged": self.drop_damaged,
             **self.spec.to_dict(),
         }
+
+    def planned(self, before: Mapping[str, Any] | None) -> Job:
+        """The same with a limit of shards' sizes: the one that was asked for, else that of the identity with which the
+        folder was started `before`, else of bytes."""
+        if self.clips_per_shard is not None or self.shard_bytes is not None:
+            return self
+        if before is None:
+            return replace(self, shard_bytes=SHARD_BYTES)
+        return replace(self, clips_per_shard=before.get("clips_per_shard"), shard_bytes=before.get("shard_bytes"))

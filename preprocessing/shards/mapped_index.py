@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from preprocessing.files import atomic_write
+from preprocessing.schema import INDEX_SCHEMA
 from preprocessing.shards.index import DatasetMetadata, Index, parse_metadata, read_index, read_metadata
 from preprocessing.shards.storage import Store
 
@@ -62,4 +63,5 @@ def _open_if_valid(path: Path, metadata: DatasetMetadata) -> Index | None:
         index = open_mapped(path)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
         return None
-    return index if parse_metadata(index.table.schema) == metadata else None
+    has_all = set(INDEX_SCHEMA.names) <= set(index.table.column_names)  # an earlier version's has fewer
+    return index if has_all and parse_metadata(index.table.schema) == metadata else None

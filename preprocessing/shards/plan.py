@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from preprocessing.schema import Clip
+
+SHARD_BYTES = 1_000_000_000
+"""Bytes of a shard's frames where nothing else is asked for: what a killed task loses."""
+FEW_SHARDS, CLIPS_WHILE_FEW = 256, 64
+"""Up to so many shards of a split hold no more clips than that, so that small data sets keep many processors busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +23,9 @@ class ShardPlan:
     split: str
     clips: tuple[Clip, ...]
     num_bytes: int
-    """Size of the clips' sources: shards are planned to have nearly equal ones."""
+    """Size of the clips' sources."""
+    packed_bytes: float = 0.0
+    """About how many bytes its frames will have."""
 
     @property
     def name(self) -> str:
@@ -35,27 +43,52 @@ class ShardPlan:
         return f"{self.name}.parquet"
 
 
-def plan_shards(
-    clips: Sequence[Clip], sizes: Sequence[int], clips_per_shard: int, first_number: int = 0
-) -> list[ShardPlan]:
-    """Divide clips among shards: per split ceil(n / clips_per_shard) shards of nearly equal bytes, the same every time.
+@dataclass(frozen=True, slots=True)
+class PackedSize:
+    """About how many bytes a clip takes once it is packed, by those of its source."""
 
-    `sizes` are those of the clips' sources in bytes, -1 for missing ones. The largest clip goes to the lightest shard
-    that has room, and so on down. Clips keep their order within a shard.
+    per_source_byte: float = 1.0
+    most: float | None = None
+    """Of one clip: where no more than some number of its frames is packed."""
+
+    def of(self, source_bytes: int) -> float:
+        packed = max(source_bytes, 0) * self.per_source_byte
+        return packed if self.most is None else min(packed, self.most)
+
+
+def plan_shards(
+    clips: Sequence[Clip],
+    sizes: Sequence[int],
+    clips_per_shard: int | None = None,
+    shard_bytes: int | None = None,
+    packed: PackedSize | None = None,
+    first_number: int = 0,
+) -> list[ShardPlan]:
+    """Divide the clips of each split among shards of nearly equal bytes, the same way every time.
+
+    `sizes` are those of the clips' sources in bytes, -1 for missing ones; `packed` says what these become. A shard
+    holds at most `clips_per_shard` clips, and about `shard_bytes` bytes at most, but for a clip that is larger by
+    itself. Without `clips_per_shard` the number of clips limits shards only while they are few (`FEW_SHARDS`). The
+    largest clip goes to the lightest shard that has room, and so on down. Clips keep their order within a shard.
     """
-    if clips_per_shard < 1:
+    if clips_per_shard is not None and clips_per_shard < 1:
         raise ValueError(f"clips_per_shard is {clips_per_shard}, has to be at least 1")
+    estimate = packed or PackedSize()
+    loads = [estimate.of(size) for size in sizes]
     plans: list[ShardPlan] = []
     for split in dict.fromkeys(clip.split for clip in clips):
         members = [index for index, clip in enumerate(clips) if clip.split == split]
-        num_shards = -(-len(members) // clips_per_shard)
+        by_bytes = math.ceil(sum(loads[index] for index in members) / shard_bytes) if shard_bytes else 1
+        by_clips = -(-len(members) // (clips_per_shard or CLIPS_WHILE_FEW))
+        least = by_clips if clips_per_shard else min(by_clips, FEW_SHARDS)
+        num_shards = min(max(by_bytes, least), len(members))
         shards: list[list[int]] = [[] for _ in range(num_shards)]
-        lightest = [(0, shard) for shard in range(num_shards)]
-        for index in sorted(members, key=lambda member: (-sizes[member], member)):
+        lightest = [(0.0, shard) for shard in range(num_shards)]
+        for index in sorted(members, key=lambda member: (-loads[member], -sizes[member], member)):
             load, shard = heapq.heappop(lightest)
             shards[shard].append(index)
-            if len(shards[shard]) < clips_per_shard:
-                heapq.heappush(lightest, (load + max(sizes[index], 0), shard))
+            if clips_per_shard is None or len(shards[shard]) < clips_per_shard:
+                heapq.heappush(lightest, (load + loads[index], shard))
         for shard_clips in shards:
             plans.append(
                 ShardPlan(
@@ -63,6 +96,7 @@ def plan_shards(
                     split=split,
                     clips=tuple(clips[index] for index in sorted(shard_clips)),
                     num_bytes=sum(max(sizes[index], 0) for index in shard_clips),
+                    packed_bytes=sum(loads[index] for index in shard_clips),
                 )
             )
     return plans

@@ -20,8 +20,9 @@ def summarise(index: Index) -> dict[str, Any]:
     table = index.table
     usable = _usable(index)
     listed, counted = _numbers(table["listed_frames"]), _numbers(table["num_frames"])
+    whole, num_bytes = _numbers(pc.coalesce(table["source_frames"], table["num_frames"])), _numbers(table["num_bytes"])
     is_listed = ~np.isnan(listed) & usable
-    gap = np.abs(listed[is_listed] - counted[is_listed])
+    gap = np.abs(listed[is_listed] - whole[is_listed])
     return {
         "dataset": index.info.name,
         "annotations": index.info.annotations,
@@ -33,12 +34,14 @@ def summarise(index: Index) -> dict[str, Any]:
         "splits": _counts(table["split"]),
         "statuses": _counts(table["status"]),
         "num_frames": int(counted.sum()),
-        "num_bytes": int(_numbers(table["num_bytes"]).sum()),
+        "num_bytes": int(num_bytes.sum()),
+        "left_out_frames": int((whole - counted).sum()),
+        "left_out_bytes": round(float((num_bytes * (whole - counted) / np.maximum(counted, 1)).sum())),
         "cpu_seconds": round(float(_numbers(table["seconds"]).sum()), 1),
         "shards": len(index.shards),
         "listed": int(is_listed.sum()),
         "listed_match": int((gap == 0).sum()),
-        "listed_within_1pc": int((gap <= 0.01 * counted[is_listed]).sum()),
+        "listed_within_1pc": int((gap <= 0.01 * whole[is_listed]).sum()),
         "sources": _peculiar_sources(table),
         "versions": index.versions,
         "spec": asdict(index.spec),
@@ -61,6 +64,17 @@ def statistics(index: Index) -> dict[str, Any]:
             counts = classes[index.info.class_names[label]]
             counts[split] = counts.get(split, 0) + 1
     return summarise(index) | {"quantiles": quantiles, "classes": classes}
+
+
+def left_out_text(numbers: dict[str, Any]) -> str:
+    """How many frames were not packed, and about how many bytes that saves; empty if all were."""
+    if not (frames := numbers["left_out_frames"]):
+        return ""
+    share = numbers["left_out_bytes"] / (numbers["left_out_bytes"] + numbers["num_bytes"])
+    return (
+        f"{frames} more frames were left out (--frames-per-clip {numbers['spec']['frames_per_clip']}), which saves "
+        f"about {numbers['left_out_bytes'] / 1e9:.2f} GB, {share:.0%}"
+    )
 
 
 def sources_text(numbers: dict[str, Any]) -> str:
@@ -88,6 +102,8 @@ def statistics_text(numbers: dict[str, Any], url: str) -> str:
         f"ffmpeg {', '.join(numbers['versions']['ffmpeg'])}: {' '.join(numbers['versions']['argv'])}",
         f"{'':>12} {'min':>12} {'median':>12} {'max':>12}",
     ]
+    if left_out := left_out_text(numbers):
+        lines.insert(2, left_out)
     if sources := sources_text(numbers):
         lines.insert(-1, f"sources:   {sources}")
     for name, row in numbers["quantiles"].items():

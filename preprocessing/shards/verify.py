@@ -170,11 +170,29 @@ def row_faults(index: Index) -> Iterator[tuple[int, str]]:
         "its numbers of frames differ": usable & ((lengths < 1) | (lengths != counts)),
         "its frames lie before the beginning of the shard": usable
         & (column["first_offset"].fill_null(-1).to_numpy() < BLOCK),
+        "it does not say which frames of the clip it has": usable & _wrong_indices(column, lengths),
         "it has not one box for each frame": usable & boxes & (_lengths(column["boxes"]) != lengths),
     }
     for what, rows in faults.items():
         for row in np.flatnonzero(rows):
             yield int(row), what
+
+
+def _wrong_indices(column: dict[str, pa.Array], lengths: np.ndarray) -> np.ndarray:
+    """In which rows the frames that were packed are not given by as many rising numbers, all within the clip."""
+    listed, count = column["frame_indices"], column["source_frames"].fill_null(-1).to_numpy()
+    numbers, bounds = np.asarray(listed.values.fill_null(-1)), listed.offsets.to_numpy()
+    is_listed = listed.is_valid().to_numpy(zero_copy_only=False)
+    falls = np.zeros(len(numbers) + 1, bool)
+    falls[1:-1] = np.diff(numbers) <= 0
+    falls[bounds[:-1][bounds[:-1] < len(numbers)]] = False  # the first of a clip follows none of its own
+    bad = falls[: len(numbers)] | (numbers < 0)
+    before = np.concatenate([[0], np.cumsum(bad)])
+    last = np.full(len(lengths), -1)
+    has_some = bounds[1:] > bounds[:-1]
+    last[has_some] = numbers[bounds[1:][has_some] - 1]
+    wrong = (before[bounds[1:]] > before[bounds[:-1]]) | (_lengths(listed) != lengths) | (last >= count)
+    return np.asarray(np.where(is_listed, wrong, count >= 0))
 
 
 def _is_one_of(column: pa.Array, values: Sequence[str]) -> np.ndarray:

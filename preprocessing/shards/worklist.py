@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from preprocessing.schema import USABLE, Clip, UserError
+from preprocessing.shards.estimate import estimate_packed_size
 from preprocessing.shards.index import INDEX, read_index, read_metadata
 from preprocessing.shards.job import Job
-from preprocessing.shards.plan import ShardPlan, plan_shards
+from preprocessing.shards.plan import PackedSize, ShardPlan, plan_shards
 from preprocessing.shards.record import ShardRecord
 from preprocessing.shards.storage import Store
 
@@ -43,15 +44,20 @@ def open_worklist(job: Job, clips: Sequence[Clip], sizes: Sequence[int], *, retr
     finished data set get shards of their own; those that are still missing are left as they are. Raises UserError if
     the folder was made from something else.
     """
-    store, identity = job.store, job.identity(clips)
+    store = job.store
     files = store.sizes()
-    if PLAN not in files:
+    before = _read_plan(store) if PLAN in files else None
+    job = job.planned(before and before["identity"])
+    identity = job.identity(clips)
+    if before is None:
         if INDEX in files:
             raise UserError(f"{store.shown} holds an {INDEX} without a {PLAN}; choose another --out")
         record: dict[str, Any] = {"identity": identity, "source_bytes": list(sizes), "retries": []}
+        if job.shard_bytes:
+            record["packed_size"] = asdict(estimate_packed_size(job, clips, sizes))
         store.write(json.dumps(record).encode(), PLAN)
     else:
-        record = json.loads(store.read(PLAN))
+        record = before
         _check_settings(store, record["identity"], identity)
         _check_sources(store, record, clips, sizes, _failed(store, clips) if INDEX in files else set())
     plans = _plans(job, record, clips)
@@ -65,6 +71,16 @@ def open_worklist(job: Job, clips: Sequence[Clip], sizes: Sequence[int], *, retr
             store.write(json.dumps(record).encode(), PLAN)
             plans = _plans(job, record, clips)
     return Worklist(tuple(plans), tuple(finished))
+
+
+def _read_plan(store: Store) -> dict[str, Any]:
+    """What the folder was started for. Raises UserError if that cannot be read."""
+    try:
+        record: dict[str, Any] = json.loads(store.read(PLAN))
+        _ = record["identity"]["clips"], record["source_bytes"], record["retries"]
+        return record
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{store.shown}/{PLAN} cannot be read ({error!r}); choose another --out") from None
 
 
 def _check_settings(store: Store, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -93,10 +109,12 @@ def _check_sources(
 
 
 def _plans(job: Job, record: dict[str, Any], clips: Sequence[Clip]) -> list[ShardPlan]:
-    plans = plan_shards(clips, record["source_bytes"], job.clips_per_shard)
+    packed = PackedSize(**record["packed_size"]) if "packed_size" in record else None
+    limits = (job.clips_per_shard, job.shard_bytes, packed)
+    plans = plan_shards(clips, record["source_bytes"], *limits)
     for retry in record["retries"]:
         again = [clips[row] for row in retry["clips"]]
-        plans += plan_shards(again, retry["source_bytes"], job.clips_per_shard, first_number=len(plans))
+        plans += plan_shards(again, retry["source_bytes"], *limits, first_number=len(plans))
     return plans
 
 

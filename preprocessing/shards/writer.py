@@ -10,10 +10,15 @@ import errno
 import json
 import os
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from preprocessing.frame_choice import packing_rule
 from preprocessing.media.extraction import Extraction
 from preprocessing.media.frames import open_frames
+from preprocessing.media.sampled import sample_frames
 from preprocessing.schema import MIN_FRAMES, USABLE, Clip, UserError
 from preprocessing.shards.archive import TarStream
 from preprocessing.shards.job import Job
@@ -45,7 +50,8 @@ def _write_clip(job: Job, plan: ShardPlan, position: int, tar: TarStream) -> dic
     """Append a clip's frames and its JSON member to the tar, or nothing if it has no usable frames. Returns its row."""
     started, mark = time.monotonic(), tar.mark()
     clip, key = plan.clips[position], shard_key(plan.number, position)
-    result, first_offset, sizes = _write_frames(job, clip, key, tar)
+    written = _write_frames(job, clip, key, tar)
+    result, sizes, indices = written.result, written.sizes, written.indices
     status, reason = result.status, result.error
     if status in USABLE and len(sizes) < MIN_FRAMES:
         status, reason = "too_short", f"{len(sizes)} frames, {MIN_FRAMES} are the least"
@@ -68,16 +74,20 @@ def _write_clip(job: Job, plan: ShardPlan, position: int, tar: TarStream) -> dic
         "width": result.width,
         "duration_s": result.duration_s,
     }
+    count = result.num_frames if job.spec.frames_per_clip else len(sizes)
+    if usable and len(sizes) < count:
+        row |= {"source_frames": count, "frame_indices": indices}
     if usable:
         tar.add(f"{key}.json", json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
     else:
         tar.back_to(mark)
+    boxes = packed_boxes(clip, job.spec, result, count) if usable else None
     return row | {
-        "first_offset": first_offset if usable else None,
+        "first_offset": written.first_offset if usable else None,
         "frame_sizes": sizes if usable else [],
         "num_bytes": sum(sizes) if usable else 0,
         "seconds": round(time.monotonic() - started, 3),
-        "boxes": packed_boxes(clip, job.spec, result, len(sizes)) if usable else None,
+        "boxes": None if boxes is None else [boxes[index] for index in indices],
         **_source_columns(result),
     }
 
@@ -95,19 +105,44 @@ def _source_columns(result: Extraction) -> dict[str, Any]:
     }
 
 
-def _write_frames(job: Job, clip: Clip, key: str, tar: TarStream) -> tuple[Extraction, int | None, list[int]]:
-    """Append a clip's frames to the tar. Returns how the extraction ended, the first frame's offset and all sizes."""
+@dataclass(slots=True)
+class _Written:
+    """What of a clip has been written to the tar."""
+
+    result: Extraction
+    """How the extraction ended."""
     first_offset: int | None = None
-    sizes: list[int] = []
+    """Of the first frame."""
+    sizes: list[int] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
+    """Numbers in the clip of the frames that were written, counted from 0."""
+
+
+def _write_frames(job: Job, clip: Clip, key: str, tar: TarStream) -> _Written:
+    """Append a clip's frames to the tar."""
+    written = _Written(Extraction("missing", f"{clip.source} is not below the data root"))
     try:
         path = resolve_source(job.root, clip.source)
-        if not (os.path.isdir(path) if clip.source_kind == "frames" else os.path.isfile(path)):
-            return Extraction("missing", f"{clip.source} is not below the data root"), None, sizes
-        with open_frames(path, job.spec, start_s=clip.start_s, end_s=clip.end_s, limits=job.limits) as stream:
-            for jpeg in stream:
-                offset = tar.add(f"{key}.{len(sizes) + 1:06d}.jpg", jpeg)
-                first_offset = offset if first_offset is None else first_offset
-                sizes.append(len(jpeg))
-        return stream.result, first_offset, sizes
+        if os.path.isdir(path) if clip.source_kind == "frames" else os.path.isfile(path):
+            for index, jpeg in _frames(job, clip, path, written):
+                offset = tar.add(f"{key}.{index + 1:06d}.jpg", jpeg)
+                written.first_offset = offset if written.first_offset is None else written.first_offset
+                written.sizes.append(len(jpeg))
+                written.indices.append(index)
     except ValueError as error:
-        return Extraction("missing", str(error)), None, sizes
+        written.result = Extraction("missing", str(error))
+    return written
+
+
+def _frames(job: Job, clip: Clip, path: Path, written: _Written) -> Iterator[tuple[int, bytes]]:
+    """Number and JPEG of each frame that is to be packed; then `written` knows how the extraction ended."""
+    spec, start_s, end_s, limits = job.spec, clip.start_s, clip.end_s, job.limits
+    if spec.frames_per_clip is None:
+        with open_frames(path, spec, start_s=start_s, end_s=end_s, limits=limits) as stream:
+            yield from enumerate(stream)
+        written.result = stream.result
+        return
+    rule = packing_rule(spec.frames_per_clip)
+    chosen = sample_frames(path, spec, rule, start_s=start_s, end_s=end_s, whole=True, limits=limits)
+    yield from sorted(chosen.jpegs.items())
+    written.result = chosen.result

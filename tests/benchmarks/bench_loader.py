@@ -28,9 +28,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from adafocus.config.schema import DataConfig
 from adafocus.data.clip_table import ClipTable
 from adafocus.data.loader import ClipLoader
-from adafocus.data.sampling import evaluation_frames, training_frames
+from adafocus.data.sampling import training_frames
 from adafocus.data.transforms import evaluation_view, training_view
 from helpers.textured import pack_textured
+from preprocessing.frame_choice import evaluation_frames
 from preprocessing.schema import INDEX_SCHEMA, METADATA_KEY, DatasetInfo
 from preprocessing.shards.archive import frame_offsets
 from preprocessing.shards.storage import Store

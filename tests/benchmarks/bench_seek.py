@@ -17,11 +17,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from adafocus.data.sampling import evaluation_frames
-from adafocus.devices import usable_cores
 from preprocessing.ffmpeg.program import find_ffmpeg
+from preprocessing.frame_choice import evaluation_frames
 from preprocessing.media.frame_stream import extract_frames
 from preprocessing.media.sampled import sample_frames
+from preprocessing.processors import usable_cores
 from preprocessing.schema import ExtractionSpec
 
 SPEC = ExtractionSpec(height=224)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adafocus.data.sampling import evaluation_frames, training_frames
+from adafocus.data.sampling import training_frames
+from preprocessing.frame_choice import evaluation_frames
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "eval_indices.json").read_text())
 PADS = st.sampled_from(["first", "last"])

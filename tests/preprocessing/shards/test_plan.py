@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.schema import Clip
-from preprocessing.shards.plan import plan_shards
+from preprocessing.shards.plan import CLIPS_WHILE_FEW, FEW_SHARDS, PackedSize, plan_shards
 
 
 def clip(clip_id: str, split: str = "train", **more: object) -> Clip:
@@ -43,3 +43,32 @@ def test_plans_balance_bytes() -> None:
     loads = [plan.num_bytes for plan in plan_shards([clip(str(i)) for i in range(640)], sizes, 64)]
     assert len(loads) == 10
     assert max(loads) / min(loads) < 1.1
+
+
+@given(st.lists(st.integers(-1, 10**9), min_size=1, max_size=200), st.integers(10**8, 10**10), st.floats(0.1, 50))
+def test_shards_hold_about_as_many_bytes_as_are_asked_for(sizes: list[int], limit: int, growth: float) -> None:
+    clips = [clip(str(number)) for number in range(len(sizes))]
+    packed = PackedSize(growth)
+    plans = plan_shards(clips, sizes, shard_bytes=limit, packed=packed)
+    assert sorted(item.clip_id for plan in plans for item in plan.clips) == sorted(item.clip_id for item in clips)
+    loads = [sum(packed.of(sizes[int(item.clip_id)]) for item in plan.clips) for plan in plans]
+    largest = max(packed.of(size) for size in sizes)
+    assert max(loads) <= limit + largest
+    few = -(-len(clips) // CLIPS_WHILE_FEW)
+    assert len(plans) <= max(sum(loads) / limit + 1, few)
+
+
+def test_many_small_clips_share_a_shard() -> None:
+    count = 2 * CLIPS_WHILE_FEW * FEW_SHARDS
+    plans = plan_shards([clip(str(number)) for number in range(count)], [100_000] * count, shard_bytes=10**9)
+    assert len(plans) == FEW_SHARDS and {len(plan.clips) for plan in plans} == {2 * CLIPS_WHILE_FEW}
+
+
+def test_clips_of_which_a_part_is_packed_weigh_alike() -> None:
+    sizes = [10**6, 10**9, 10**9, 10**9]
+    plans = plan_shards(
+        [clip(str(number)) for number in range(4)], sizes, shard_bytes=10**7, packed=PackedSize(5, 10**7)
+    )
+    assert sorted(len(plan.clips) for plan in plans) == [1, 1, 1, 1]
+    alike = plan_shards([clip(str(n)) for n in range(4)], sizes, shard_bytes=2 * 10**7, packed=PackedSize(50, 10**7))
+    assert sorted(len(plan.clips) for plan in alike) == [2, 2]

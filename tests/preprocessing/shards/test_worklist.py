@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from helpers.packing import finish, start
+from helpers.packing import SPEC, finish, start
+from preprocessing.datasets import find_dataset
 from preprocessing.schema import ExtractionSpec, UserError
 from preprocessing.shards.index import INDEX, read_index
+from preprocessing.shards.job import Job
 from preprocessing.shards.record import finished_record
 from preprocessing.shards.statistics import summarise
 from preprocessing.shards.storage import Store
 from preprocessing.shards.verify import Problem, verify
-from preprocessing.shards.worklist import PLAN
+from preprocessing.shards.worklist import PLAN, Worklist, open_worklist
+from preprocessing.sources import measure_sources
 
 
 def test_a_second_start_has_nothing_to_do(folder_root: Path, out: Path) -> None:
@@ -109,3 +112,43 @@ def test_the_plan_is_written_as_ever(out: Path) -> None:
         '"num_clips": 12, "clips_per_shard": 4, "drop_damaged": false, "height": 48, "fps": null, "quality": 2, '
         f'"max_frames": null, "profile": "clean"}}, "source_bytes": {sizes}, "retries": []}}'
     )
+
+
+def begin(root: Path, out: Path, clips_per_shard: int | None, shard_bytes: int | None) -> Worklist:
+    info, clips = find_dataset("folder").read_clips(root)
+    job = Job(Store(out), root, info, SPEC, clips_per_shard, shard_bytes)
+    job.store.create()
+    return open_worklist(job, clips, measure_sources(root, clips))
+
+
+def test_a_folder_keeps_the_limits_that_it_was_started_with(folder_root: Path, out: Path, tmp_path: Path) -> None:
+    assert begin(folder_root, out, None, None).open_plans == []  # started by number of clips, before there were bytes
+    with pytest.raises(UserError, match="was started with shard_bytes = None, now it is 1000; choose another --out"):
+        begin(folder_root, out, 4, 1000)
+    with pytest.raises(UserError, match="was started with clips_per_shard = 4, now it is 5"):
+        begin(folder_root, out, 5, None)
+    new = tmp_path / "new"
+    plans = begin(folder_root, new, None, 20_000).plans
+    assert len(plans) > 4 and begin(folder_root, new, None, None).plans == plans
+    assert json.loads((new / PLAN).read_text())["packed_size"]["per_source_byte"] > 1
+    with pytest.raises(UserError, match="was started with shard_bytes = 20000, now it is 30000"):
+        begin(folder_root, new, None, 30_000)
+    (new / PLAN).write_text('{"identity": 3}')
+    with pytest.raises(UserError, match=r"plan.json cannot be read .*choose another --out"):
+        begin(folder_root, new, None, None)
+
+
+def test_shards_are_about_as_large_as_is_asked_for(tmp_path: Path, make_video: Callable[..., Path]) -> None:
+    """From an estimate: the beginnings of a few clips say what the others become."""
+    rows = ["path,label,split"]
+    for number in range(24):
+        make_video(tmp_path / "root" / f"{number}.mp4", count=10 + 5 * number, seed=number)
+        rows.append(f"{number}.mp4,{'ab'[number % 2]},{'train' if number else 'val'}")
+    (tmp_path / "root" / "manifest.csv").write_text("\n".join(rows))
+    info, clips = find_dataset("folder").read_clips(tmp_path / "root")
+    job = Job(Store(tmp_path / "out"), tmp_path / "root", info, SPEC, shard_bytes=600_000)
+    job.store.create()
+    index = finish(job, clips, open_worklist(job, clips, measure_sources(job.root, clips)))
+    largest = max(record.num_bytes for record in index.shards)
+    train = [record.num_bytes for record in index.shards if record.name.startswith("train")]
+    assert len(train) >= 3 and largest < 1.4 * 600_000 and min(train) > 0.5 * largest
