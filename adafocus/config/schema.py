@@ -90,6 +90,9 @@ class DataConfig:
     """Side in pixels of the square frame that the networks see."""
     crop_scales: Scales = (1.0, 0.875, 0.75, 0.66)
     """Sides of the training crop relative to the short side (group multi-scale crop)."""
+    reader: Literal["random", "stream"] = "random"
+    """How training reads shards: single frames, in an order that is shuffled over all clips, or whole shards from front
+    to back through webdataset, shuffled among some of them."""
     held_out: BelowOne = 0.0
     """Share of the training clips that training leaves out, so that early exit can be calibrated on them."""
 

@@ -1,7 +1,7 @@
 """Clips of a finished data set by number. Goes in: the index and the shards; comes out: JPEG bytes of single frames.
 
-The index is memory-mapped: all workers of a machine share one copy. Frames are read by their byte offsets, one
-positional read each, and nothing else of a shard is read.
+The index is memory-mapped: all workers of a machine share one copy. Frames are read by their byte offsets, and hardly
+anything else of a shard is read.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from adafocus.data.far_frames import FarFrames, FramePlace
+from preprocessing.addresses import without_secrets
 from preprocessing.frame_choice import EVALUATED, evaluation_frames, packed_frames
 from preprocessing.media.jpeg import SOI
 from preprocessing.schema import USABLE, UserError
@@ -86,7 +88,8 @@ class ClipTable:
         self._source_frames = columns["source_frames"].fill_null(0).to_numpy()
         self._packed_bounds = columns["frame_indices"].offsets.to_numpy()
         self._packed = columns["frame_indices"].values.to_numpy()
-        self._files: OrderedDict[str, Any] = OrderedDict()
+        self._files: OrderedDict[str, IO[bytes]] = OrderedDict()
+        self._far = None if self.store.local is not None else FarFrames(self.store)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("store", "rows", "clip_ids", "_path")}
@@ -173,57 +176,69 @@ class ClipTable:
 
     def read(self, number: int, frames: np.ndarray) -> list[Tensor]:
         """JPEG bytes, uint8 (n,), of the frames with these indices (T,). Raises ShardError if they are not there."""
-        row, sizes = self.rows[number], self.frame_sizes(number)
-        # A frame's data is padded to whole blocks and followed by the next member's header.
-        frames = self.positions(number, frames)
-        ends = np.cumsum((sizes[: int(frames.max()) + 1].astype(np.int64) + BLOCK - 1) // BLOCK * BLOCK + BLOCK)
+        return self.read_clips([(number, frames)])[0]
+
+    def read_clips(self, wanted: Sequence[tuple[int, np.ndarray]]) -> list[list[Tensor]]:
+        """The same of several clips, given as their numbers and frames: side by side if they are far away."""
+        places = [self._places(number, frames) for number, frames in wanted]
+        shards = [self._shard[int(self.rows[number])].as_py() for number, _ in wanted]
+        clips = list(zip(shards, places, strict=True))
+        read = map(self._read_near, clips) if self._far is None else self._far.read(clips)
+        found: list[list[Tensor]] = []
         try:
-            file = self._file(self._shard[int(row)].as_py())
-            out = []
-            for frame in frames.tolist():
-                offset = int(self._first_offset[row]) + (int(ends[frame - 1]) if frame else 0)
-                out.append(_read_at(file, offset, int(sizes[frame])))
-            return out
+            for jpegs in read:
+                for place, jpeg in zip(places[len(found)], jpegs, strict=True):
+                    _check_jpeg(place, jpeg)
+                found.append(jpegs)
         except FileNotFoundError:
-            raise self.error(number, "the shard is gone") from None
-        except ValueError as error:
-            raise self.error(number, str(error)) from None
+            raise self.error(wanted[len(found)][0], "the shard is gone") from None
+        except (ValueError, OSError) as error:
+            raise self.error(wanted[len(found)][0], without_secrets(str(error))) from None
+        return found
+
+    def _places(self, number: int, frames: np.ndarray) -> list[FramePlace]:
+        """Where the JPEGs of a clip's frames lie in its shard."""
+        row, sizes = self.rows[number], self.frame_sizes(number)
+        frames = self.positions(number, frames)
+        # A frame's data is padded to whole blocks and followed by the next member's header.
+        ends = np.cumsum((sizes[: int(frames.max()) + 1].astype(np.int64) + BLOCK - 1) // BLOCK * BLOCK + BLOCK)
+        first, places = int(self._first_offset[row]), []
+        for frame in frames.tolist():
+            place = FramePlace(first + (int(ends[frame - 1]) if frame else 0), int(sizes[frame]))
+            if place.size < len(SOI) or place.offset < 0:
+                raise self.error(number, f"a frame of {place.size} bytes at byte {place.offset}")
+            places.append(place)
+        return places
+
+    def _read_near(self, clip: tuple[str, Sequence[FramePlace]]) -> list[Tensor]:
+        """The bytes of a clip's frames in a shard on this machine."""
+        file, found = self._file(clip[0]), list[Tensor]()
+        for place in clip[1]:
+            data = torch.empty(place.size, dtype=torch.uint8)
+            found.append(data[: os.preadv(file.fileno(), [data.numpy().data], place.offset)])
+        return found
 
     def error(self, number: int, what: str) -> ShardError:
         """The error for a clip that cannot be read."""
         shard = self._shard[int(self.rows[number])].as_py()
         return ShardError(f"{shard}, clip {self.clip_ids[number]!r}: {what}: run `adafocus verify {self.store.shown}`")
 
-    def _file(self, shard: str) -> Any:
+    def _file(self, shard: str) -> IO[bytes]:
         if shard in self._files:
             self._files.move_to_end(shard)
             return self._files[shard]
-        if self.store.local is not None:
-            file: Any = open(self.store.path(shard), "rb", buffering=0)  # noqa: SIM115  (kept open: the next frames come from it too)
-        else:
-            file = self.store.open(shard)
-        self._files[shard] = file
+        self._files[shard] = open(self.store.path(shard), "rb", buffering=0)  # noqa: SIM115  (for the next frames too)
         if len(self._files) > _OPEN_SHARDS:
             self._files.popitem(last=False)  # closed when nobody reads from it any more
-        return file
+        return self._files[shard]
 
 
-def _read_at(file: Any, offset: int, size: int) -> Tensor:
-    """The bytes of one JPEG. Raises ValueError if they are not there."""
-    if size < len(SOI) or offset < 0:
-        raise ValueError(f"a frame of {size} bytes at byte {offset}")
-    data = torch.empty(size, dtype=torch.uint8)
-    if isinstance(file, pa.NativeFile):
-        view = file.read_at(size, offset)
-        data.numpy()[: len(view)] = np.frombuffer(view, np.uint8)
-        count = len(view)
-    else:
-        count = os.preadv(file.fileno(), [data.numpy().data], offset)
-    if count != size:
-        raise ValueError(f"the shard ends before byte {offset + size}")
-    if bytes(data[: len(SOI)].numpy()) != SOI:
-        raise ValueError(f"there is no frame at byte {offset}")
-    return data
+def _check_jpeg(place: FramePlace, jpeg: Tensor) -> None:
+    """Raise ValueError unless these are the bytes of one JPEG."""
+    if len(jpeg) != place.size:
+        raise ValueError(f"the shard ends before byte {place.offset + place.size}")
+    if bytes(jpeg[: len(SOI)].numpy()) != SOI:
+        raise ValueError(f"there is no frame at byte {place.offset}")
 
 
 def is_held_out(clip_id: str, share: float) -> bool:

@@ -69,13 +69,13 @@ class FarFrames:
         return FarFrames, (self._store,)
 
     def read(self, clips: Sequence[tuple[str, Sequence[FramePlace]]]) -> Iterator[list[Tensor]]:
-        """Of each clip, given as its shard and its frames' places, the bytes that are there, uint8 (n,): fewer than were
-        asked for where the shard ends. Raises OSError, at the clip that cannot be read."""
+        """Of each clip, given as its shard and its frames' places, the bytes that are there, uint8 (n,).
+
+        They are fewer than were asked for where the shard ends. Raises OSError, at the clip that cannot be read.
+        """
         if self._threads is None:
             self._threads = ThreadPoolExecutor(SIDE_BY_SIDE, "fetch")
-        requests = [
-            [self._threads.submit(self._read, shard, run) for run in joined(places)] for shard, places in clips
-        ]
+        requests = [[self._threads.submit(self._read, shard, run) for run in joined(places)] for shard, places in clips]
         try:
             for runs in requests:
                 yield [data for run in runs for data in run.result()]

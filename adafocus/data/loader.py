@@ -163,8 +163,8 @@ class _Batches(Dataset[Batch | ShardError]):
         epoch, numbers = request
         maker, table = self._maker, self._maker.table
         try:
-            return maker.make(
-                epoch, [(number, table.read(number, maker.frames(epoch, number))) for number in map(int, numbers)]
-            )
+            wanted = [(number, maker.frames(epoch, number)) for number in map(int, numbers)]
+            clips = zip([number for number, _ in wanted], table.read_clips(wanted), strict=True)
+            return maker.make(epoch, list(clips))
         except ShardError as error:
             return error  # raised in a worker it would come back with its trace as its message

@@ -25,7 +25,7 @@ from adafocus.config.validation import check_data
 from adafocus.data.batches import Batch, ClipMaker, batches_or_error
 from adafocus.data.clip_table import ClipTable, ShardError, training_part
 from adafocus.data.socket_folder import prepare_socket_folder
-from preprocessing.schema import DatasetInfo, UserError
+from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
 
 
 class ClipStream:
@@ -48,6 +48,7 @@ class ClipStream:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        accumulate: int = 1,
         num_workers: int = 0,
         buffer: int = 256,
     ) -> None:
@@ -60,8 +61,12 @@ class ClipStream:
             )
         self.info: DatasetInfo = table.info
         self.digest: str = table.digest
+        self.spec: ExtractionSpec = table.spec
         self.clip_ids: list[str] = table.clip_ids
-        self.batch_size, self.train, self.world_size = batch_size, train, world_size
+        self.batch_size, self.train, self.accumulate = batch_size, train, accumulate
+        self.global_clips = batch_size * world_size * accumulate
+        """Clips of a global batch."""
+        self._start = 0
         if num_workers:
             prepare_socket_folder()
         maker = ClipMaker(table, data, seed, train)
@@ -74,16 +79,23 @@ class ClipStream:
         """Batches that every rank yields in a training epoch."""
         if not self.train:
             raise TypeError("an evaluation stream ends when its shards do; it has no length")
-        return max(len(self.clip_ids) // (self.batch_size * self.world_size), 1)
+        return max(len(self.clip_ids) // self.global_clips, 1) * self.accumulate
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration."""
-        self._dataset.epoch = epoch
+        """Choose the epoch of the next iteration, from its first batch on."""
+        self._dataset.epoch, self._start = epoch, 0
+
+    def skip(self, num_batches: int) -> None:
+        """Let the next iteration begin after so many batches, which are read all the same: to go on inside an epoch."""
+        if not 0 <= num_batches <= len(self):
+            raise ValueError(f"cannot skip {num_batches} of {len(self)} batches")
+        self._start = num_batches
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches. Raises ShardError where a shard is not as the index says."""
         batches = batches_or_error(self._loader)
-        return islice(batches, len(self)) if self.train else batches
+        start, self._start = self._start, 0
+        return islice(batches, start, len(self)) if self.train else batches
 
 
 class _Shards(IterableDataset[Batch | ShardError]):
@@ -145,7 +157,7 @@ class _Shards(IterableDataset[Batch | ShardError]):
                     jpegs = [sample[f"{frame + 1:06d}.jpg"] for frame in sampled[number]]
                     yield number, [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
                     count += 1
-            except (tarfile.TarError, KeyError, FileNotFoundError) as error:
+            except (tarfile.TarError, KeyError, OSError) as error:
                 raise self._error(own, f"cannot be read ({error})") from error
             if count != len(sampled):  # a tar cut at a member's end reads like a shorter one
                 raise self._error(own, f"lack {len(sampled) - count} clips")

@@ -21,6 +21,7 @@ from adafocus import checkpoint, distributed
 from adafocus.config.schema import Config, TrainingConfig
 from adafocus.data.clip_table import evaluation_split
 from adafocus.data.loader import ClipLoader
+from adafocus.data.training_reader import training_loader
 from adafocus.devices import pick_device, use_deterministic_kernels
 from adafocus.divergence import DivergedError
 from adafocus.evaluation.evaluate import PatchSource, evaluate
@@ -83,19 +84,9 @@ class StageTrainer:
             )
         self.shards = shards
         share: dict[str, Any] = dict(seed=config.seed, rank=distributed.rank(), world_size=distributed.world_size())
-        self.loader, self.val_loader = (
-            ClipLoader(
-                shards,
-                split,
-                config.data,
-                batch_size=self.settings.batch_size // workers,
-                train=split == "train",
-                accumulate=self.settings.accumulate if split == "train" else 1,
-                num_workers=options.num_workers,
-                **share,
-            )
-            for split in ("train", evaluation_split(shards))
-        )
+        share |= dict(batch_size=self.settings.batch_size // workers, num_workers=options.num_workers)
+        self.loader = training_loader(shards, config.data, accumulate=self.settings.accumulate, **share)
+        self.val_loader = ClipLoader(shards, evaluation_split(shards), config.data, train=False, **share)
         self.info = self.loader.info
         seed_step(config.seed, name, 0, 0)
         before = self.method.before(name)

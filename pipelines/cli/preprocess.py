@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
 def preprocess(
     dataset: Annotated[str, typer.Option(help="activitynet, fcvid, minikinetics, ssv1, ssv2, folder or synthetic.")],
     out: Annotated[str, typer.Option(help="Folder or URL (s3://, gs://) for the shards.")],
-    data_root: Annotated[Path | None, typer.Option(help="Folder of videos and annotations [data/<dataset>].")] = None,
+    data_root: Annotated[
+        str | None, typer.Option(help="Folder or URL (s3://, gs://) of videos and annotations [data/<dataset>].")
+    ] = None,
     splits: Annotated[str | None, typer.Option(help="Comma-separated: train,val,test [all].")] = None,
     height: Annotated[int, typer.Option(help="Height of the frames in pixels.")] = 360,
     fps: Annotated[str, typer.Option(help="Frames per second, or native for every frame.")] = "native",

@@ -68,6 +68,9 @@ def train(
     scale_lr: ScaleLr = False,
     device: Device = "auto",
     num_workers: NumWorkers = 0,
+    reader: Annotated[
+        str | None, typer.Option(help="random (single frames) or stream (whole shards) [the recipe's data.reader].")
+    ] = None,
     eval_every: EvalEvery = 1,
     save_every: SaveEvery = 300,
     deterministic: Annotated[
@@ -79,6 +82,7 @@ def train(
     from pipelines.paths import Places
     from pipelines.training.train import train as run
 
+    changes = [*(changes or ()), *([f"data.reader={reader}"] if reader else ())]
     config, places = read_config(recipe, changes, scale_lr), Places.of(shards, runs)
     options = training_options(device, num_workers, eval_every, save_every, deterministic)
     say_troubles(num_workers)

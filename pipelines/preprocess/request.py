@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from preprocessing.addresses import is_url
 from preprocessing.clips import select_clips
 from preprocessing.datasets import find_dataset
 from preprocessing.media.extraction import DEFAULT_LIMITS, Limits
 from preprocessing.schema import Clip, ExtractionSpec, UserError
+from preprocessing.shards.far_root import FarRoot
 from preprocessing.shards.job import Job
 from preprocessing.shards.object_boxes import check_boxes
 from preprocessing.shards.storage import Store
@@ -19,8 +24,8 @@ class Request:
     """Which clips of a data set, from where, where to, and how."""
 
     dataset: str
-    data_root: Path
-    """Folder of the videos and annotations."""
+    data_root: Path | str
+    """Folder or URL of the videos and annotations."""
     out: str
     """Folder or URL for the shards."""
     spec: ExtractionSpec
@@ -36,17 +41,30 @@ class Request:
     drop_damaged: bool = False
     """Leave out clips whose decoder reports errors."""
 
-    def read_clips(self) -> tuple[Job, list[Clip]]:
-        """The settings of the extraction, and its clips in their order. Raises UserError if there are none."""
-        dataset, root = find_dataset(self.dataset), self.data_root.absolute()
-        dataset.make(root)
-        if not root.is_dir():
-            raise UserError(
-                f"the data root {self.data_root} does not exist; give the folder of the videos as --data-root"
-            )
-        info, clips = dataset.read_clips(root)
-        job = Job(Store(self.out), root, info, self.spec, self.clips_per_shard, self.shard_bytes)
-        job = replace(job, limits=self.limits, drop_damaged=self.drop_damaged)
-        selected = select_clips(clips, self.splits, self.limit)
-        check_boxes(selected, self.spec)
-        return job, selected
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Job, list[Clip]]]:
+        """The settings of the extraction, and its clips in their order. Raises UserError if there are none.
+
+        A data root on object storage is mirrored on this machine until the block ends.
+        """
+        dataset, far = find_dataset(self.dataset), None
+        with tempfile.TemporaryDirectory(prefix="adafocus-") as mirror:
+            root = Path(self.data_root).absolute()
+            if is_url(str(self.data_root)):
+                if dataset.maker:
+                    raise UserError(f"{dataset.name} makes its videos itself: give a folder on this machine")
+                root, far = Path(mirror), FarRoot(str(self.data_root))
+                far.mirror(root)
+            dataset.make(root)
+            if not root.is_dir():
+                raise UserError(
+                    f"the data root {self.data_root} does not exist; give the folder of the videos as --data-root"
+                )
+            try:
+                info, clips = dataset.read_clips(root)
+            except UserError as error:
+                raise UserError(str(error).replace(mirror, far.shown)) if far else error from None
+            job = Job(Store(self.out), root, info, self.spec, self.clips_per_shard, self.shard_bytes)
+            selected = select_clips(clips, self.splits, self.limit)
+            check_boxes(selected, self.spec)
+            yield replace(job, limits=self.limits, drop_damaged=self.drop_damaged, far=far), selected

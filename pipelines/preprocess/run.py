@@ -34,28 +34,29 @@ def preprocess(
     """
     started = time.monotonic()
     log.info("ffmpeg %s (%s)", ffmpeg_version(), find_ffmpeg())
-    job, clips = request.read_clips()
-    sizes = measure_sources(job.root, clips)
-    if max(sizes) < 0:
-        raise UserError(f"none of the {len(clips)} clips is below {job.root} (the first would be {clips[0].source})")
-    job.store.create()
-    with _locked(job.store):
-        job.store.remove_partials()
-        work = open_worklist(job, clips, sizes, retry_failed=retry_failed)
-        _say_if_full(job.store, sum(plan.packed_bytes for plan in work.open_plans))
-        is_new = stop_if_alike and not work.finished
-        written = extract(job, work.open_plans, ray_address=ray_address, stop_if_alike=is_new)
-        records = {record.name: record for record in (*work.finished, *written)}
-        index = build_index(job, clips, [records[plan.name] for plan in work.plans])
+    with request.opened() as (job, clips):
+        sizes = measure_sources(job.root, clips)
+        if max(sizes) < 0:
+            root = job.far.shown if job.far else job.root
+            raise UserError(f"none of the {len(clips)} clips is below {root} (the first would be {clips[0].source})")
+        job.store.create()
+        with _locked(job.store):
+            job.store.remove_partials()
+            work = open_worklist(job, clips, sizes, retry_failed=retry_failed)
+            _say_if_full(job.store, sum(plan.packed_bytes for plan in work.open_plans))
+            is_new = stop_if_alike and not work.finished
+            written = extract(job, work.open_plans, ray_address=ray_address, stop_if_alike=is_new)
+            records = {record.name: record for record in (*work.finished, *written)}
+            index = build_index(job, clips, [records[plan.name] for plan in work.plans])
     times = {"shards_written": len(written), "wall_seconds": round(time.monotonic() - started, 1)}
     return summarise(index) | {"out": job.store.shown} | times
 
 
 def estimate(request: Request) -> dict[str, Any]:
     """What `preprocess` would do and cost, from a sample of the clips. Writes nothing."""
-    job, clips = request.read_clips()
-    facts = {"dataset": job.info.name, "annotations": job.info.annotations, "free_bytes": job.store.free_bytes()}
-    return facts | estimate_cost(job, clips, measure_sources(job.root, clips))
+    with request.opened() as (job, clips):
+        facts = {"dataset": job.info.name, "annotations": job.info.annotations, "free_bytes": job.store.free_bytes()}
+        return facts | estimate_cost(job, clips, measure_sources(job.root, clips))
 
 
 def _say_if_full(store: Store, expected_bytes: float) -> None:

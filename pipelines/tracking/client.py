@@ -157,7 +157,7 @@ class Tracker:
 def _reason(error: Exception) -> str:
     """Why a store cannot be used, in a line."""
     if isinstance(error, ModuleNotFoundError):
-        return f"the package of its database driver is not installed here ({error})"
+        return f"the package of its database driver is not installed here ({error}); for PostgreSQL: .[server]"
     text = error.message if isinstance(error, MlflowException) else str(error)
     return next(iter(text.splitlines()), type(error).__name__)
 

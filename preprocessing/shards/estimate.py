@@ -17,7 +17,6 @@ from preprocessing.media.frames import open_frames
 from preprocessing.schema import USABLE, Clip, ExtractionSpec
 from preprocessing.shards.job import Job
 from preprocessing.shards.plan import PackedSize, plan_shards
-from preprocessing.sources import resolve_source
 
 SAMPLE = 12
 _SAMPLE_FRAMES = 300
@@ -113,8 +112,11 @@ def _extract_sample(job: Job, clip: Clip, source_bytes: int, most: int) -> tuple
     extraction ended."""
     cap = min(job.spec.max_frames or most, most)
     started_s, num_bytes, count = _cpu_s(), 0, 0
-    path, spec = resolve_source(job.root, clip.source), replace(job.spec, max_frames=cap, frames_per_clip=None)
-    with open_frames(path, spec, start_s=clip.start_s, end_s=clip.end_s, limits=_SAMPLE_LIMITS) as stream:
+    spec, cut = replace(job.spec, max_frames=cap, frames_per_clip=None), (clip.start_s, clip.end_s)
+    with (
+        job.source(clip) as path,
+        open_frames(path, spec, start_s=cut[0], end_s=cut[1], limits=_SAMPLE_LIMITS) as stream,
+    ):
         for jpeg in stream:
             count, num_bytes = count + 1, num_bytes + 512 + -(-len(jpeg) // 512) * 512
     result = stream.result

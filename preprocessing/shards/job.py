@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 from preprocessing.clips import clips_digest
 from preprocessing.media.extraction import DEFAULT_LIMITS, Limits
 from preprocessing.schema import Clip, DatasetInfo, ExtractionSpec
+from preprocessing.shards.far_root import FarRoot
 from preprocessing.shards.plan import SHARD_BYTES
 from preprocessing.shards.storage import Store
+from preprocessing.sources import resolve_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,15 @@ class Job:
     limits: Limits = DEFAULT_LIMITS
     drop_damaged: bool = False
     """Leave out clips whose decoder reports errors."""
+    far: FarRoot | None = None
+    """Where the videos really lie, if `root` is a mirror of it."""
+
+    def source(self, clip: Clip) -> AbstractContextManager[Path]:
+        """Path of a clip's source while the `with` block lasts; whether it is there is another question. Raises
+        ValueError if it does not stay below the data root."""
+        if self.far is not None:
+            return self.far.fetched(clip.source, is_folder=clip.source_kind == "frames")
+        return nullcontext(resolve_source(self.root, clip.source))
 
     def identity(self, clips: Sequence[Clip]) -> dict[str, Any]:
         """Everything that decides the content of the shards, as plan.json keeps it."""

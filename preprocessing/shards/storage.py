@@ -28,7 +28,7 @@ class Store:
         self.shown = without_secrets(self.url)
         self.local: Path | None = None if is_url(self.url) else Path(self.url)
         self._fs: pafs.FileSystem | None = None
-        self._root = ""
+        self._root, self._process = "", 0
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return Store, (self.url,)
@@ -36,7 +36,8 @@ class Store:
     @property
     def fs(self) -> pafs.FileSystem:
         """The file system behind the URL. Raises UserError if there is none for it."""
-        if self._fs is None:
+        if self._fs is None or self._process != os.getpid():  # connections do not outlive a fork
+            self._process = os.getpid()
             if self.local is not None:
                 self._fs, self._root = pafs.LocalFileSystem(), str(self.local)
             else:

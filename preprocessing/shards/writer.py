@@ -25,7 +25,6 @@ from preprocessing.shards.job import Job
 from preprocessing.shards.object_boxes import packed_boxes
 from preprocessing.shards.plan import ShardPlan, shard_key
 from preprocessing.shards.record import ShardRecord, write_rows
-from preprocessing.sources import resolve_source
 
 
 def write_shard(job: Job, plan: ShardPlan) -> ShardRecord:
@@ -122,13 +121,13 @@ def _write_frames(job: Job, clip: Clip, key: str, tar: TarStream) -> _Written:
     """Append a clip's frames to the tar."""
     written = _Written(Extraction("missing", f"{clip.source} is not below the data root"))
     try:
-        path = resolve_source(job.root, clip.source)
-        if os.path.isdir(path) if clip.source_kind == "frames" else os.path.isfile(path):
-            for index, jpeg in _frames(job, clip, path, written):
-                offset = tar.add(f"{key}.{index + 1:06d}.jpg", jpeg)
-                written.first_offset = offset if written.first_offset is None else written.first_offset
-                written.sizes.append(len(jpeg))
-                written.indices.append(index)
+        with job.source(clip) as path:
+            if os.path.isdir(path) if clip.source_kind == "frames" else os.path.isfile(path):
+                for index, jpeg in _frames(job, clip, path, written):
+                    offset = tar.add(f"{key}.{index + 1:06d}.jpg", jpeg)
+                    written.first_offset = offset if written.first_offset is None else written.first_offset
+                    written.sizes.append(len(jpeg))
+                    written.indices.append(index)
     except ValueError as error:
         written.result = Extraction("missing", str(error))
     return written

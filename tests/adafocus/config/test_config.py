@@ -19,6 +19,7 @@ NAMES = sorted(flatten(Config()).keys() - {"method"})  # by whose name nothing i
 OTHER: dict[str, Any] = {
     "data.focus_frames": "own",
     "data.frame_order": "spread",
+    "data.reader": "stream",
     "model.glance_resize": "corners",
     "model.action_per": "clip",
     "model.head_dropout": 0.1,

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from helpers.packing import SPEC, pack
 from preprocessing.frame_choice import packed_frames
-from preprocessing.schema import Clip, DatasetInfo, ExtractionSpec, UserError
+from preprocessing.schema import Clip, DatasetInfo, ExtractionSpec, SourceBox, UserError
 from preprocessing.shards.index import INDEX, Index, read_index
 from preprocessing.shards.job import Job
 from preprocessing.shards.statistics import left_out_text, summarise
@@ -20,6 +21,7 @@ from preprocessing.shards.storage import Store
 from preprocessing.shards.verify import Problem, verify
 
 CANDIDATES = 20
+BOXES = tuple(SourceBox(number, number / 4, 1, 8, 8, "boxes.csv") for number in (3, 4, 50, 97))
 CUT = Clip("x", "train", "cut", "long.mp4", (0,), start_s=6.05, end_s=15.0)
 CLIPS = [
     Clip("x", "train", "long", "long.mp4", (0,), boxes=tuple((n / 200, 0.0, 1.0, 1.0) for n in range(190))),
@@ -28,6 +30,7 @@ CLIPS = [
     Clip("x", "val", "damaged", "damaged.mp4", (1,)),
     Clip("x", "val", "folder", "folder", (1,), source_kind="frames"),
     Clip("x", "val", "lost", "lost.mp4", (1,)),
+    Clip("x", "val", "boxed", "long.mp4", (1,), source_boxes=BOXES),
 ]
 SPECS = {"native": SPEC, "rate": replace(SPEC, fps=7.0), "capped": replace(SPEC, max_frames=150)}
 
@@ -113,11 +116,12 @@ def test_such_a_data_set_is_sound_and_says_what_it_saves(both: tuple[Index, Path
 
 def test_boxes_are_those_of_the_packed_frames(both: tuple[Index, Path, Index, Path]) -> None:
     whole, _, part, _ = both
-    one, other = whole.table.to_pylist()[0], part.table.to_pylist()[0]
-    if one["boxes"] is not None:  # the source has as many frames as there are boxes
-        assert other["boxes"] == [one["boxes"][frame] for frame in other["frame_indices"]]
-    else:
-        assert other["boxes"] is None
+    rows = zip(whole.table.to_pylist(), part.table.to_pylist(), strict=True)
+    found = {one["clip_id"]: (one, other) for one, other in rows if one["boxes"] is not None}
+    assert "boxed" in found
+    for one, other in found.values():
+        assert np.array_equal([one["boxes"][frame] for frame in other["frame_indices"]], other["boxes"], equal_nan=True)
+    assert {row["clip_id"] for row in part.table.to_pylist() if row["boxes"]} == {*found}
 
 
 def test_a_folder_goes_on_only_with_the_same_number(videos: Path, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_other_frames_than_the_sources_are_refused(tmp_path: Path, run_ffmpeg: R
     make(run_ffmpeg, root / "a.mp4", WHITE.format(**BOX))
     pack(root, [row("a.mp4", 0, *BOX.values())], tmp_path / "out")
     with pytest.raises(UserError, match=r"boxes.csv:2: boxes number the frames of the source, but --fps 5"):
-        Request("folder", root, str(tmp_path / "other"), ExtractionSpec(height=48, fps=5)).read_clips()
+        Request("folder", root, str(tmp_path / "other"), ExtractionSpec(height=48, fps=5)).opened().__enter__()
 
 
 def test_damage_may_have_cost_frames_so_that_boxes_are_left_out(tmp_path: Path, run_ffmpeg: Run) -> None:

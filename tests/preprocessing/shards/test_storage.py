@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import io
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from helpers.packing import finish, start
+from helpers.s3_server import s3_server, s3_url
 from pipelines.visualize.contact_sheet import contact_sheet
 from preprocessing.files import partial_path
 from preprocessing.schema import UserError
@@ -25,17 +23,9 @@ from preprocessing.shards.verify import Problem, verify
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """URL of an empty bucket on a server in this process."""
-    saved = {name: os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    os.environ.update(dict.fromkeys(saved, "testing"))
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket="shards")
-    yield f"s3://shards/data%s?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
-    server.stop()
-    for name, value in saved.items():
-        os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
+    """URL of an empty folder of a bucket, with a place for its name."""
+    with s3_server() as (host, port):
+        yield s3_url(f"{host}:{port}", "data%s")
 
 
 def test_s3_holds_the_same_bytes(

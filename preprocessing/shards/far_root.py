@@ -1,0 +1,113 @@
+"""A data root on object storage: what its folders hold is mirrored here, and a source is fetched while it is read.
+
+The mirror has the annotation files as they are, and of every other file an empty one of the same name and length, which
+takes no room: so data sets are listed as they are on a disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow.fs as pafs
+
+from preprocessing.addresses import without_secrets
+from preprocessing.schema import UserError
+from preprocessing.shards.storage import Store
+
+ANNOTATIONS = (".csv", ".txt", ".json", ".tsv", ".md")
+"""Endings of the files that a data set is described by, in small letters."""
+WAITS_S = (1.0, 4.0)
+"""Pauses before a transfer that has failed is made again."""
+_SIDE_BY_SIDE = 16
+
+Result = TypeVar("Result")
+
+
+class FarRoot:
+    """The files below a URL. Picklable, so that tasks on other machines can fetch from it."""
+
+    def __init__(self, url: str) -> None:
+        self._store = Store(url)
+        self.shown = self._store.shown
+
+    def mirror(self, folder: Path) -> None:
+        """Make the mirror in an empty folder. Raises UserError if there is nothing below the URL."""
+        sizes = self._sizes("")
+        if not sizes:
+            raise UserError(f"there are no files below {self.shown}: give the folder of the videos as --data-root")
+        texts = []
+        for name, size in sizes.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if name.lower().endswith(ANNOTATIONS):
+                texts.append(name)
+            else:
+                path.touch()
+                os.truncate(path, size)
+        with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+            list(pool.map(lambda name: self._fetch(name, folder / name), texts))
+
+    @contextlib.contextmanager
+    def fetched(self, source: str, is_folder: bool) -> Iterator[Path]:
+        """A source on this machine, until the block ends: a file, or a folder of files. The path leads nowhere if it is
+        not there. Raises UserError if it cannot be fetched."""
+        with tempfile.TemporaryDirectory(prefix="adafocus-") as scratch:
+            target = Path(scratch) / posixpath.basename(source)
+            sizes = self._sizes(source) if is_folder else self._size(source)
+            free, needed = shutil.disk_usage(scratch).free, sum(sizes.values())
+            if needed > free:
+                raise UserError(f"no space left in {scratch} for {source}: {needed} bytes of {free} (TMPDIR moves it)")
+            for name in sizes:
+                path = target / name if is_folder else target
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._fetch(posixpath.join(source, name) if is_folder else source, path)
+            yield target
+
+    def _path(self, name: str) -> str:
+        """Path in the file system. Raises ValueError for a name that leads out of the root."""
+        plain = posixpath.normpath(name) if name else ""
+        if plain.startswith(("/", "..")) or "\0" in plain or "\\" in plain:
+            raise ValueError(f"{name!r} leaves the data root")
+        return posixpath.join(self._store.path("").rstrip("/"), plain) if plain else self._store.path("").rstrip("/")
+
+    def _size(self, name: str) -> dict[str, int]:
+        """Bytes of a file, if it is there."""
+        info = self._persist(lambda: self._store.fs.get_file_info(self._path(name)), name)
+        return {"": info.size} if info.is_file else {}
+
+    def _sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of all files in a folder and below, by their paths from there."""
+        root = self._path(folder)
+        selector = pafs.FileSelector(root, recursive=True, allow_not_found=True)
+        infos = self._persist(lambda: self._store.fs.get_file_info(selector), folder)
+        files = {info.path.removeprefix(root).lstrip("/"): info.size for info in infos if info.is_file}
+        return {name: size for name, size in files.items() if posixpath.normpath(name) == name and ".." not in name}
+
+    def _fetch(self, name: str, path: Path) -> None:
+        def transfer() -> None:
+            with self._store.fs.open_input_stream(self._path(name)) as source, open(path, "wb") as target:
+                shutil.copyfileobj(source, target, 4 << 20)
+
+        self._persist(transfer, name)
+
+    def _persist(self, work: Callable[[], Result], name: str) -> Result:
+        """Do it, again and again if it fails. Raises UserError if it keeps failing."""
+        for wait_s in (*WAITS_S, None):
+            try:
+                return work()
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                if wait_s is None:
+                    raise UserError(f"{name or 'the files'} of {self.shown}: {without_secrets(str(error))}") from None
+                time.sleep(wait_s)
+        raise AssertionError("unreachable: the last try returns or raises")

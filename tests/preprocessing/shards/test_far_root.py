@@ -1,0 +1,107 @@
+"""Videos on object storage are packed to the same bytes as those on a disk, and nothing of them stays behind."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.fs as pafs
+import pytest
+
+from helpers.packing import SPEC
+from helpers.s3_server import s3_server, s3_url
+from helpers.slow_proxy import SlowProxy
+from pipelines.preprocess.request import Request
+from pipelines.preprocess.run import estimate
+from preprocessing.schema import Clip, UserError
+from preprocessing.shards import far_root
+from preprocessing.shards.build_index import build_index
+from preprocessing.shards.far_root import FarRoot
+from preprocessing.shards.index import Index
+from preprocessing.shards.storage import Store
+from preprocessing.shards.worklist import open_worklist
+from preprocessing.shards.writer import write_shard
+from preprocessing.sources import measure_sources
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[SlowProxy]:
+    with s3_server() as (host, port), SlowProxy(host, port) as far:
+        yield far
+
+
+@pytest.fixture(scope="module")
+def url(proxy: SlowProxy, folder_root: Path) -> str:
+    """The twelve clips of a folder, two of them broken and one missing, on the server."""
+    address = s3_url(proxy.address, "videos")
+    store = Store(address)
+    root = store.path("").rstrip("/")
+    pafs.copy_files(str(folder_root), root, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=store.fs)
+    return address
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def pack_all(data_root: Path | str, out: Path) -> Index:
+    with Request("folder", data_root, str(out), SPEC, clips_per_shard=4).opened() as (job, clips):
+        job.store.create()
+        work = open_worklist(job, clips, measure_sources(job.root, clips))
+        return build_index(job, clips, [write_shard(job, plan) for plan in work.plans])
+
+
+def test_the_shards_are_the_same_bytes(url: str, folder_root: Path, tmp_path: Path, scratch: Path) -> None:
+    near, far = pack_all(folder_root, tmp_path / "near"), pack_all(url, tmp_path / "far")
+    assert near.digest == far.digest and near.shards == far.shards
+    assert near.table["status"].to_pylist() == far.table["status"].to_pylist()
+    assert not [*scratch.iterdir()]
+
+
+def test_a_clip_is_there_only_while_it_is_read(url: str, folder_root: Path, scratch: Path) -> None:
+    root = FarRoot(url)
+    with root.fetched("videos/clip 0.mp4", is_folder=False) as path:
+        assert path.read_bytes() == (folder_root / "videos" / "clip 0.mp4").read_bytes()
+    with root.fetched("videos", is_folder=True) as folder:
+        assert len([*folder.iterdir()]) == 11
+    with root.fetched("videos/none.mp4", is_folder=False) as path:
+        assert not path.exists()
+    for name in ("../other/a.mp4", "/etc/passwd", "a/../../b"):
+        with pytest.raises(ValueError, match="leaves the data root"), root.fetched(name, is_folder=False):
+            pass
+    assert not [*scratch.iterdir()]
+
+
+def test_an_estimate_needs_no_more(url: str, folder_root: Path, tmp_path: Path, scratch: Path) -> None:
+    near, far = (estimate(Request("folder", root, str(tmp_path / "o"), SPEC)) for root in (folder_root, url))
+    varying = {"cpu_hours": 0, "free_bytes": 0}
+    assert {**near, **varying} == {**far, **varying}
+
+
+def test_what_is_wrong_is_said_of_the_url(
+    url: str, proxy: SlowProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scratch: Path
+) -> None:
+    monkeypatch.setattr(far_root, "WAITS_S", (0.01,))
+    with pytest.raises(UserError, match="there are no files below s3://shards/nothing"):
+        pack_all(s3_url(proxy.address, "nothing"), tmp_path)
+    store = Store(s3_url(proxy.address, "bad"))
+    store.write(b"path,label,split\na.mp4,a,nowhere\n", "manifest.csv")
+    with pytest.raises(UserError, match=r"s3://shards/bad.*manifest.csv:2"):
+        pack_all(store.url, tmp_path)
+    with pytest.raises(UserError, match="synthetic makes its videos itself"):
+        Request("synthetic", url, str(tmp_path), SPEC).opened().__enter__()
+    with Request("folder", url, str(tmp_path), SPEC).opened() as (job, clips):
+        proxy.to_lose = 10_000
+        with pytest.raises(UserError, match=r"clip 0\.mp4 of s3://shards/videos"), job.source(_first(clips)):
+            pass
+        proxy.to_lose = 0
+
+
+def _first(clips: list[Clip]) -> Clip:
+    return next(clip for clip in clips if clip.source.endswith("clip 0.mp4"))
