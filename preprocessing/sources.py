@@ -8,8 +8,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
+
+import numpy as np
 
 from preprocessing.schema import Clip, UserError
+
+_PART = 4096
+"""Clips that a thread looks for at once."""
+_MOST = 2**63 - 1
+"""The largest number of an inode that is told from others."""
 
 
 def readable_name(path: str) -> str:
@@ -60,14 +68,61 @@ def find_source(root: Path, clip: Clip) -> SourceFile:
 def measure_sources(root: Path, clips: Sequence[Clip]) -> list[int]:
     """Bytes of each clip's source, -1 where it is missing. Raises UserError for a file that is in two splits under two
     names, by links or by a disk that does not tell upper from lower case."""
+    folders = _Folders(root)
+    parts = [clips[start : start + _PART] for start in range(0, len(clips), _PART)]
     with ThreadPoolExecutor(16) as pool:  # a network disk answers many questions at once
-        sources = list(pool.map(lambda clip: find_source(root, clip), clips, chunksize=256))
-    first: dict[tuple[int, int], Clip] = {}
-    for clip, source in zip(clips, sources, strict=True):
-        other = clip if source.inode is None else first.setdefault(source.inode, clip)
-        if other.split != clip.split and other.source != clip.source and source.num_bytes > 0:
+        found = np.concatenate([np.empty((0, 3), np.int64), *pool.map(folders.find, parts)])
+    sizes, inodes = found[:, 0], found[:, 1:]
+    order = np.lexsort(inodes.T)  # rows of one file come one after the other, in their own order
+    same = (inodes[order[1:]] == inodes[order[:-1]]).all(1) & (inodes[order[1:]] != 0).any(1)
+    first = order.copy()
+    for at in np.flatnonzero(same) + 1:
+        first[at] = first[at - 1]
+        clip, other = clips[order[at]], clips[first[at]]
+        if other.split != clip.split and other.source != clip.source and sizes[order[at]] > 0:
             raise UserError(
                 f"{other.source!r} of split {other.split} and {clip.source!r} of split {clip.split} are the same file; "
                 "take one out of the list"
             )
-    return [source.num_bytes for source in sources]
+    numbers: list[int] = sizes.tolist()
+    return numbers
+
+
+class _Folders:
+    """The folders of sources below a data root, each followed to where its links lead only once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._base = str(root.resolve())
+        self._real: dict[str, str] = {}
+
+    def find(self, clips: Sequence[Clip]) -> np.ndarray:
+        """Size and inode (device, number) of each clip's source, int64 (N, 3); zeros where an inode is not known."""
+        rows = np.zeros((len(clips), 3), np.int64)
+        for row, clip in zip(rows, clips, strict=True):
+            row[:] = self._find_file(clip) or self._find_any(clip)
+        return rows
+
+    def _find_file(self, clip: Clip) -> tuple[int, int, int] | None:
+        """Of a plain file in a folder below the root; None for all else."""
+        head, _, name = clip.source.rpartition("/")
+        if clip.source_kind != "video" or name in ("", ".", "..") or "\\x" in clip.source:
+            return None
+        if (folder := self._real.get(head)) is None:
+            real = os.path.realpath(os.path.join(self._base, head))
+            is_inside = real == self._base or real.startswith(f"{self._base.rstrip(os.sep)}{os.sep}")
+            folder = self._real[head] = real if is_inside else ""
+        try:
+            stat = os.lstat(f"{folder}/{name}") if folder else None
+        except FileNotFoundError:
+            return -1, 0, 0
+        except (OSError, ValueError):
+            return None
+        if stat is None or not S_ISREG(stat.st_mode):
+            return None
+        return stat.st_size, stat.st_dev & _MOST, stat.st_ino & _MOST
+
+    def _find_any(self, clip: Clip) -> tuple[int, int, int]:
+        source = find_source(self._root, clip)
+        device, number = source.inode or (0, 0)
+        return source.num_bytes, device & _MOST, number & _MOST

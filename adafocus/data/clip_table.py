@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from operator import eq
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -31,10 +32,39 @@ from preprocessing.shards.storage import Store
 from preprocessing.shards.verify import row_faults
 
 _OPEN_SHARDS = 128
+_AT_ONCE = 10_000
 
 
 class ShardError(UserError):
     """Frames that are not where the index says: their shard is cut, changed or gone."""
+
+
+class ClipIds(Sequence[str]):
+    """Ids of clips, read from the memory-mapped index when they are asked for: there may be millions."""
+
+    def __init__(self, column: pa.StringArray, rows: np.ndarray) -> None:
+        self._column, self._rows = column, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, number: int) -> str: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[str]: ...
+    def __getitem__(self, number: int | slice) -> str | Sequence[str]:
+        if isinstance(number, slice):
+            return ClipIds(self._column, self._rows[number])
+        return str(self._column[int(self._rows[number])].as_py())
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), _AT_ONCE):
+            yield from self._column.take(pa.array(self._rows[start : start + _AT_ONCE])).to_pylist()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 class ClipTable:
@@ -75,12 +105,11 @@ class ClipTable:
         if limit is not None and limit < len(rows):
             rows = rows[np.arange(limit) * len(rows) // limit]
         self.rows = rows
-        self.clip_ids: list[str] = index.table["clip_id"].take(pa.array(rows)).to_pylist()
 
     def _open(self, index: Index) -> None:
         self.info, self.digest, self.spec = index.info, index.digest, index.spec
         columns = {name: index.table[name].chunk(0) for name in index.table.column_names}
-        self._shard, self._key = columns["shard"], columns["key"]
+        self._ids, self._shard, self._key = columns["clip_id"], columns["shard"], columns["key"]
         self._labels, self._boxes = columns["labels"], columns["boxes"]
         self._first_offset = columns["first_offset"].fill_null(-1).to_numpy()
         self._size_bounds = columns["frame_sizes"].offsets.to_numpy()
@@ -92,7 +121,7 @@ class ClipTable:
         self._far = None if self.store.local is not None else FarFrames(self.store)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("store", "rows", "clip_ids", "_path")}
+        return {name: getattr(self, name) for name in ("store", "rows", "_path")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -100,6 +129,11 @@ class ClipTable:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def clip_ids(self) -> ClipIds:
+        """Ids of all clips."""
+        return ClipIds(self._ids, self.rows)
 
     @property
     def max_labels(self) -> int:

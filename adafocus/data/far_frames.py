@@ -23,8 +23,8 @@ from preprocessing.shards.storage import Store
 
 SIDE_BY_SIDE = 16
 """Requests at once, of one process."""
-GAP = 128 << 10
-"""Bytes that nobody wants are read if they are no more than that between two frames: cheaper than a request."""
+GAP = 512 << 10
+"""Bytes that nobody wants are read if they are no more than that between two frames: a request takes longer."""
 MOST_JOINED = 4 << 20
 """Bytes of one request at most, so that those at once take no more memory than SIDE_BY_SIDE times that."""
 WAITS_S = (0.2, 0.8, 3.2)

@@ -8,7 +8,7 @@ global batch size: not on the number of workers, nor on how many ranks share a g
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,7 +67,7 @@ class ClipLoader:
         self.info: DatasetInfo = table.info
         self.digest: str = table.digest
         self.spec: ExtractionSpec = table.spec
-        self.clip_ids: list[str] = table.clip_ids
+        self.clip_ids: Sequence[str] = table.clip_ids
         """Of all ranks, in the order of the index."""
         self.batch_size = batch_size
         if num_workers:

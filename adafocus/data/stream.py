@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -62,7 +62,7 @@ class ClipStream:
         self.info: DatasetInfo = table.info
         self.digest: str = table.digest
         self.spec: ExtractionSpec = table.spec
-        self.clip_ids: list[str] = table.clip_ids
+        self.clip_ids: Sequence[str] = table.clip_ids
         self.batch_size, self.train, self.accumulate = batch_size, train, accumulate
         self.global_clips = batch_size * world_size * accumulate
         """Clips of a global batch."""

@@ -39,21 +39,35 @@ def csv_rows(
 
     Raises UserError for a column that is missing or stands there twice, and for a row of too few or too many cells.
     """
+    names: list[str] = []
+    for line, cells in csv_cells(path, columns, delimiter, optional):
+        if names:
+            yield f"{path}:{line}", dict(zip(names, cells, strict=True))
+        else:
+            names = cells
+
+
+def csv_cells(
+    path: Path, columns: Sequence[str], delimiter: str = ",", optional: Sequence[str] = ()
+) -> Iterator[tuple[int, list[str]]]:
+    """(number of the line, cells) of a CSV file, the header first: see `csv_rows`."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            header = Counter(reader.fieldnames or [])
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            names = next((cells for cells in reader if cells), [])
+            header = Counter(names)
             missing = [name for name in columns if name not in header]
             if missing:
-                raise UserError(f"{path}:1: no column {', '.join(map(repr, missing))}; found {reader.fieldnames}")
+                raise UserError(f"{path}:1: no column {', '.join(map(repr, missing))}; found {names or None}")
             twice = [name for name in (*columns, *optional) if header[name] > 1]
             if twice:
                 raise UserError(f"{path}:1: {header[twice[0]]} columns are called {twice[0]!r}; keep one of them")
-            for row in reader:
-                where = f"{path}:{reader.line_num}"
-                if None in row or None in row.values():
-                    raise UserError(f"{where}: the row does not have the header's number of cells")
-                yield where, row
+            yield reader.line_num, names
+            for cells in reader:
+                if cells and len(cells) != len(names):
+                    raise UserError(f"{path}:{reader.line_num}: the row does not have the header's number of cells")
+                if cells:
+                    yield reader.line_num, cells
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
 

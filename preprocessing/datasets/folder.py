@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
 from preprocessing.clips import ClipList
-from preprocessing.datasets.annotations import SPLIT_NAMES, csv_rows, first_existing
+from preprocessing.datasets.annotations import SPLIT_NAMES, first_existing
 from preprocessing.datasets.boxes import add_boxes
-from preprocessing.datasets.labels import Rows, classes_of
+from preprocessing.datasets.labels import classes_of
+from preprocessing.datasets.manifest import Manifest
 from preprocessing.datasets.videos import is_hidden, is_video, log_skipped, videos_below
 from preprocessing.schema import Clip, DatasetInfo, UserError
 from preprocessing.sources import readable_name
@@ -34,32 +34,30 @@ def read_clips(root: Path) -> tuple[DatasetInfo, list[Clip]]:
     return info, add_boxes(root, clips)
 
 
-def _read_manifest(root: Path, manifest: Path) -> tuple[DatasetInfo, list[Clip]]:
-    rows: Rows = list(csv_rows(manifest, ("path", "label", "split"), optional=("clip_id", "start_s", "end_s", "class")))
-    if not rows:
-        raise UserError(f"{manifest}: no rows")
-    names, labels = classes_of(root, manifest, rows)
-    clips = ClipList(len(names), repeats=True)
-    for (where, row), label in zip(rows, labels, strict=True):
-        path, split = row["path"].strip(), row["split"].strip().lower()
-        start_s, end_s = _seconds(row, "start_s", where), _seconds(row, "end_s", where)
+def _read_manifest(root: Path, path: Path) -> tuple[DatasetInfo, list[Clip]]:
+    manifest = Manifest(path)
+    names, labels = classes_of(root, manifest)
+    clips, once = ClipList(len(names), repeats=True), [(label,) for label in range(len(names))]
+    columns = (manifest[name] for name in ("path", "split", "clip_id", "start_s", "end_s"))
+    for row, (source, split, clip_id, start, end) in enumerate(zip(*columns, strict=True)):
+        where = manifest.where(row)
+        start_s, end_s = _seconds(start, "start_s", where), _seconds(end, "end_s", where)
         cut = "" if start_s is None and end_s is None else f"@{start_s or 0:g}-{'' if end_s is None else f'{end_s:g}'}"
         clip = Clip(
             dataset="folder",
-            split=SPLIT_NAMES.get(split, split),
-            clip_id=(row.get("clip_id") or "").strip() or path + cut,
-            source=path,
-            labels=(label,),
-            source_kind="frames" if os.path.isdir(root / path) else "video",
+            split=SPLIT_NAMES.get(split.lower(), split.lower()),
+            clip_id=clip_id or (source + cut if cut else source),
+            source=source,
+            labels=once[labels[row]],
+            source_kind="frames" if os.path.isdir(f"{root}/{source}") else "video",
             start_s=start_s,
             end_s=end_s,
         )
         clips.add(clip, where)
-    return DatasetInfo("folder", names, annotations=manifest.name), clips.clips
+    return DatasetInfo("folder", names, annotations=path.name), clips.clips
 
 
-def _seconds(row: Mapping[str, str], column: str, where: str) -> float | None:
-    text = (row.get(column) or "").strip()
+def _seconds(text: str, column: str, where: str) -> float | None:
     try:
         return float(text) if text else None
     except ValueError:

@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from preprocessing.schema import Clip
 
 SHARD_BYTES = 1_000_000_000
@@ -75,16 +77,20 @@ def plan_shards(
         raise ValueError(f"clips_per_shard is {clips_per_shard}, has to be at least 1")
     estimate = packed or PackedSize()
     loads = [estimate.of(size) for size in sizes]
+    by_split: dict[str, list[int]] = {}
+    for index, clip in enumerate(clips):
+        by_split.setdefault(clip.split, []).append(index)
     plans: list[ShardPlan] = []
-    for split in dict.fromkeys(clip.split for clip in clips):
-        members = [index for index, clip in enumerate(clips) if clip.split == split]
+    for split, members in by_split.items():
         by_bytes = math.ceil(sum(loads[index] for index in members) / shard_bytes) if shard_bytes else 1
         by_clips = -(-len(members) // (clips_per_shard or CLIPS_WHILE_FEW))
         least = by_clips if clips_per_shard else min(by_clips, FEW_SHARDS)
         num_shards = min(max(by_bytes, least), len(members))
         shards: list[list[int]] = [[] for _ in range(num_shards)]
         lightest = [(0.0, shard) for shard in range(num_shards)]
-        for index in sorted(members, key=lambda member: (-loads[member], -sizes[member], member)):
+        keys = [np.array([-column[index] for index in members]) for column in (sizes, loads)]
+        for place in np.lexsort(keys).tolist():  # by load, then by size, then in their order
+            index = members[place]
             load, shard = heapq.heappop(lightest)
             shards[shard].append(index)
             if clips_per_shard is None or len(shards[shard]) < clips_per_shard:

@@ -133,12 +133,20 @@ def fake_index(folder: Path, num_clips: int, num_frames: int) -> Path:
     columns["shard"] = pa.array([f"train-{number // 64:06d}.tar" for number in range(num_clips)])
     columns["labels"] = pa.array([[number % 200] for number in range(num_clips)])
     columns["frame_sizes"] = pa.ListArray.from_arrays(bounds, pa.array(sizes))
-    for name in ("listed_frames", "boxes"):
+    for name in set(INDEX_SCHEMA.names) - columns.keys():
         columns[name] = pa.nulls(num_clips, INDEX_SCHEMA.field(name).type)
     table = pa.table({field.name: columns[field.name] for field in INDEX_SCHEMA}).cast(INDEX_SCHEMA)
     names = [str(number) for number in range(200)]
     info = DatasetInfo("bench", tuple(names)).to_dict()
-    told = {"info": info, "spec": {}, "versions": {"ffmpeg": []}, "shards": [], "digest": f"{num_clips}x{num_frames}"}
+    record = {"num_clips": 64, "num_bytes": 1, "sha256": "", "statuses": {}, "num_frames": 64 * num_frames}
+    shards = [{"name": f"train-{number:06d}", **record} for number in range(-(-num_clips // 64))]
+    told = {
+        "info": info,
+        "spec": {},
+        "versions": {"ffmpeg": []},
+        "shards": shards,
+        "digest": f"{num_clips}x{num_frames}",
+    }
     pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(told)}), folder / "index.parquet")
     return folder
 

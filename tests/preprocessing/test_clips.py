@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 
 from preprocessing.clips import ClipList, clips_digest, select_clips
 from preprocessing.datasets import find_dataset
-from preprocessing.schema import Clip, UserError
+from preprocessing.schema import Clip, SourceBox, UserError
 from preprocessing.sources import find_source, measure_sources, readable_name, resolve_source
 
 
@@ -107,6 +110,53 @@ def test_digest_knows_every_field_and_the_order() -> None:
     clips = [clip("a"), clip("b")]
     others = [[clip("b"), clip("a")], [clip("a"), clip("b", label=1)], [clip("a"), clip("b", end_s=2.0)], clips[:1]]
     assert len({clips_digest(other) for other in (clips, *others)}) == 5
+
+
+@given(
+    st.text(),
+    st.tuples(st.none() | st.floats(allow_nan=False), st.none() | st.integers(0, 9)),
+    st.none() | st.lists(st.tuples(*[st.floats(0, 1)] * 4), max_size=2).map(tuple),
+    st.none() | st.lists(st.tuples(st.integers(0, 9), *[st.floats(0, 9)] * 4), max_size=2),
+)
+def test_a_line_of_the_digest_is_what_it_was_in_earlier_versions(
+    name: str, numbers: tuple[float | None, int | None], boxes: tuple | None, pixels: list | None
+) -> None:
+    source_boxes = None if pixels is None else tuple(SourceBox(*each, "boxes.csv:3") for each in pixels)
+    one = clip(name, start_s=numbers[0], listed_frames=numbers[1], boxes=boxes, source_boxes=source_boxes)
+    facts = asdict(one)
+    listed = facts.pop("source_boxes")
+    if listed is not None:
+        facts["source_boxes"] = [{key: box[key] for key in box if key != "where"} for box in listed]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + b"\n").hexdigest()[:16]
+    assert clips_digest([one]) == digest
+
+
+def test_sources_are_measured_as_each_is_found(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for folder in (root / "a" / "b", outside, root / "frames"):
+        folder.mkdir(parents=True)
+    (outside / "x.mp4").write_bytes(b"outside")
+    (root / "a" / "x.mp4").write_bytes(b"inside")
+    (root / "a" / "b" / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"no text")
+    (root / "link").symlink_to(outside)
+    (root / "near").symlink_to(root / "a")
+    (root / "file.mp4").symlink_to(root / "a" / "x.mp4")
+    names = [
+        "a/x.mp4",
+        "near/x.mp4",
+        "link/x.mp4",
+        "file.mp4",
+        "a/b/../x.mp4",
+        "a/../../outside/x.mp4",
+        "a",
+        "none.mp4",
+    ]
+    names += [r"a/b/caf\xe9.mp4", "/etc/passwd", "a/x.mp4/", ".", "..", "a/b/none/x.mp4", "a\0b"]
+    clips = [clip(str(number), source=name) for number, name in enumerate(names)]
+    clips.append(clip("frames", source="frames", source_kind="frames", listed_frames=3))
+    assert measure_sources(root, clips) == [find_source(root, each).num_bytes for each in clips]
+    assert measure_sources(root, clips)[:4] == [6, 6, -1, 6] and measure_sources(root, clips)[8] == 7
+    assert measure_sources(root, []) == []
 
 
 def test_select_clips(folder_root: Path) -> None:
