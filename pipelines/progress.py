@@ -136,8 +136,15 @@ class _LogLines:
         shown = text if isinstance(text, str) else text()
         if self._done > 0 and not _reached(self._done, self._total):
             left_s = (now - self._started) * (self._total - self._done) / self._done
-            shown = f"{shown}, {f'{self._what} ' if self._what else ''}{left_s / 60:.1f} min left"
+            shown = f"{shown}, {f'{self._what} ' if self._what else ''}{span(left_s)} left"
         log.info("%s", shown)
+
+
+def span(seconds: float) -> str:
+    """A length of time in words."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _reached(done: float, total: float) -> bool:

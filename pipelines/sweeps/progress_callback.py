@@ -19,6 +19,10 @@ class ProgressCallback(tune.Callback):
     def __init__(self, sweep: Sweep, rows: Rows) -> None:
         self.sweep, self.rows = sweep, rows
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What Tune keeps of it on disk: all but the terminal."""
+        return {"sweep": self.sweep, "rows": Rows(None)}
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Add the trial's row."""
         self._show(trial, {})

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from adafocus.training.reports import StepReport, Watch
-from pipelines.progress import Report, progress
+from pipelines.progress import Report, progress, span
 
 INTERVAL_S = 60.0
 """Seconds between two lines in a log."""
@@ -68,7 +68,7 @@ class StageProgress:
         if not self._later or done <= 0:
             return ""
         left = (now - self._began) / done * (self._epochs - self._done + self._later)
-        return f", all stages {left / 60:.1f} min left"
+        return f", all stages {span(left)} left"
 
 
 def peak_memory() -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from helpers.terminal import terminal
 from pipelines.logs import start_logging
-from pipelines.progress import progress, progress_rows
+from pipelines.progress import progress, progress_rows, span
 
 
 def test_a_log_gets_few_lines_and_the_last_one(caplog: pytest.LogCaptureFixture) -> None:
@@ -28,7 +28,11 @@ def test_a_log_says_how_long_the_rest_will_take(caplog: pytest.LogCaptureFixture
         report(100, "a tenth")
         report(900, "100 % of all")
     assert caplog.messages[0] == "nothing yet" and caplog.messages[2] == "100 % of all"
-    assert re.fullmatch(r"a tenth, this \d+\.\d min left", caplog.messages[1])
+    assert re.fullmatch(r"a tenth, this \d+ s left", caplog.messages[1])
+
+
+def test_lengths_of_time() -> None:
+    assert [span(seconds) for seconds in (0.4, 89, 90, 3600, 7200)] == ["0 s", "89 s", "1.5 min", "60.0 min", "2.0 h"]
 
 
 def test_errors_of_rounding_do_not_hide_the_end(caplog: pytest.LogCaptureFixture) -> None:

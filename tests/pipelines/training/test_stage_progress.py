@@ -24,7 +24,7 @@ STEP = StepReport("ppo", 1, 2, "training", 1, 4, 32, torch.tensor(0.5))
 LINE = re.compile(
     r"(?:(?P<name>[^:]+): )?(?P<stage>\w+), epoch (?P<epoch>\d) of (?P<epochs>\d), (?:step|evaluating,) "
     r"(?P<step>\d+) of (?P<steps>\d+): \S+ clips/s(?:, loss (?P<loss>\S+))?, \d+ MB"
-    r"(?:, all stages (?P<all>\S+) min left)?(?:, (?P<what>this stage )?(?P<left>\S+) min left)?"
+    r"(?:, all stages (?P<all>\S+ \w+) left)?(?:, (?P<what>this stage )?(?P<left>\S+ \w+) left)?"
 )
 
 
@@ -45,7 +45,7 @@ def test_time_of_this_stage_and_of_all(caplog: pytest.LogCaptureFixture, monkeyp
         watch(replace(STEP, step=2))
     (_, line) = lines(caplog)
     assert (line["name"], line["stage"], line["step"], line["loss"]) == ("gamma=0.5", "ppo", "2", "0.5")
-    assert (line["left"], line["all"], line["what"]) == ("3.0", "13.0", "this stage ")
+    assert (line["left"], line["all"], line["what"]) == ("3.0 min", "13.0 min", "this stage ")
     assert "0.533 clips/s" in caplog.messages[-1]  # the 32 of the second step in that minute
 
 
@@ -60,7 +60,7 @@ def test_a_stage_that_goes_on_counts_what_it_does_now(
         watch(replace(STEP, epoch=2, step=1))  # its first epoch was trained before
         now[0] += 60
         watch(replace(STEP, epoch=2, step=2))
-    assert lines(caplog)[-1]["left"] == "1.0" and lines(caplog)[-1]["all"] is None  # two of four steps took one minute
+    assert lines(caplog)[-1]["left"] == "60 s" and lines(caplog)[-1]["all"] is None  # two of four steps took one minute
 
 
 def test_training_shows_every_stage(
