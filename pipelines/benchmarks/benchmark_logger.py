@@ -16,12 +16,16 @@ from adafocus.data.clip_table import evaluation_split
 from adafocus.evaluation import metrics
 from pipelines.benchmarks.benchmark import Measurement
 from pipelines.paths import Places
+from pipelines.reporting.benchmark_result import BenchmarkResult
 from pipelines.reporting.published import published_on
+from pipelines.reporting.run_notes import benchmark_note
 from pipelines.tracking.checkpoints import SelectedCheckpoint
 from pipelines.tracking.client import Tracker
-from pipelines.tracking.metric_names import IN_WORDS
+from pipelines.tracking.logged_model import link_measured, log_scores
+from pipelines.tracking.metric_names import IN_WORDS, SCORES
 from pipelines.tracking.registry import MeasuredModel, register
 from pipelines.tracking.run import Run
+from pipelines.tracking.score import SCORE
 from pipelines.training.trial_logger import MODEL
 from pipelines.visualize.class_charts import class_chart, confusion_chart
 from pipelines.visualize.patch_strips import save_strips
@@ -44,7 +48,7 @@ def log_benchmark(measurement: Measurement, selected: SelectedCheckpoint, places
     name = f"benchmark {selected.name}" if split == usual else f"benchmark {selected.name}, split {split}"
     run = tracker.run(dataset.info.name, "benchmark", name, **_identity(measurement, selected))
     run.log_params({**flatten(from_flat(checkpoint.read_meta(selected.folder).config)), **facts})
-    run.log_dataset(dataset.info, dataset.digest, places.shards, "evaluation")
+    run.log_dataset(dataset.info.name, dataset.digest, places.shards, "evaluation")
     online = _online(measurement)
     _log_numbers(run, measurement, online)
     exits = [asdict(point) for point in measurement.exits]
@@ -52,8 +56,10 @@ def log_benchmark(measurement: Measurement, selected: SelectedCheckpoint, places
     run.client.log_dict(run.run_id, table, "table.json")
     _log_predictions(run, measurement)
     _log_pictures(run, measurement, selected, places, dataset.info, online)
+    model_id = trial.logged_model if trial else ""
+    link_measured(run, model_id)
+    log_scores(run, model_id, _headline(measurement, dataset.info.metric), dataset.info.name, dataset.digest)
     if trial:
-        run.set_description(f"Measures the trial {trial.link}.")
         trial.set_description(f"Measured by {run.link}.")
         if split == usual:
             trial.client.log_dict(trial.run_id, table, "table.json")
@@ -63,10 +69,33 @@ def log_benchmark(measurement: Measurement, selected: SelectedCheckpoint, places
         about = f"Trained by {trial.link}, measured by {run.link}."
         metric = dataset.info.metric
         score = getattr(measurement.rows[0], metric)
-        model = MeasuredModel(recipe, trial.run_id, MODEL, dataset.digest, metric, score, about)
+        model = MeasuredModel(recipe, trial.run_id, MODEL, dataset.digest, metric, score, about, model_id)
         run.set_model(register(tracker, model))
+    describe_benchmark(run, selected, measurement, places)
     run.finish()
     return run
+
+
+def result_of(measurement: Measurement, selected: SelectedCheckpoint, run: Run) -> BenchmarkResult:
+    """What a benchmark that was logged as `run` has found."""
+    trial, exits = selected.run_id or selected.folder.name, [asdict(point) for point in measurement.exits]
+    return BenchmarkResult(selected.name, run.run_id, trial, measurement.facts, measurement.table(), {}, exits)
+
+
+def describe_benchmark(run: Run, selected: SelectedCheckpoint, measurement: Measurement, places: Places) -> None:
+    """Write the run's description, with the artifacts that it has by then."""
+    tracker, result = Tracker.at(places), result_of(measurement, selected, run)
+    subject = f"the trial {tracker.open(selected.run_id).link}" if selected.run_id else f"`{selected.folder.name}`"
+    run.set_description(benchmark_note(result, subject, run.artifact_names()))
+
+
+def _headline(measurement: Measurement, metric: str) -> dict[str, float]:
+    """The first row's numbers under names that are the same in all benchmarks, so that MLflow compares them."""
+    first, split = measurement.rows[0], measurement.facts["split"]
+    scores = {f"{split}_{name}": getattr(first, name, None) for name in SCORES}
+    costs = {"gflops": first.gflops, "videos_per_s": first.videos_per_s, "latency_ms": first.latency_ms}
+    known = {name: value for name, value in scores.items() if value is not None}
+    return {SCORE: getattr(first, metric), **costs, **known}
 
 
 def _identity(measurement: Measurement, selected: SelectedCheckpoint) -> dict[str, str]:

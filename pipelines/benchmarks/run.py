@@ -6,12 +6,12 @@ One after the other, so that they do not disturb each other's times.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 
 from adafocus.training.reports import Options
 from pipelines.benchmarks.benchmark import measure_checkpoint
-from pipelines.benchmarks.benchmark_logger import log_benchmark
+from pipelines.benchmarks.benchmark_logger import describe_benchmark, log_benchmark, result_of
 from pipelines.benchmarks.options import BenchmarkOptions
 from pipelines.paths import Places
 from pipelines.reporting.benchmark_result import BenchmarkResult
@@ -60,6 +60,5 @@ def run_benchmark(
         from pipelines.benchmarks.gallery import log_gallery
 
         log_gallery(run, selected.folder, places.shards, measurement, benchmark_options.gallery_clips)
-    trial = selected.run_id or selected.folder.name
-    exits = [asdict(point) for point in measurement.exits]
-    return BenchmarkResult(selected.name, run.run_id, trial, measurement.facts, measurement.table(), {}, exits)
+        describe_benchmark(run, selected, measurement, places)
+    return result_of(measurement, selected, run)

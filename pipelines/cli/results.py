@@ -137,6 +137,9 @@ def report(
     out: Annotated[Path, typer.Option(help="Markdown file to write; a .html page goes beside it.")] = Path(
         "results/RESULTS.md"
     ),
+    stale_after: Annotated[
+        float, typer.Option(help="Minutes without a sign of life after which an open run is called stale.", min=0)
+    ] = 10,
     as_json: Json = False,
 ) -> None:
     """Write what is in MLflow as RESULTS.md and an HTML page: results, sweeps, failures, what is missing."""
@@ -147,7 +150,7 @@ def report(
     from pipelines.reporting.pages import write_pages
     from pipelines.reporting.tables import print_report, to_json
 
-    collected = collect_report(Places.of("", runs), name)
+    collected = collect_report(Places.of("", runs), name, stale_after)
     written = write_pages(collected, out)
     if as_json:
         typer.echo(to_json(collected.benchmarks))

@@ -1,4 +1,4 @@
-"""What is logged of preprocessing: the summary, in one run per data set."""
+"""What is logged of preprocessing: the summary and the data set, in one run per data set."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ def log_summary(tracker: Tracker, summary: dict[str, Any]) -> None:
     """Log the summary of a finished extraction; that of the same data set again goes into the same run."""
     run = tracker.run(summary["dataset"], "preprocess", "preprocess", digest=summary["digest"])
     run.log_summary("preprocess", _flat(summary))
+    run.log_dataset(summary["dataset"], summary["digest"], summary["out"], "preprocessing")
+    counts = ", ".join(f"{number} {status}" for status, number in summary["statuses"].items() if number)
+    run.set_description(f"Packed {summary['dataset']} as `{summary['out']}`. Clips: {counts}.")
     run.finish()
 
 

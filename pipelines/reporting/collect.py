@@ -5,35 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from adafocus.methods import stage_names
 from pipelines.paths import Places
 from pipelines.recipes import RECIPES
 from pipelines.reporting.benchmark_result import BenchmarkResult
+from pipelines.reporting.epochs import EpochTimes
 from pipelines.reporting.frontier_result import FRONTIER_TABLE, FrontierResult
 from pipelines.reporting.published import published_on
 from pipelines.reporting.report import Report, Section, SweepSummary
+from pipelines.reporting.sweep_data import sweep_data
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.metric_names import IN_WORDS
 from pipelines.tracking.records import SweepRecord, TrialRecord
+from pipelines.tracking.stale import STALE_AFTER_MIN, mark_stale
 from preprocessing.schema import UserError
 
 PAPER_DATASETS = ("activitynet", "fcvid", "minikinetics", "ssv1", "ssv2")
 """Data sets of the paper, in its order."""
 
 
-def collect_report(places: Places, sweep: str | None = None) -> Report:
+def collect_report(places: Places, sweep: str | None = None, stale_after_min: float = STALE_AFTER_MIN) -> Report:
     """Read the store: all of it, or one sweep. Raises UserError if there is nothing to report."""
     tracker = Tracker.at(places)
     identity = {} if sweep is None else {"sweep": sweep}
-    trials, sweeps = tracker.trials(**identity), tracker.sweeps(**identity)
+    trials, sweeps = mark_stale(tracker, tracker.trials(**identity), tracker.sweeps(**identity), stale_after_min)
     measured = None if sweep is None else {trial.run_id for trial in trials}
-    benchmarks, broken = _read_benchmarks(tracker, measured)
+    benchmarks, broken = read_benchmarks(tracker, measured)
     if not benchmarks and not sweeps and not trials:
         subject = f"sweep {sweep!r}" if sweep is not None else "trial yet"
         raise UserError(f"{places.store} holds no {subject}; `adafocus train` or `adafocus tune` makes one")
     frontiers = _read_frontiers(tracker) if sweep is None else []
     summaries = [
-        _summary(tracker, each, [trial for trial in trials if trial.parent_id == each.run_id]) for each in sweeps
+        summarise(tracker, each, [trial for trial in trials if trial.parent_id == each.run_id]) for each in sweeps
     ]
     datasets = dict.fromkeys(PAPER_DATASETS if sweep is None else ())
     datasets |= dict.fromkeys([*(each.facts["dataset"] for each in benchmarks), *(each.dataset for each in summaries)])
@@ -49,7 +51,7 @@ def collect_report(places: Places, sweep: str | None = None) -> Report:
     return Report(places.store, sections, unfinished, broken)
 
 
-def _read_benchmarks(tracker: Tracker, trials: set[str] | None) -> tuple[list[BenchmarkResult], list[str]]:
+def read_benchmarks(tracker: Tracker, trials: set[str] | None) -> tuple[list[BenchmarkResult], list[str]]:
     """Results of the benchmarks of these trials (None: of all), the best first, and in words those that have none."""
     results, broken = [], []
     for run in tracker.benchmarks():
@@ -70,40 +72,24 @@ def _read_frontiers(tracker: Tracker) -> list[FrontierResult]:
     return [FrontierResult.read(run_id, table) for run_id, table in tables if table is not None]
 
 
-def _summary(tracker: Tracker, sweep: SweepRecord, trials: list[TrialRecord]) -> SweepSummary:
-    hours, hours_without_sharing = _stage_hours(tracker, sweep, trials)
+def summarise(tracker: Tracker, sweep: SweepRecord, trials: Sequence[TrialRecord]) -> SweepSummary:
+    """All about a sweep."""
+    times = EpochTimes(tracker, (sweep, *trials))
     metrics = {trial.metric for trial in trials if trial.metric}
+    metric = IN_WORDS[metrics.pop()] if metrics else "score"
     return SweepSummary(
         name=sweep.sweep,
         dataset=sweep.dataset,
         recipe=sweep.recipe,
-        metric=IN_WORDS[metrics.pop()] if metrics else "score",
+        metric=metric,
         status=sweep.status.lower(),
         space=sweep.space,
         trials=sorted(trials, key=lambda trial: -(trial.score if trial.score is not None else -1)),
-        stage_hours=hours,
-        hours_without_sharing=hours_without_sharing,
+        stage_hours=times.stage_hours(),
+        hours_without_sharing=sum(sum(times.of(trial.run_id).values()) for trial in trials) / 3600,
         reuse=sweep.reuse,
+        page=sweep_data(tracker, sweep, trials, times, metric),
     )
-
-
-def _stage_hours(tracker: Tracker, sweep: SweepRecord, trials: Sequence[TrialRecord]) -> tuple[dict[str, float], float]:
-    """Training hours by stage, and in total if no trial had shared a stage.
-
-    A trial that found a stage finished logs its epochs again, with the time at which they were trained: the same step
-    at the same time is the same epoch.
-    """
-    epochs: dict[str, dict[tuple[int, int], float]] = {stage: {} for stage in stage_names()}
-    hours_without_sharing = 0.0
-    for run in (sweep, *trials):
-        for stage in stage_names():
-            if f"{stage}/seconds" in run.metrics:
-                entries = tracker.open(run.run_id).entries(f"{stage}/seconds")
-                epochs[stage] |= {(entry.step, entry.timestamp): entry.value for entry in entries}
-                if run is not sweep:
-                    hours_without_sharing += sum(entry.value for entry in entries) / 3600
-    hours = {stage: sum(seconds.values()) / 3600 for stage, seconds in epochs.items() if seconds}
-    return hours, hours_without_sharing
 
 
 def _missing(dataset: str, benchmarks: list[BenchmarkResult], sweeps: list[SweepSummary]) -> list[str]:

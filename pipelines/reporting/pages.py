@@ -10,22 +10,39 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipelines.reporting.benchmark_result import BenchmarkResult
 from pipelines.reporting.frontier_result import HEADINGS as FRONTIER_HEADINGS
+from pipelines.reporting.markdown import cell as markdown_cell
 from pipelines.reporting.published import MARKS, PublishedResult
-from pipelines.reporting.report import Report, Section
+from pipelines.reporting.report import Report, Section, SweepSummary
 from pipelines.reporting.tables import EXIT_COLUMNS, EXIT_LEGEND, LEGEND, exit_texts, result_tables
 from pipelines.tracking.metric_names import IN_WORDS
 from pipelines.visualize.figure import to_svg
 from pipelines.visualize.result_charts import ResultPoint, compute_chart, online_chart
+from pipelines.visualize.sweep_page import sweep_page
 from preprocessing.files import write_file
 
 
 def write_pages(report: Report, path: Path) -> list[Path]:
-    """Write `path` (Markdown) and a page of the same name (.html) beside it; returns both paths."""
+    """Write `path` (Markdown), a page of the same name (.html) beside it, and there a page for each sweep; returns all
+    paths."""
     path.parent.mkdir(parents=True, exist_ok=True)
     page = path.with_suffix(".html")
     write_file(path, markdown(report).encode())
     write_file(page, html(report).encode())
-    return [path, page]
+    written = [path, page]
+    for section in report.sections:
+        for sweep in section.sweeps:
+            written.append(path.parent / page_name(sweep))
+            write_file(written[-1], sweep_page(sweep.page).encode())
+    return written
+
+
+def page_name(sweep: SweepSummary) -> str:
+    """Name of the file that is a sweep's page: a sweep's name is part of one already, a data set's may be anything."""
+    return f"sweep-{_slug(sweep.dataset)}-{sweep.name}.html"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())
 
 
 def markdown(report: Report) -> str:
@@ -50,10 +67,11 @@ def _environment(escape: bool) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["cell"] = lambda text: str(text) if escape else _cell(str(text))
+    environment.filters["cell"] = str if escape else markdown_cell
     environment.filters["hours"] = _hours
     environment.filters["tables"] = result_tables
-    environment.filters["slug"] = lambda text: re.sub(r"[^a-z0-9]+", "-", str(text).lower())
+    environment.filters["slug"] = _slug
+    environment.filters["page_name"] = page_name
     return environment
 
 
@@ -136,8 +154,3 @@ def _hours(hours: float) -> str:
     if hours >= 1:
         return f"{hours:.1f} h"
     return f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.1f} s"
-
-
-def _cell(text: str) -> str:
-    """A text as a cell of a Markdown table: special characters escaped, in one line."""
-    return re.sub(r"\s+", " ", re.sub(r"([\\|`*_<>\[\]])", r"\\\1", text)).strip()

@@ -8,6 +8,7 @@ from pipelines.reporting.benchmark_result import BenchmarkResult
 from pipelines.reporting.frontier_result import FrontierResult
 from pipelines.reporting.published import PublishedResult, published_on
 from pipelines.tracking.records import TrialRecord
+from pipelines.visualize.sweep_page import SweepData
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class SweepSummary:
     """The same in total if every trial had trained its stages for itself."""
     reuse: dict[str, float]
     """What the sweep itself logged of the sharing, if it did."""
+    page: SweepData
+    """What its page shows."""
 
     @property
     def hours(self) -> float:

@@ -21,6 +21,7 @@ from pipelines.sweeps.stages.shared_stages import start_imports, train_shared_st
 from pipelines.sweeps.stages.sharing import Reuse, measure_reuse
 from pipelines.sweeps.sweep import Sweep
 from pipelines.sweeps.sweep_file import continue_sweep, save_sweep
+from pipelines.sweeps.sweep_logger import log_sweep
 from pipelines.sweeps.tuner import run_trials
 from pipelines.tracking.client import Kind, Tracker
 from pipelines.tracking.run import FinalStatus, Run
@@ -85,7 +86,7 @@ class SweepDriver:
         parent = self.tracker.run(self.info.name, "sweep", sweep.name, sweep=sweep.name)
         space = {f"space.{key}": value for key, value in sweep.space.texts().items()}
         parent.log_params({"recipe": sweep.recipe, **space})
-        parent.log_dataset(self.info, self.digest, sweep.places.shards)
+        parent.log_dataset(self.info.name, self.digest, sweep.places.shards)
         return parent
 
     def _run_with_ray(self) -> list[TrialOutcome]:
@@ -146,4 +147,5 @@ class SweepDriver:
         numbers = {f"trials_{status}": counts[status] for status in STATUSES}
         self.parent.log_metrics({"trials": len(outcomes), **numbers, **reuse.metrics()})
         self.parent.finish("FAILED" if counts["failed"] else "KILLED" if counts["stopped"] else "FINISHED")
+        log_sweep(self.tracker, self.parent, self.sweep.name)
         return SweepOutcome(ranked, reuse)

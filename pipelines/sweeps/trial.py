@@ -109,7 +109,7 @@ def _train(
 
     with convert_outages():  # here, for on its way out of a group an error loses its cause
         run = Tracker.at(sweep.places).open(run_id)
-        sinks: list[Sink] = [to_mlflow(run)] if first else []
+        sinks: list[Sink] = [to_mlflow(run, metric)] if first else []
         group = sweep.resources.workers_per_trial > 1
         if report:
             epochs_before = sweep.method.first_epoch(config, sweep.judged)

@@ -23,9 +23,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipelines.paths import Places, absolute_tracking_uri
 from pipelines.tracking import tag_names
-from pipelines.tracking.provenance import provenance
+from pipelines.tracking.provenance import provenance, user
 from pipelines.tracking.records import BenchmarkRecord, RunRecord, SweepRecord, TrialRecord
-from pipelines.tracking.run import Run
+from pipelines.tracking.run import MODEL_VIEW, Run
 from pipelines.version import commit
 from preprocessing.addresses import without_secrets
 from preprocessing.schema import UserError
@@ -57,6 +57,16 @@ class Tracker:
         """The store of these places."""
         return cls(places.runs, places.tracking_uri)
 
+    @property
+    def is_server(self) -> bool:
+        """Is the store a server, which has the dashboard already?"""
+        return self.uri.startswith("http")
+
+    def address(self, experiment_id: str, run_id: str) -> str:
+        """Address of a run's page in the dashboard: the server's, or the one that `adafocus dashboard` serves."""
+        base = without_secrets(self.uri).rstrip("/") if self.is_server else "http://127.0.0.1:5000"
+        return f"{base}/#/experiments/{experiment_id}/runs/{run_id}?{MODEL_VIEW}"
+
     def experiment(self, name: str) -> str:
         """Id of an experiment, which is created if need be. A local store keeps its artifacts below `runs` too.
 
@@ -72,8 +82,8 @@ class Tracker:
                         "another store"
                     )
                 return experiment.experiment_id
-            served = self.uri.startswith("http")  # then the server says where artifacts go
-            place = None if served else (self.runs / "artifacts" / name).as_uri()
+            # A server says itself where artifacts go.
+            place = None if self.is_server else (self.runs / "artifacts" / name).as_uri()
             return self.client.create_experiment(name, place, tags=MODEL_TRAINING)
 
     def run(self, dataset: str, kind: Kind, name: str, *, parent: str | None = None, **identity: str) -> Run:
@@ -88,7 +98,12 @@ class Tracker:
                 self.client.delete_tag(run.info.run_id, tag_names.REASON)
         else:
             links = {tag_names.PARENT: parent} if parent else {}
-            source = {tag_names.COMMIT: commit()}
+            source = {
+                tag_names.COMMIT: commit(),
+                tag_names.SOURCE: _verb(kind, identity),
+                tag_names.SOURCE_TYPE: "LOCAL",
+                tag_names.USER: user(),
+            }
             run = self.client.create_run(experiment, tags={**tags, **links, **source}, run_name=name)
         opened = Run(self.client, run, self.uri)
         opened.log_params(provenance())
@@ -138,6 +153,15 @@ class Tracker:
             runs, token = runs + list(page), page.token or None
         return [(run, names[run.info.experiment_id]) for run in runs]
 
+    def last_sign_ms(self, run_id: str) -> int:
+        """When a run has last shown that it is alive, in milliseconds since 1970: by its start or a metric. Where the
+        load of its machines is logged, that comes every ten seconds."""
+        run = self.client.get_run(run_id)
+        names = sorted(run.data.metrics)
+        hosts = {name.split("/")[1]: name for name in names if name.startswith("system/")}
+        entries = [entry for name in hosts.values() or names for entry in self.open(run_id).entries(name)]
+        return max([run.info.start_time or 0, *(entry.timestamp for entry in entries)])
+
     def shards_of(self, run_id: str) -> str | None:
         """Address of the data set that a run has used; None if that was not logged."""
         for used in self.client.get_run(run_id).inputs.dataset_inputs:
@@ -165,6 +189,12 @@ def _reason(error: Exception) -> str:
 def _tags(kind: Kind, identity: Mapping[str, str]) -> dict[str, str]:
     """The tags that identify a run."""
     return {f"{tag_names.PREFIX}{key}": value for key, value in {"kind": kind, **identity}.items()}
+
+
+def _verb(kind: Kind, identity: Mapping[str, str]) -> str:
+    """The command that makes runs of this kind."""
+    verbs = {"sweep": "tune", "trial": "tune" if identity.get("sweep") else "train"}
+    return f"adafocus {verbs.get(kind, kind)}"
 
 
 def _query(tags: Mapping[str, str]) -> str:

@@ -7,6 +7,19 @@ import re
 from adafocus.methods import stage_names
 
 METRICS: tuple[tuple[str, str], ...] = (
+    (
+        "score",
+        "the data set's metric on the evaluation split (%), whatever the method: of a trial's newest evaluation, "
+        "or of a benchmark's first row",
+    ),
+    ("gflops", "multiply-adds (10^9) per video of a benchmark's first row"),
+    ("videos_per_s", "of a benchmark's first row"),
+    ("latency_ms", "of a benchmark's first row"),
+    (
+        "<split>_top1",
+        "of a finished checkpoint on a split (%), which its page among MLflow's models shows by data set; "
+        "top5, map, hit_rate, looked likewise",
+    ),
     ("pretrain/glancer_loss", "cross-entropy of the glancer on training clips"),
     ("pretrain/glancer_accuracy", "its accuracy (%) on training clips"),
     ("pretrain/focuser_loss", "the same of the focuser, on whole frames"),
@@ -67,13 +80,15 @@ METRICS: tuple[tuple[str, str], ...] = (
 IN_WORDS = {"map": "mAP", "top1": "top-1"}
 """A data set's metric, for readers."""
 
-_SCORES = "top1|top5|map|hit_rate|covered"
+SCORES = ("top1", "top5", "map", "hit_rate", "covered", "looked")
+"""What an evaluation says of a split, in percent."""
 _LOOKS = (
     "policy|policy_every|policy_random|policy_fewer|random|centre|oracle|glancer|warmup_random|"
     "probe_glancer|probe_focuser|attentive_glancer|attentive_focuser"
 )
 PLACES = {
     "<stage>": "|".join(stage_names()),
+    "<split>": "train|val|test",
     "<network>": "glancer|focuser",
     "<patches>": f"(?:{_LOOKS})(?:_bf16|_fp16)?(?:_compiled)?",
     "<score>": "(?:glancer_|focuser_)?(?:top1|map)",
@@ -100,5 +115,5 @@ def _pattern(shown: str) -> str:
     for place, words in PLACES.items():
         pattern = pattern.replace(place, f"(?:{words})")
     if "likewise" in dict(METRICS)[shown]:
-        pattern = pattern.removesuffix("top1") + f"(?:{_SCORES})"
+        pattern = pattern.removesuffix("top1") + f"(?:{'|'.join(SCORES)})"
     return pattern

@@ -13,9 +13,9 @@ from typing import Any, Literal, Self
 from mlflow.entities import Run as MlflowRun
 
 from pipelines.tracking import tag_names
-from pipelines.tracking.score import last_score, reached_stages, score_name
+from pipelines.tracking.score import SCORE, last_score, reached_stages, score_name
 
-Outcome = Literal["finished", "pruned", "failed", "stopped", "running"]
+Outcome = Literal["finished", "pruned", "failed", "stopped", "running", "stale"]
 OUTCOMES: dict[str, Outcome] = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}
 """How MLflow's status of a run is called here."""
 
@@ -28,12 +28,17 @@ class RunRecord:
     name: str
     dataset: str
     """Name of its experiment."""
+    experiment_id: str
     status: str
     """MLflow's: RUNNING, FINISHED, FAILED, KILLED."""
     recipe: str
     params: dict[str, str]
     metrics: dict[str, float]
     """The newest value of each."""
+    started_ms: int
+    """Since 1970."""
+    ended_ms: int | None
+    """None while it is open."""
 
     @classmethod
     def of(cls, run: MlflowRun, dataset: str) -> Self:
@@ -81,6 +86,11 @@ class TrialRecord(RunRecord):
     def score(self) -> float | None:
         """Of the last evaluated stage, in percent; None if it has no result or no stage was evaluated."""
         return last_score(self.metrics, self.metric) if self.metric else None
+
+    @property
+    def newest_score(self) -> float | None:
+        """The same of a trial that did not finish too: the score of its newest evaluation; None if there was none."""
+        return self.score if self.metric else self.metrics.get(SCORE)
 
     @property
     def reached(self) -> str:
@@ -162,10 +172,13 @@ def _common(run: MlflowRun, dataset: str) -> dict[str, Any]:
         "run_id": run.info.run_id,
         "name": str(run.info.run_name),
         "dataset": dataset,
+        "experiment_id": run.info.experiment_id,
         "status": run.info.status,
         "recipe": run.data.params.get("recipe", ""),
         "params": dict(run.data.params),
         "metrics": dict(run.data.metrics),
+        "started_ms": run.info.start_time or 0,
+        "ended_ms": run.info.end_time,
     }
 
 

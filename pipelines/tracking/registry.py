@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from filelock import FileLock
 
 from pipelines.tracking.client import Tracker
-from pipelines.tracking.tag_names import PREFIX
+from pipelines.tracking.logged_model import link_version
+from pipelines.tracking.tag_names import LOGGED_MODEL, PREFIX
 
 BEST = "best"
 BEST_ON = f"{PREFIX}best_on"
@@ -39,6 +40,8 @@ class MeasuredModel:
     """Of `metric` on the evaluation split, in percent."""
     about: str
     """Markdown for the version's page."""
+    logged_model: str = ""
+    """Id of the logged model that it is; empty if it is none."""
 
 
 def register(tracker: Tracker, model: MeasuredModel) -> str:
@@ -57,6 +60,9 @@ def register(tracker: Tracker, model: MeasuredModel) -> str:
         mine = next((each for each in versions if each.run_id == model.run_id and each.source == source), None)
         if mine is None:
             mine = client.create_model_version(name, source, model.run_id, description=model.about)
+        if model.logged_model:
+            client.set_model_version_tag(name, mine.version, LOGGED_MODEL, model.logged_model)
+            link_version(client, model.logged_model, name, int(mine.version))
         client.set_model_version_tag(name, mine.version, f"{PREFIX}metric", model.metric)
         client.set_model_version_tag(name, mine.version, score_tag, repr(model.score))
         scores = {each.version: float(each.tags[score_tag]) for each in versions if score_tag in each.tags}

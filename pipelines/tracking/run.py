@@ -22,13 +22,17 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from pipelines.tracking import tag_names
 from preprocessing.addresses import without_secrets
-from preprocessing.schema import DatasetInfo
 
 FinalStatus = Literal["FINISHED", "FAILED", "KILLED"]
 MODEL_VIEW = "workflowType=machine_learning"
 """Parameter of an address of the dashboard: show runs and curves, not traces of language models."""
 
 log = logging.getLogger(__name__)
+
+
+def short_digest(digest: str) -> str:
+    """A data set's digest as MLflow keeps it: its beginning."""
+    return digest[:36]
 
 
 class Run:
@@ -100,6 +104,19 @@ class Run:
         """Record why the scheduler stopped this trial, and after which epoch of all stages."""
         self._tag({tag_names.PRUNED: reason, tag_names.PRUNED_EPOCH: str(epoch)})
 
+    @property
+    def logged_model(self) -> str:
+        """Id of the logged model that this trial's checkpoint is; empty if it has none."""
+        return str(self.client.get_run(self.run_id).data.tags.get(tag_names.LOGGED_MODEL, ""))
+
+    def set_logged_model(self, model_id: str) -> None:
+        """Record the logged model that this trial's checkpoint is."""
+        self._tag({tag_names.LOGGED_MODEL: model_id})
+
+    def artifact_names(self) -> list[str]:
+        """Names of the files and folders at the top of its artifacts."""
+        return [item.path for item in self.client.list_artifacts(self.run_id)]
+
     def set_model(self, uri: str) -> None:
         """Record which version in the model registry this benchmark has measured."""
         self._tag({tag_names.MODEL: uri})
@@ -127,11 +144,11 @@ class Run:
         finally:
             monitor.finish()
 
-    def log_dataset(self, info: DatasetInfo, digest: str, shards: str, context: str = "training") -> None:
+    def log_dataset(self, name: str, digest: str, shards: str, context: str = "training") -> None:
         """Log the data set, by its digest, as an input of the run."""
         with warnings.catch_warnings(action="ignore"):  # two of its source classes fit a folder; either will do
             source = resolve_dataset_source(without_secrets(shards))
-        dataset = MetaDataset(source, name=info.name, digest=digest[:36])
+        dataset = MetaDataset(source, name=name, digest=short_digest(digest))
         entity = dataset._to_mlflow_entity()
         self.client.log_inputs(self.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
 

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from adafocus.checkpoint import Meta
 
 
+SCORE = "score"
+"""Name of the logged metric that holds the newest score, whatever the stage and the method."""
+
+
 def score_name(stage: str, metric: str) -> str:
     """Name of the logged metric that is a stage's score: after pretraining the focuser's own."""
     return f"{stage}/val_{'focuser_' if stage == 'pretrain' else ''}{metric}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pipelines.logs import in_a_line
 from pipelines.paths import Places
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.run import Run
+from pipelines.tracking.score import SCORE, score_name
 from pipelines.training.epoch_reporter import EpochReporter, Sink
 from pipelines.training.stage_progress import stage_progress
 from pipelines.training.trial_logger import log_result, log_setup
@@ -50,9 +51,19 @@ def train_stages(
     return folder
 
 
-def to_mlflow(run: Run) -> Sink:
-    """The sink that logs reports with a run."""
-    return lambda rows: run.log_rows((row.metrics, row.clock, row.time_ms) for row in rows)
+def to_mlflow(run: Run, metric: str) -> Sink:
+    """The sink that logs reports with a run; what is the score by the data set's metric has that name in all methods
+    and stages too."""
+
+    def sink(rows: Sequence[EpochReport]) -> None:
+        run.log_rows((row.metrics | _score(row, metric), row.clock, row.time_ms) for row in rows)
+
+    return sink
+
+
+def _score(row: EpochReport, metric: str) -> dict[str, float]:
+    value = row.metrics.get(score_name(row.stage, metric))  # not every epoch is evaluated
+    return {} if value is None else {SCORE: value}
 
 
 def train(config: Config, recipe: str, places: Places, options: Options, name: str) -> Path:
@@ -67,7 +78,7 @@ def train(config: Config, recipe: str, places: Places, options: Options, name: s
     log_setup(run, config, places, recipe, options.device)
 
     try:
-        with run.system_metrics(), EpochReporter(to_mlflow(run)) as reporter:
+        with run.system_metrics(), EpochReporter(to_mlflow(run, dataset.info.metric)) as reporter:
 
             def report(row: EpochReport) -> None:
                 reporter(row)

@@ -6,11 +6,15 @@ import tempfile
 from pathlib import Path
 
 from adafocus import checkpoint
+from adafocus.checkpoint import Meta
 from adafocus.config.overrides import flatten
 from adafocus.config.schema import Config
+from adafocus.data.clip_table import evaluation_split
 from adafocus.devices import device_name
 from adafocus.methods.identity import stage_folders
 from pipelines.paths import Places
+from pipelines.tracking.logged_model import log_checkpoint, log_scores
+from pipelines.tracking.metric_names import SCORES
 from pipelines.tracking.run import Run
 from pipelines.visualize.patch_strips import save_strips
 from pipelines.visualize.result_charts import reward_chart
@@ -25,7 +29,7 @@ def log_setup(run: Run, config: Config, places: Places, recipe: str, device: str
     dataset = read_metadata(places.shards)
     run.log_params({**flatten(config), "recipe": recipe, "device": device_name(device)})
     run.set_stages(stage_folders(config, places.runs, dataset.digest))
-    run.log_dataset(dataset.info, dataset.digest, places.shards)
+    run.log_dataset(dataset.info.name, dataset.digest, places.shards)
 
 
 def log_result(run: Run, folder: Path, places: Places) -> None:
@@ -38,6 +42,17 @@ def log_result(run: Run, folder: Path, places: Places) -> None:
     _log_rewards(run)
     meta = checkpoint.read_meta(folder)
     run.set_result(folder, meta.digest, meta.info["metric"])
+    _log_model(run, folder, meta, places)
+
+
+def _log_model(run: Run, folder: Path, meta: Meta, places: Places) -> None:
+    """Log the checkpoint as a model of MLflow, with what it reached in the last evaluation of its training."""
+    params = {"method": meta.method.title, "stage": meta.stage, "classes": str(len(meta.class_names)), "key": meta.key}
+    model = log_checkpoint(run, run.param("recipe"), folder / checkpoint.META, params, MODEL)
+    split, last = evaluation_split(places.shards), f"{meta.stage}/val_"
+    shown = {f"{last}{name}": f"{split}_{name}" for name in SCORES}
+    reached = {shown[name]: value for name, value in meta.metrics.items() if name in shown}
+    log_scores(run, model, reached, meta.info["name"], meta.digest)
 
 
 def _log_rewards(run: Run) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import torch.nn.functional as F
@@ -17,6 +15,7 @@ from torch import Tensor
 from adafocus.inference.prediction import ClipFrames, Prediction
 from adafocus.inference.predictor import AdaFocusPredictor
 from pipelines.visualize.drawing import cut_patch
+from pipelines.visualize.embed import embed
 from pipelines.visualize.explained_clip import ExplainedClip
 
 NUM_CURVES = 5
@@ -41,7 +40,7 @@ class PageSection:
 
 
 def page(model: AdaFocusPredictor, sections: Sequence[PageSection], title: str) -> str:
-    """One HTML page; every clip has a slider over its frames.
+    """One HTML page; every clip has a slider over its frames. Without a title it is to be shown inside another page.
 
     Shows for every frame what the glancer sees, the policy's probabilities over the frame, the patch, and the running
     prediction. Names of files and classes are data, never markup.
@@ -53,9 +52,7 @@ def page(model: AdaFocusPredictor, sections: Sequence[PageSection], title: str) 
             for section in sections
         ],
     }
-    template = files("pipelines.visualize").joinpath("templates", "page.html").read_text()
-    safe = json.dumps(data, ensure_ascii=True).replace("<", "\\u003c")
-    return template.replace("/*DATA*/null", safe)
+    return embed("page.html", data)
 
 
 def _clip_data(model: AdaFocusPredictor, clip: PredictedClip) -> dict[str, Any]:
@@ -91,10 +88,12 @@ def _clip_data(model: AdaFocusPredictor, clip: PredictedClip) -> dict[str, Any]:
             for frame, corner in zip(frames.focus_TCHW, prediction.corners_T2.tolist(), strict=True)
         ],
         "maps": None if prediction.map_Skk is None else [_rounded(each) for each in prediction.map_Skk],
+        "chose": model.patches == "policy",
         "classes": [prediction.class_names[k] for k in classes],
         "curves": _rounded(prediction.probability[:, classes].T),
         "best": [{"name": name, "p": round(p, 4)} for name, p in explained.likeliest],
         "gflops": round(prediction.gflops["total"], 3),
+        "parts": {part: value for part, value in prediction.gflops.items() if part != "total" and value},
         "ms": {part: round(value, 1) for part, value in prediction.times_ms.items()},
     }
 

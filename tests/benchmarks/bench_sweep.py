@@ -69,7 +69,7 @@ def report_ms(runs: Path) -> list[float]:
     """Milliseconds of the training loop for each of 200 reports of 25 metrics, 20 ms apart, to a real SQLite store."""
     run = Tracker.at(Places.of("", runs)).run("bench", "trial", "reports", sweep="", trial="reports")
     times = []
-    with EpochReporter(to_mlflow(run)) as reporter:
+    with EpochReporter(to_mlflow(run, "top1")) as reporter:
         for clock in range(1, 201):
             row = EpochReport("ppo", clock, {f"ppo/m{n}": float(n) for n in range(25)}, int(time.time() * 1000))
             started = time.perf_counter()

@@ -37,8 +37,8 @@ def train_shared_stages(sweep: Sweep, parent: Run, deadline: float | None) -> bo
     folders = sweep.folders({}, sweep.digest)[: len(sweep.shared)]
     parent.set_stages(folders)
     if all((folder / checkpoint.META).exists() for folder in folders):
-        for folder in folders:
-            to_mlflow(parent)([EpochReport(**row) for row in checkpoint.read_meta(folder).history])
+        for meta in map(checkpoint.read_meta, folders):
+            to_mlflow(parent, meta.info["metric"])([EpochReport(**row) for row in meta.history])
         return True
     names = ", ".join(sweep.shared)
     log.info("stages that all trials share: %s", names)

@@ -125,7 +125,7 @@ def test_a_store_that_answers(
 
     tracker = Tracker.at(Places.of("", tmp_path / "runs"))
     run = tracker.run("folder", "trial", "one", trial="one")
-    run.log_dataset(info, "d", f"s3://alice:{SECRET}@bucket/shards?region=x")
+    run.log_dataset(info.name, "d", f"s3://alice:{SECRET}@bucket/shards?region=x")
     run.finish("FAILED", f"no answer of {server}/api")
     assert tracker.shards_of(run.run_id) == "s3://bucket/shards?region=x"
     assert SECRET not in str(tracker.client.get_run(run.run_id).to_dictionary())

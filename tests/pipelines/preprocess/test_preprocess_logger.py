@@ -17,6 +17,7 @@ def test_numbers_become_metrics_and_words_parameters(tmp_path: Path) -> None:
         "statuses": {"ok": 9, "missing": 3},
         "spec": {"height": 48, "profile": "clean"},
         "splits": {"train": 8, "val": 4},
+        "out": str(tmp_path / "shards"),
     }
     for _ in range(2):
         log_summary(tracker, summary)
@@ -29,3 +30,6 @@ def test_numbers_become_metrics_and_words_parameters(tmp_path: Path) -> None:
         "digest": "d1",
         "spec/profile": "clean",
     }
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("folder", "d1")
+    assert "Clips: 9 ok, 3 missing." in run.data.tags["mlflow.note.content"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -140,7 +141,7 @@ def test_the_page_needs_no_network_and_runs_nothing(collected: Report) -> None:
     text = pages.html(collected)
     page = Outside()
     page.feed(text)
-    assert all(link.startswith("#") for link in page.links)
+    assert all(link.startswith("#") or link == "sweep-ssv1-s.html" for link in page.links)
     assert "script" not in page.tags and page.tags.count("svg") == 6  # five benchmarks, and ssv1's online curve
     assert "&lt;script&gt;" in text and "prefers-color-scheme: dark" in text
     assert "42.5" in text and "NonFiniteLossError: the loss is nan" in text and "xmlns" in text
@@ -150,11 +151,49 @@ def test_files_and_choice_of_a_sweep(places: Places, tmp_path: Path) -> None:
     one = collect_report(places, "s")
     assert [section.dataset for section in one.sections] == ["ssv1"] and one.sections[0].missing == []
     paths = pages.write_pages(one, tmp_path / "new" / "RESULTS.md")
-    assert [path.name for path in paths] == ["RESULTS.md", "RESULTS.html"] and all(
-        path.stat().st_size for path in paths
-    )
-    with pytest.raises(UserError, match="holds no sweep 'other'"):
-        collect_report(places, "other")
+    assert [path.name for path in paths] == ["RESULTS.md", "RESULTS.html", "sweep-ssv1-s.html"]
+    assert all(path.stat().st_size for path in paths)
+    assert "](sweep-ssv1-s.html)" in paths[0].read_text() and 'href="sweep-ssv1-s.html"' in paths[1].read_text()
+
+
+def test_a_sweep_has_a_page_of_all_its_trials(collected: Report) -> None:
+    (sweep,) = [each for section in collected.sections for each in section.sweeps]
+    shown = {trial.name: trial for trial in sweep.page.trials}
+    assert {name: trial.outcome for name, trial in shown.items()} == {each.name: each.outcome for each in sweep.trials}
+    assert shown["gamma=0.7"].score == 42.5 and shown[NASTY].reason == "NonFiniteLossError: the loss is nan"
+    first, *others = sweep.page.trials  # in the order in which they ended: the first has trained what all share
+    assert first.compute == pytest.approx(1.5) and sum(each.compute for each in sweep.page.trials) == pytest.approx(2)
+    assert all(each.link.startswith("http://127.0.0.1:5000/#/experiments/") for each in (first, *others))
+    assert sweep.page.needs_dashboard and "too few" in sweep.page.importance.warning
+
+
+def test_runs_that_nobody_closed_are_stale_after_a_while(tmp_path: Path) -> None:
+    places = Places.of("", tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
+    tracker = Tracker.at(places)
+    parent = tracker.run("folder", "sweep", "s", sweep="s")
+    now = int(time.time() * 1000)
+    for name, later_min in (("killed", 1), ("alive", 20)):
+        trial = tracker.run("folder", "trial", name, parent=parent.run_id, sweep="s", trial=name)
+        trial.log_metrics({"ppo/loss": 1.0}, time_ms=now)
+        trial.log_metrics({"system/host/cpu_utilization_percentage": 50.0}, time_ms=now + later_min * 60_000)
+
+    def outcomes(**options: float) -> tuple[str, dict[str, str]]:
+        (section,) = [each for each in collect_report(places, "s", **options).sections if each.sweeps]
+        return section.sweeps[0].status, {trial.name: trial.outcome for trial in section.sweeps[0].trials}
+
+    def at(minute: float, **options: float) -> tuple[str, dict[str, str]]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(time, "time", lambda: now / 1000 + minute * 60)
+            return outcomes(**options)
+
+    assert at(9) == ("running", {"killed": "running", "alive": "running"})
+    assert at(15) == ("running", {"killed": "stale", "alive": "running"})  # a sweep is heard of by its trials
+    assert at(15, stale_after_min=60) == ("running", {"killed": "running", "alive": "running"})
+    assert at(31) == ("stale", {"killed": "stale", "alive": "stale"})
+    for trial in tracker.unfinished("trial", sweep="s"):
+        trial.finish()
+    parent.finish()
+    assert at(99) == ("finished", {"killed": "finished", "alive": "finished"})
 
 
 def test_an_empty_store_is_said(tmp_path: Path) -> None:

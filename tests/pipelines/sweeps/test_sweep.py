@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +81,33 @@ def test_mlflow_has_every_trial_with_every_epoch(finished: list[TrialOutcome], p
             assert [entry.step for entry in history] == steps
         files = [item.path for item in tracker.client.list_artifacts(trial.info.run_id, "model")]
         assert "model/meta.json" in files and any(path.endswith(".safetensors") for path in files)
+
+
+def test_mlflow_shows_the_sweep_to_a_reader(finished: list[TrialOutcome], places: Places) -> None:
+    tracker = Tracker.at(places)
+    (parent,) = tracker.find("sweep", sweep="s")
+    trials = tracker.find("trial", sweep="s")
+    note = parent.data.tags["mlflow.note.content"]
+    for trial in trials:
+        score = trial.data.metrics["score"]
+        assert f"runs/{trial.info.run_id}?" in note and f"| {score:.1f} | finished |" in note
+        model = tracker.client.get_logged_model(trial.data.tags["adafocus.logged_model"])
+        reached = {metric.key: metric.value for metric in model.metrics or ()}
+        assert reached["val_top1"] == score == trial.data.metrics["finetune/val_top1"]
+        assert model.params is not None and model.params["stage"] == "finetune"
+        steps = [entry.step for entry in tracker.client.get_metric_history(trial.info.run_id, "score")]
+        assert steps == list(range(1, 9)), "one clock through all stages"
+    assert "`sweep.html`" in note
+    page = Path(tracker.client.download_artifacts(parent.info.run_id, "sweep.html")).read_text()
+    found = re.search(r"^const DATA = (.*);$", page, re.MULTILINE)
+    assert found
+    data = json.loads(found[1])
+    assert data["settings"] == ["ppo.gamma"] and {trial["values"]["ppo.gamma"] for trial in data["trials"]} == {
+        0.5,
+        0.7,
+    }
+    assert {trial["score"] for trial in data["trials"]} == {trial.data.metrics["score"] for trial in trials}
+    assert data["status"] == "finished" and "too few" in data["importance"]["warning"]
 
 
 def check_predictions(places: Places, run: Run, result: Measurement) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +87,26 @@ def test_an_experiment_that_was_deleted_is_named_and_comes_back(tmp_path: Path) 
         tracker.run("gone", "preprocess", "preprocess")
     tracker.client.restore_experiment(number)
     assert tracker.run("gone", "preprocess", "preprocess").experiment_id == number
+
+
+def test_runs_say_which_command_made_them_and_who(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(getpass, "getuser", lambda: "alice")
+    tracker.run("d", "sweep", "source", sweep="source")
+    tracker.run("d", "trial", "in a sweep", sweep="source", trial="source in")
+    tracker.run("d", "trial", "alone", sweep="", trial="source alone")
+    tracker.run("d", "benchmark", "b", trial="source")
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    tracker.run("d", "preprocess", "p", digest="source")
+    found = [
+        *tracker.find("sweep", sweep="source"),
+        *(run for name in ("source in", "source alone") for run in tracker.find("trial", trial=name)),
+        *tracker.find("benchmark", trial="source"),
+        *tracker.find("preprocess", digest="source"),
+    ]
+    verbs = ["tune", "tune", "train", "benchmark", "preprocess"]
+    assert [run.data.tags["mlflow.source.name"] for run in found] == [f"adafocus {verb}" for verb in verbs]
+    assert [run.data.tags["mlflow.user"] for run in found] == ["alice"] * 4 + [str(os.getuid())]

@@ -20,6 +20,8 @@ def test_known_names(name: str) -> None:
     assert metric_names.explain(name)
 
 
-@pytest.mark.parametrize("name", ["ppo/losses", "val_map", "bench/policy/", "online/policy/hit", "pretrain/val_x_top1"])
+@pytest.mark.parametrize(
+    "name", ["ppo/losses", "val_maps", "bench/policy/", "online/policy/hit", "pretrain/val_x_top1"]
+)
 def test_unknown_names(name: str) -> None:
     assert metric_names.explain(name) is None
