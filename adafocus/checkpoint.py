@@ -34,6 +34,9 @@ from preprocessing.files import write_file
 from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
 
 META = "meta.json"
+SHARED = "config.json"
+"""The same of a model that is shared (`adafocus.interop.pretrained`): it holds the record under RECORD."""
+RECORD = "checkpoint"
 STATE = "state.pt"
 
 
@@ -158,10 +161,13 @@ def write_meta(folder: Path, meta: Meta) -> None:
 
 
 def read_meta(folder: Path) -> Meta:
-    """The record of a checkpoint. Raises UserError if there is none, or one that makes no sense."""
+    """The record of a checkpoint or of a shared model. Raises UserError if there is none or one that makes no sense."""
     path = folder / META
     try:
-        meta = Meta(**json.loads(path.read_text()))
+        if not path.exists() and (folder / SHARED).exists():
+            path = folder / SHARED
+        record = json.loads(path.read_text())
+        meta = Meta(**(record if path.name == META else record[RECORD]))
         if Path(meta.weights).name != meta.weights:
             raise ValueError(f"weights {meta.weights!r} do not lie in the checkpoint's folder")
         _ = meta.class_names, meta.metrics

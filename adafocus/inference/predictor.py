@@ -68,6 +68,7 @@ class AdaFocusPredictor:
         Raises UserError for a folder without a finished checkpoint, and for a stage after which the parts that these
         patches need are not trained yet.
         """
+        self.folder = folder
         model, self.meta = checkpoint.load_model(folder)
         if lacking := self.meta.lacking(patches):
             others = [each for each in get_args(Patches) if not self.meta.lacking(each)]
@@ -176,6 +177,10 @@ class AdaFocusPredictor:
         glance = evaluation_frames(num_frames, self.config.data.num_frames, self.pad)
         frames: list[int] = np.union1d(glance, self.focus_index(num_frames)).tolist()
         return frames
+
+    def predict_clip(self, clip: ClipFrames) -> tuple[ClipFrames, Prediction]:
+        """Of frames that were read, and with a budget those of them that it took."""
+        return (clip, self.predict_frames(clip)) if self.rule is None else self._until_sure(clip)
 
     @torch.no_grad()
     def predict_frames(self, clip: ClipFrames) -> Prediction:

@@ -1,4 +1,4 @@
-"""Verbs that use a trained model: predict, export."""
+"""Verbs that use a trained model: predict, export, share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 def register(app: typer.Typer) -> None:
     """Add this file's verbs to the command line."""
-    for verb in (predict, export):
+    for verb in (predict, export, share):
         app.command(rich_help_panel="Models")(verb)
 
 
@@ -156,6 +156,36 @@ def export(
     typer.echo(f"{out}: {', '.join(facts['programs'])} as .pt2 and .onnx, off by {worst:.1e} at most")
     if selected.run_id:
         typer.echo(f"MLflow model: {log_model(Tracker.at(places).open(selected.run_id), out)}")
+
+
+def share(
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    run: RunName = None,
+    sweep: SweepName = None,
+    checkpoint: CheckpointFolder = None,
+    runs: RunsFolder = DEFAULT_RUNS,
+    shards: Annotated[
+        str | None, typer.Option(help="Data set of a checkpoint that does not say how its frames were extracted.")
+    ] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the weights, such as cc-by-4.0 [none is named].")] = "",
+    push: Annotated[str | None, typer.Option(help="Upload it to Hugging Face's hub too, as USER/NAME.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="There for everybody to see.")] = False,
+) -> None:
+    """Write a model as a folder to share: config.json, model.safetensors, and a model card from what MLflow knows."""
+    from pipelines.paths import Places
+    from pipelines.serving.hub import push as upload
+    from pipelines.serving.share import share as write
+    from pipelines.tracking.checkpoints import find_checkpoint
+
+    exactly_one(run=run, sweep=sweep, checkpoint=checkpoint)
+    if public and push is None:
+        raise UserError("--public is of the hub: give --push USER/NAME")
+    places = Places.of(shards or "", runs)
+    selected = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
+    write(selected, places, out, licence=licence, hub_name=push or "")
+    typer.echo(f"{out}: a model to share; AdaFocusPredictor.from_pretrained({str(out)!r}) reads it")
+    if push is not None:
+        typer.echo(f"uploaded: {upload(out, push, private=not public)}")
 
 
 def _text(video: VideoOutcome, top: int) -> str:

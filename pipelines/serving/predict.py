@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +19,14 @@ from adafocus.inference import predictor
 from adafocus.inference.prediction import ClipFrames, Prediction, VideoError
 from adafocus.models.adafocus import Patches
 from pipelines.paths import Places
-from pipelines.tracking.checkpoints import find_checkpoint
+from pipelines.serving.hub import find_pretrained, push
+from pipelines.serving.share import share
+from pipelines.tracking.checkpoints import SelectedCheckpoint, find_checkpoint
 from preprocessing.processors import usable_cores
 
 
 class AdaFocusPredictor(predictor.AdaFocusPredictor):
-    """A trained model for single videos, from a checkpoint's folder or from a run in MLflow."""
+    """A trained model for single videos: of a checkpoint's folder, a run in MLflow, or a model that was shared."""
 
     @classmethod
     def from_run(
@@ -44,6 +47,41 @@ class AdaFocusPredictor(predictor.AdaFocusPredictor):
         places = Places.of(shards or "", Path(runs))
         folder = find_checkpoint(places, run=run, sweep=None, folder=None).folder
         return cls(folder, device=device, precision=precision, patches=patches, shards=shards, budget=budget)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        device: str = "auto",
+        precision: Precision = "float32",
+        patches: Patches = "policy",
+        budget: float | None = None,
+    ) -> Self:
+        """A shared model: a folder that `save_pretrained` or `adafocus share` has written, or a name on Hugging Face's
+        hub (`user/model`), whose `revision` may be a branch, tag or commit.
+
+        Raises UserError if there is no such model.
+        """
+        return cls(find_pretrained(name, revision), device=device, precision=precision, patches=patches, budget=budget)
+
+    def save_pretrained(self, out: str | Path, *, licence: str = "", hub_name: str = "") -> Path:
+        """Write the model as a folder to share, and return that; the card has no numbers but those of the training
+        (`adafocus share --run` adds what MLflow knows).
+
+        Raises UserError if there is something else in `out`.
+        """
+        places = Places.of("", Path("runs"))
+        share(SelectedCheckpoint(self.folder), places, Path(out), spec=self.spec, licence=licence, hub_name=hub_name)
+        return Path(out)
+
+    def push_to_hub(self, name: str, *, licence: str = "", private: bool = True, token: str | None = None) -> str:
+        """Upload the model to Hugging Face's hub as `user/model`; the commit's address. It is private unless you say
+        otherwise. Raises UserError where the hub refuses it."""
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = self.save_pretrained(Path(temporary) / "model", licence=licence, hub_name=name)
+            return push(folder, name, private=private, token=token)
 
 
 Answer = ClipFrames | tuple[ClipFrames, Prediction]
