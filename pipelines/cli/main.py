@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from adafocus.divergence import ADVICE, DivergedError
+from pipelines.cli import app as page
 from pipelines.cli import data, doctor, models, predict, preprocess, results, runs, training, tune
 from pipelines.logs import in_a_line, start_logging
 from preprocessing.addresses import without_secrets
@@ -30,7 +31,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for verbs in (preprocess, data, training, tune, results, runs, predict, models, doctor):
+for verbs in (preprocess, data, training, tune, results, runs, predict, page, models, doctor):
     verbs.register(app)
 
 
