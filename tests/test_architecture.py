@@ -34,7 +34,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "paths logs progress version recipes",
         "tracking ray_runtime preprocess visualize",
         "training machine",
-        "sweeps benchmarks reporting serving",
+        "sweeps benchmarks reporting serving app",
         "cli",
     ),
 }
@@ -49,6 +49,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "subprocess": ("preprocessing/ffmpeg/process.py",),
     "timm": ("adafocus/models/backbones/timm_networks.py",),
     "mlflow": ("pipelines/tracking/", "pipelines/serving/pyfunc_model.py"),  # the second runs inside MLflow
+    "huggingface_hub": ("pipelines/serving/hub.py",),
+    "gradio": ("pipelines/app/",),
     "ray": tuple(f"pipelines/{room}/" for room in ("ray_runtime", "preprocess", "training", "sweeps")),
 }
 """Folders and files that import a package of the outside world."""
@@ -162,6 +164,19 @@ def test_constraints_pin_every_dependency() -> None:
     assert names <= pinned
 
 
+OPTIONAL = {"huggingface_hub": "hub", "gradio": "app"}
+"""Packages that an extra of that name installs: imported in functions only, so that the rest works without them."""
+
+
+def test_optional_packages_are_imported_when_they_are_used() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for module, extra in OPTIONAL.items():
+        assert any(item.startswith(module) for item in extras[extra])
+        for name, tree in TREES.items():
+            top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+            assert not {each for each in imported(top) if each.split(".")[0] == module}, name
+
+
 def test_every_package_that_is_imported_is_declared() -> None:
     """What another package happens to bring may go with its next version. Extras for users count."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -170,6 +185,6 @@ def test_every_package_that_is_imported_is_declared() -> None:
     declared = {re.split(r"[\[<>=~!; ]", item)[0].lower().replace("_", "-") for item in wanted}
     modules = {name.split(".")[0] for names in IMPORTS.values() for name in names} - sys.stdlib_module_names
     brought = packages_distributions()
-    for module in sorted(modules - set(FLOORS)):
+    for module in sorted(modules - set(FLOORS) - OPTIONAL.keys()):
         distributions = {name.lower().replace("_", "-") for name in brought.get(module, [])}
         assert distributions & declared, f"{module} of {distributions or 'nothing that is installed'}"

@@ -30,6 +30,8 @@ from helpers.commands import options_of
 from helpers.tiny import STAGES, TINY
 from pipelines.tracking.client import Tracker
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.mark.parametrize("script", sorted(CLUSTER.glob("*.sh")), ids=lambda path: path.name)
 def test_scripts_are_bash(script: Path) -> None:
@@ -184,8 +186,9 @@ def test_a_wrong_manifest_is_found(change: dict[str, Any], message: str) -> None
         )
 
 
-def test_the_image_is_built_from_nothing_but_the_project() -> None:
-    text = (CLUSTER / "Dockerfile").read_text()
+@pytest.mark.parametrize("file", [CLUSTER / "Dockerfile", ROOT / "Dockerfile"])
+def test_an_image_is_built_from_nothing_but_the_project(file: Path) -> None:
+    text = file.read_text()
     copied = {word for words in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE) for word in words.split()}
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     assert lines[0] == "*" and lines[-1] == "**/__pycache__"
