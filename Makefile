@@ -68,7 +68,7 @@ lint: env ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Three for two cores: many tests wait for processes that they have started. No two Rays at once: they take each other's ports.
+# Three for two cores: many tests wait for processes that they have started. No two Rays at once: each has all processors.
 test: lint ## Run linters and tests
 	@$(BIN)/pytest -m 'not slow and not ray' --numprocesses 3 --dist loadfile $(ARGS); first=$$?; \
 	$(BIN)/pytest -m 'not slow and ray' $(ARGS); second=$$?; \

@@ -155,8 +155,8 @@ def make_batch() -> Callable[..., Batch]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Ray starts in tests marked `ray` alone: `make test` runs these one by one, for clusters that start at once on a
-    machine take each other's ports and wait for ever."""
+    """Ray starts in tests marked `ray` alone: `make test` runs these one by one, for several clusters on a machine have
+    each all of its memory and processors, and starve each other."""
     with pytest.MonkeyPatch.context() as patch:
         if not item.get_closest_marker("ray"):
             patch.setenv("RAY_TMPDIR", "/dev/null/this-test-needs-the-marker-ray")

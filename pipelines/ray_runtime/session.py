@@ -6,8 +6,10 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +48,7 @@ def ray_session(address: str | None, *, dashboard: bool = False, worker_logs: bo
             log_to_driver=worker_logs,
             logging_level=logging.ERROR,
             configure_logging=False,
-            runtime_env=None if address == "local" else {"env_vars": _wait_policy()},
+            runtime_env=None if address == "local" or _breaks_workers(sys.executable) else {"env_vars": _wait_policy()},
             _temp_dir=short_folder() if address == "local" else None,
         )
     except (ConnectionError, ValueError) as error:
@@ -57,6 +59,19 @@ def ray_session(address: str | None, *, dashboard: bool = False, worker_logs: bo
         yield True
     finally:
         ray.shutdown()
+
+
+def _breaks_workers(python: str) -> bool:
+    """Would workers that are given variables not start? Ray starts them through a shell then and does not quote the
+    path of Python, whose place is most likely the same on the cluster's machines; tasks would wait for ever."""
+    if shlex.quote(python) == python:
+        return False
+    log.warning(
+        "the path %s is not one that Ray's workers can be given variables with: start the cluster with "
+        "OMP_WAIT_POLICY=PASSIVE if other work shares its processors",
+        python,
+    )
+    return True
 
 
 def _wait_policy() -> dict[str, str]:

@@ -59,6 +59,23 @@ def test_workers_of_another_cluster_sleep(foreign_cluster: str) -> None:
     assert counts and set(counts) == {SLEEP}
 
 
+@pytest.mark.slow
+def test_tasks_run_where_python_lies_below_a_folder_with_a_space(tmp_path: Path) -> None:
+    """They waited for ever."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "my work"], check=True)
+    python = tmp_path / "my work" / "bin" / "python"
+    (own,) = (tmp_path / "my work").glob("lib/python*/site-packages")
+    (own / "all.pth").write_text("\n".join(path for path in sys.path if path))
+    code = (
+        "from ray.cluster_utils import Cluster\n"
+        "cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 1})\n"
+        f"import sys; sys.argv = ['', cluster.address]\n{RUN}\ncluster.shutdown()"
+    )
+    argv = [python, "-c", code]
+    ran = subprocess.run(argv, env=bare_environment(), capture_output=True, text=True, timeout=200)
+    assert ran.returncode == 0 and "OMP_WAIT_POLICY" in ran.stderr, ran.stderr
+
+
 @pytest.fixture
 def long_folder(tmp_path: Path) -> Path:
     """A folder with too long a name for sockets below it, as batch systems make one for each job."""
