@@ -159,7 +159,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     each all of its memory and processors, and starve each other."""
     with pytest.MonkeyPatch.context() as patch:
         if not item.get_closest_marker("ray"):
-            patch.setenv("RAY_TMPDIR", "/dev/null/this-test-needs-the-marker-ray")
+            patch.setenv("RAY_TMPDIR", "/dev/null/needs-marker-ray")
         return (yield)
 
 

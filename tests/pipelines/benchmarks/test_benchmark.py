@@ -39,7 +39,6 @@ from pipelines.tracking.client import Tracker
 from pipelines.training.train import train_stages
 from preprocessing.schema import UserError
 
-pytestmark = pytest.mark.ray
 
 CPU = Options(device="cpu")
 
@@ -190,6 +189,7 @@ def test_the_best_of_a_sweep_are_measured_into_one_table(
     assert status == 2 and "--best 2 is of a sweep: give --sweep" in err
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_it_can_run_on_a_machine_of_a_cluster(swept: Places, cli: Callable[..., tuple[int, str, str]]) -> None:
     """The same table, measured and logged by a worker; its errors are one line here."""

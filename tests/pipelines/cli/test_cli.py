@@ -17,7 +17,6 @@ from pipelines.cli.main import main
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.provenance import provenance
 
-pytestmark = pytest.mark.ray
 
 VERBS = ("runs", "preprocess", "verify", "inspect", "train", "tune", "benchmark", "report", "recipes", "dashboard")
 
@@ -163,6 +162,7 @@ def test_training_on_shards_of_no_frames_says_so(cli: Cli, tmp_path: Path) -> No
     assert status == 2 and str(tmp_path / "empty") in err
 
 
+@pytest.mark.ray
 def test_preprocess_names_failures_and_is_tracked(cli: Cli, folder_root: Path, tmp_path: Path) -> None:
     arguments = ("preprocess", "--dataset", "folder", "--data-root", folder_root, "--out", "o", "--height", 48)
     status, out, err = cli(*arguments, "--runs", tmp_path / "runs")

@@ -89,6 +89,7 @@ def test_import_and_export_are_inverse(
     assert alike(first, second)
 
 
+@pytest.mark.slow
 def test_two_networks_become_one_model_and_two_files_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

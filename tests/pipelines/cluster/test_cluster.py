@@ -30,8 +30,6 @@ from helpers.commands import options_of
 from helpers.tiny import STAGES, TINY
 from pipelines.tracking.client import Tracker
 
-pytestmark = pytest.mark.ray
-
 
 @pytest.mark.parametrize("script", sorted(CLUSTER.glob("*.sh")), ids=lambda path: path.name)
 def test_scripts_are_bash(script: Path) -> None:

@@ -24,7 +24,6 @@ from pipelines.sweeps.trial import check_gpu
 from pipelines.tracking.client import Tracker
 from preprocessing.schema import UserError
 
-pytestmark = pytest.mark.ray
 
 BIG: Node = {"CPU": 64, "GPU": 4}
 
@@ -81,6 +80,7 @@ def fit(device: str = "auto", **asked: float) -> Resources:
     return fit_resources(Resources(**asked), 32, device)
 
 
+@pytest.mark.ray
 def test_gpus_that_nobody_asked_for_are_refused(four_gpus: None) -> None:
     for device in ("auto", "cuda"):
         with pytest.raises(UserError, match=r"4 GPUs here.*--gpus-per-worker 1.*--device cpu") as raised:
@@ -90,12 +90,14 @@ def test_gpus_that_nobody_asked_for_are_refused(four_gpus: None) -> None:
     assert fit(gpus_per_worker=1) == Resources(gpus_per_worker=1, cpus_per_worker=16)
 
 
+@pytest.mark.ray
 def test_the_number_of_trials_at_once_is_limited_only_where_it_has_to_be(four_gpus: None) -> None:
     asked = Resources(gpus_per_worker=1)
     assert fit_resources(asked, 32, "auto").max_concurrent == 0
     assert fit_resources(asked, 32, "auto", limit_trials=True).max_concurrent == 4
 
 
+@pytest.mark.ray
 def test_a_trial_that_this_machine_cannot_hold_is_refused(four_gpus: None) -> None:
     with pytest.raises(UserError, match="a trial of 5 workers needs 5 GPUs, and this machine has 4"):
         fit(workers_per_trial=5, gpus_per_worker=1)
@@ -103,6 +105,7 @@ def test_a_trial_that_this_machine_cannot_hold_is_refused(four_gpus: None) -> No
         fit("cpu", cpus_per_worker=65)
 
 
+@pytest.mark.ray
 def test_a_worker_whose_gpu_torch_cannot_see_says_so_at_once(
     four_gpus: None, synthetic_shards: str, tiny_config: Config, tmp_path: Path
 ) -> None:
