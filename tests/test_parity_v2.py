@@ -29,7 +29,13 @@ LARGE = {"v2_actnet_full", "v2_actnet_res50"}
 """Files of full size: `make test-slow`."""
 FRAMES = golden("v2_actnet*.json", slow=LARGE)
 CLIPS = golden("v2_sth*.json")
-TRAINING = [case for case in (*FRAMES, *CLIPS) if "train" in case.values[0]]
+QUICK = "v2_actnet"
+"""Of the files of training, the one that takes a few seconds."""
+TRAINING = [
+    pytest.param(*case.values, id=case.id, marks=[pytest.mark.slow] * (case.id != QUICK))
+    for case in (*FRAMES, *CLIPS)
+    if "train" in case.values[0]
+]
 PARTS = {
     "policy_cat": "policy_loss",
     "policy_global": "policy_glancer_loss",
@@ -141,16 +147,7 @@ def test_losses_and_gradients_with_fixed_batch_norms(case: dict, tmp_path: Path)
     )
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(
-            *case.values, id=case.id, marks=[pytest.mark.slow] * ("glance_frames" in case.values[0] or case.id in LARGE)
-        )
-        for case in TRAINING
-        if "train_fixed_norm" in case.values[0]
-    ],
-)
+@pytest.mark.parametrize("case", [case for case in TRAINING if "train_fixed_norm" in case.values[0]])
 def test_losses_and_gradients_with_batch_statistics(case: dict, tmp_path: Path) -> None:
     wanted = case["train"]
     stage, collected = training(case, wanted, tmp_path)

@@ -39,7 +39,6 @@ from pipelines.tracking.client import Tracker
 from pipelines.training.train import train_stages
 from preprocessing.schema import UserError
 
-
 CPU = Options(device="cpu")
 
 

@@ -17,7 +17,6 @@ from pipelines.cli.main import main
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.provenance import provenance
 
-
 VERBS = ("runs", "preprocess", "verify", "inspect", "train", "tune", "benchmark", "report", "recipes", "dashboard")
 
 Cli = Callable[..., tuple[int, str, str]]

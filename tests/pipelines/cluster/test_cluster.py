@@ -273,6 +273,7 @@ def test_the_server_reads_its_store_from_where_others_cannot_see_it(argv: list[s
             assert json.load(answer)["experiment"]["name"] == "known"
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_job_runs_on_two_nodes_that_have_only_the_packages(

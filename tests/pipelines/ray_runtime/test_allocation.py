@@ -24,7 +24,6 @@ from pipelines.sweeps.trial import check_gpu
 from pipelines.tracking.client import Tracker
 from preprocessing.schema import UserError
 
-
 BIG: Node = {"CPU": 64, "GPU": 4}
 
 
