@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from adafocus.checkpoint import load_model
 from adafocus.config.overrides import override
+from adafocus.config.schema import Config
+from adafocus.inference.prediction import ClipFrames
 from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.interop import export
 from adafocus.interop.export import export_programs, run_clip
 from adafocus.interop.programs import Program, take_apart
 from adafocus.methods import build_model
+from preprocessing.media.extraction import Extraction
 
 Videos = Callable[..., Path]
 
@@ -74,4 +78,17 @@ def test_a_file_that_computes_something_else_is_an_error(
         export_programs(load_model(checkpoints["frame"])[0], [clip], tmp_path)
     factor.clear()
     told = export_programs(load_model(checkpoints["frame"])[0], [clip], tmp_path)
+    assert list(told) == ["glancer", "policy", "focuser", "classifier"]
+
+
+@pytest.mark.slow
+def test_networks_of_timm_can_be_exported(tiny_config: Config, tmp_path: Path) -> None:
+    """Padding by the size of the input, pixels of another spread, position embeddings that are resampled."""
+    torch.manual_seed(0)
+    networks = {"model.glancer": "timm/tf_efficientnet_lite0", "model.focuser": "timm/test_vit"}
+    sizes = {"data.crop": 64, "data.resize": 64, "model.glance_size": 40, "model.patch_size": 32}
+    model = build_model(override(tiny_config, {**networks, **sizes}), 3).eval()
+    frames_TCHW = torch.randint(256, (4, 3, 64, 64), dtype=torch.uint8)
+    clip = ClipFrames("noise", frames_TCHW, frames_TCHW, np.arange(4), Extraction("ok"), 0.0)
+    told = export_programs(model, [clip], tmp_path)
     assert list(told) == ["glancer", "policy", "focuser", "classifier"]
