@@ -15,6 +15,7 @@ from adafocus.data.clip_table import ClipTable
 from adafocus.data.loader import ClipLoader
 from helpers.packing import SPEC, finish, start
 from pipelines.preprocess.request import Request
+from preprocessing.frame_choice import evaluation_frames
 from preprocessing.schema import ExtractionSpec, UserError
 from preprocessing.shards.index import read_index
 from preprocessing.shards.mapped_index import MAPPED, map_index
@@ -128,3 +129,16 @@ def test_new_boxes_are_not_taken_for_old_ones(tmp_path: Path, run_ffmpeg: Run) -
     assert first.digest == second.digest and first.boxes != second.boxes and first.boxes
     (two / MAPPED).write_bytes((one / MAPPED).read_bytes())
     assert map_index(Store(two))[0].boxes == second.boxes
+
+
+def test_where_few_frames_are_packed_each_has_its_own_box(tmp_path: Path, make_video: Callable[..., Path]) -> None:
+    root = tmp_path / "root"
+    make_video(root / "a.mp4", count=120, height=48, width=240)
+    rows = [row("a.mp4", number, number, 10, 20, 16) for number in range(120) if number % 2]
+    out = pack(root, rows, tmp_path / "out", ExtractionSpec(height=48, frames_per_clip=5))
+    data = DataConfig(num_frames=8, num_focus_frames=8, resize=48, crop=48)
+    (batch,) = ClipLoader(out, "train", data, batch_size=1, train=False)
+    assert batch.boxes_BT4 is not None
+    left_T = batch.boxes_BT4[0, :, 1] + (240 - 48) / 2
+    wanted = [number if number % 2 else np.nan for number in evaluation_frames(120, 8).tolist()]
+    np.testing.assert_allclose(left_T.numpy(), wanted, atol=0.01)
