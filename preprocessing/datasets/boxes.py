@@ -83,7 +83,6 @@ def _pixels(row: Mapping[str, str], column: str, where: str) -> float:
 def _log_unlisted(boxes: Mapping[str, Sequence[SourceBox]], listed: set[str]) -> None:
     unlisted = [source for source in boxes if source not in listed]
     if unlisted:
-        more = f" and of {len(unlisted) - 1} other files" if len(unlisted) > 1 else ""
-        log.warning(
-            "%s: boxes of %r%s, which are no clips, are left out", boxes[unlisted[0]][0].where, unlisted[0], more
-        )
+        more = f" (and of {len(unlisted) - 1} more)" if len(unlisted) > 1 else ""
+        where = boxes[unlisted[0]][0].where
+        log.warning("%s: boxes of %r%s are left out, for that is no clip", where, unlisted[0], more)

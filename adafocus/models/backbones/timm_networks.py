@@ -32,7 +32,7 @@ FIRST_LAYER = {
     "Bottleneck": "conv1",
     "InvertedResidual": "conv_pw",
     "EdgeResidual": "conv_exp",
-    "UniversalInvertedResidual": "pw_exp",
+    "UniversalInvertedResidual": "dw_start",
     "ConvNeXtBlock": "conv_dw",
 }
 """Residual blocks and the name of the layer before which features may be shifted in time."""

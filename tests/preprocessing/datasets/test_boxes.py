@@ -64,7 +64,7 @@ def test_a_bad_row_is_named(tmp_path: Path, rows: str, wrong: str) -> None:
 def test_boxes_of_other_files_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         read(tmp_path, "a.mp4,0,1,2,3,4\nc.mp4,0,1,2,3,4\nd.mp4,0,1,2,3,4\n")
-    assert "boxes.csv:3: boxes of 'c.mp4' and of 1 other files" in caplog.text
+    assert "boxes.csv:3: boxes of 'c.mp4' (and of 1 more) are left out, for that is no clip" in caplog.text
 
 
 def test_a_clip_that_begins_inside_its_file_has_none(tmp_path: Path) -> None:
