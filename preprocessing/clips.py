@@ -68,8 +68,9 @@ class ClipList:
         ends = [each for each in (clip.start_s, clip.end_s) if each is not None]
         if not all(map(math.isfinite, ends)) or not 0 <= start_s < end_s:
             raise UserError(f"{where}: the time range {start_s:g} to {end_s:g} s is empty, negative or none")
-        number, source = len(self.clips), posixpath.normpath(clip.source)
-        source = clip.source if source == clip.source else source  # one text less in memory
+        number, source = len(self.clips), clip.source
+        if "//" in source or "/." in source or source[0] in "./" or source[-1] == "/":
+            source = posixpath.normpath(source)
         before = self._by_source.setdefault(source, number)
         if before == number:
             return

@@ -50,7 +50,7 @@ def check_ray() -> Finding:
     address = os.environ.get("RAY_ADDRESS")
     value = f"{version('ray')}, {f'joins {address}' if address else 'started here when needed'}"
     try:
-        check_address(address or "local")
+        check_address(address)
     except UserError as error:
         return Finding("Ray", value, str(error))
     return Finding("Ray", value)

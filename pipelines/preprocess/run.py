@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from pipelines.preprocess.extract import extract
 from pipelines.preprocess.request import Request
+from pipelines.ray_runtime.session import check_address
 from preprocessing.ffmpeg.program import ffmpeg_version, find_ffmpeg
 from preprocessing.schema import UserError
 from preprocessing.shards.build_index import build_index
@@ -33,6 +34,7 @@ def preprocess(
     reason. Raises UserError for what the user can mend. A clip that fails does not raise: it is counted in the summary.
     """
     started = time.monotonic()
+    check_address(ray_address)  # before the clips are listed, which may take minutes
     log.info("ffmpeg %s (%s)", ffmpeg_version(), find_ffmpeg())
     with request.opened() as (job, clips):
         sizes = measure_sources(job.root, clips)

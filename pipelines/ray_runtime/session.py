@@ -37,8 +37,7 @@ def ray_session(address: str | None, *, dashboard: bool = False, worker_logs: bo
     if ray.is_initialized():
         yield False
         return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    check_address(address)
+    address = check_address(address)
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
@@ -96,10 +95,12 @@ def short_folder() -> str | None:
     return f"{SHORT}/ray"
 
 
-def check_address(address: str) -> None:
-    """Raise UserError if nobody listens at host:port, for Ray itself would go on trying for minutes."""
+def check_address(address: str | None) -> str:
+    """The address to connect to: this one, else that of RAY_ADDRESS, else `local`. Raises UserError if nobody listens
+    at host:port, for Ray itself would go on trying for minutes."""
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address in ("local", "auto"):
-        return
+        return address
     if address.startswith(("http://", "https://")):
         raise UserError(
             f"{address} is the address of a dashboard, which takes jobs (`ray job submit`) and cannot be joined: give "
@@ -110,3 +111,4 @@ def check_address(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError, OverflowError) as error:
         raise UserError(f"no Ray cluster at {address!r}: {error}; start one with `ray start --head`") from None
+    return address

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from preprocessing.schema import METADATA_KEY, SCHEMA_VERSION, Clip, with_all_columns
@@ -27,11 +28,7 @@ def build_index(job: Job, clips: Sequence[Clip], records: Sequence[ShardRecord])
     with ThreadPoolExecutor(8) as pool:
         tables = list(pool.map(lambda record: _read_rows(job.store, record.name), records))
     rows = pa.concat_tables(with_all_columns(table) for table in tables).combine_chunks()
-    last = {clip_id: row for row, clip_id in enumerate(rows["clip_id"].to_pylist())}
-    lost = [clip.clip_id for clip in clips if clip.clip_id not in last]
-    if lost or len(last) != len(clips):
-        raise ValueError(f"{len(clips)} clips went in, {len(last)} came out; the first lost one is {lost[:1]}")
-    rows = rows.take(pa.array([last[clip.clip_id] for clip in clips], pa.int64())).replace_schema_metadata(None)
+    rows = rows.take(_places(rows["clip_id"].chunk(0), clips)).replace_schema_metadata(None)
     metadata = {
         "info": job.info.to_dict(),
         "schema": SCHEMA_VERSION,
@@ -49,6 +46,23 @@ def build_index(job: Job, clips: Sequence[Clip], records: Sequence[ShardRecord])
     if job.store.local is not None:
         write_mapped(index, job.store.local / MAPPED)
     return index
+
+
+def _places(ids: pa.StringArray, clips: Sequence[Clip]) -> pa.Array:
+    """For each clip, which of these rows is the last of its id. Raises ValueError if there is none, or one of another
+    clip."""
+    wanted = pa.array([clip.clip_id for clip in clips], pa.string())
+    if len(ids) == len(wanted):  # each was tried once
+        places, others = pc.index_in(wanted, ids), 0
+    else:
+        last = {clip_id: row for row, clip_id in enumerate(ids.to_pylist())}
+        places, others = pa.array(map(last.get, wanted.to_pylist()), pa.int64()), len(last) - len(wanted)
+    if places.null_count or others:
+        lost = wanted.filter(places.is_null())[:1].to_pylist()
+        raise ValueError(
+            f"{len(wanted)} clips went in, {len(wanted) - places.null_count + others} came out; lost: {lost}"
+        )
+    return places
 
 
 def _read_rows(store: Store, name: str) -> pa.Table:

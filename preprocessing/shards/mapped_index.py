@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 
 import pyarrow as pa
 
 from preprocessing.files import atomic_write
 from preprocessing.schema import INDEX_SCHEMA
-from preprocessing.shards.index import DatasetMetadata, Index, parse_metadata, read_index, read_metadata
+from preprocessing.shards.index import DatasetMetadata, Index, read_index, read_metadata
 from preprocessing.shards.storage import Store
 
 MAPPED = "index.arrow"
@@ -64,4 +65,5 @@ def _open_if_valid(path: Path, metadata: DatasetMetadata) -> Index | None:
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
         return None
     has_all = set(INDEX_SCHEMA.names) <= set(index.table.column_names)  # an earlier version's has fewer
-    return index if has_all and parse_metadata(index.table.schema) == metadata else None
+    is_same = all(getattr(index, field.name) == getattr(metadata, field.name) for field in fields(metadata))
+    return index if has_all and is_same else None

@@ -148,10 +148,10 @@ def _check_clip(file: pa.NativeFile, row: dict[str, Any]) -> str:
 
 def row_faults(index: Index) -> Iterator[tuple[int, str]]:
     """(row, what is wrong) for rows that no extraction writes; the bytes of frames are not looked at."""
-    table, known = index.table.combine_chunks(), [f"{record.name}.tar" for record in index.shards]
+    table, known = index.table, [f"{record.name}.tar" for record in index.shards]
     if not table.num_rows:
         return
-    column = {name: table[name].combine_chunks() for name in table.column_names}
+    column = {name: _in_one_piece(table[name]) for name in table.column_names}
     usable = _is_one_of(column["status"], USABLE)
     lengths = _lengths(column["frame_sizes"])
     counts = column["num_frames"].fill_null(-1).to_numpy()
@@ -181,6 +181,8 @@ def row_faults(index: Index) -> Iterator[tuple[int, str]]:
 def _wrong_indices(column: dict[str, pa.Array], lengths: np.ndarray) -> np.ndarray:
     """In which rows the frames that were packed are not given by as many rising numbers, all within the clip."""
     listed, count = column["frame_indices"], column["source_frames"].fill_null(-1).to_numpy()
+    if listed.null_count == len(listed):
+        return np.asarray(count >= 0)
     numbers, bounds = np.asarray(listed.values.fill_null(-1)), listed.offsets.to_numpy()
     is_listed = listed.is_valid().to_numpy(zero_copy_only=False)
     falls = np.zeros(len(numbers) + 1, bool)
@@ -193,6 +195,11 @@ def _wrong_indices(column: dict[str, pa.Array], lengths: np.ndarray) -> np.ndarr
     last[has_some] = numbers[bounds[1:][has_some] - 1]
     wrong = (before[bounds[1:]] > before[bounds[:-1]]) | (_lengths(listed) != lengths) | (last >= count)
     return np.asarray(np.where(is_listed, wrong, count >= 0))
+
+
+def _in_one_piece(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array: as it lies in a memory-mapped file, if it does."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _is_one_of(column: pa.Array, values: Sequence[str]) -> np.ndarray:

@@ -119,6 +119,10 @@ def compare(shards: Path, loose: Path, train: bool, workers: int) -> dict[str, o
     }
 
 
+PER_SHARD = 500
+"""Clips in a shard of about 1 GB, of 100 frames of 20 KB each."""
+
+
 def fake_index(folder: Path, num_clips: int, num_frames: int) -> Path:
     """An index of so many clips, without their shards."""
     folder.mkdir()
@@ -130,7 +134,7 @@ def fake_index(folder: Path, num_clips: int, num_frames: int) -> Path:
     columns = {name: pa.repeat(pa.scalar(value), num_clips) for name, value in constant.items()}
     for name in ("clip_id", "source", "key"):
         columns[name] = pa.array([f"v_{number:011d}" for number in range(num_clips)])
-    columns["shard"] = pa.array([f"train-{number // 64:06d}.tar" for number in range(num_clips)])
+    columns["shard"] = pa.array([f"train-{number // PER_SHARD:06d}.tar" for number in range(num_clips)])
     columns["labels"] = pa.array([[number % 200] for number in range(num_clips)])
     columns["frame_sizes"] = pa.ListArray.from_arrays(bounds, pa.array(sizes))
     for name in set(INDEX_SCHEMA.names) - columns.keys():
@@ -138,8 +142,8 @@ def fake_index(folder: Path, num_clips: int, num_frames: int) -> Path:
     table = pa.table({field.name: columns[field.name] for field in INDEX_SCHEMA}).cast(INDEX_SCHEMA)
     names = [str(number) for number in range(200)]
     info = DatasetInfo("bench", tuple(names)).to_dict()
-    record = {"num_clips": 64, "num_bytes": 1, "sha256": "", "statuses": {}, "num_frames": 64 * num_frames}
-    shards = [{"name": f"train-{number:06d}", **record} for number in range(-(-num_clips // 64))]
+    record = {"num_clips": PER_SHARD, "num_bytes": 1, "sha256": "", "statuses": {}, "num_frames": 1}
+    shards = [{"name": f"train-{number:06d}", **record} for number in range(-(-num_clips // PER_SHARD))]
     told = {
         "info": info,
         "spec": {},

@@ -13,7 +13,10 @@ import pytest
 
 from pipelines.cli.main import main
 from pipelines.machine import checks, software
+from pipelines.preprocess.request import Request
+from pipelines.preprocess.run import preprocess
 from preprocessing.processors import usable_cores
+from preprocessing.schema import ExtractionSpec, UserError
 
 SUBJECTS = [
     *("processors", "shared memory", "temporary files", "open files", "results"),
@@ -61,6 +64,8 @@ def test_a_low_limit_of_open_files_is_said_before_work(few_files: int, caplog: p
 def test_software_that_cannot_be_used_is_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     assert "takes jobs" in software.check_ray().trouble
+    with pytest.raises(UserError, match="takes jobs"):  # before anything is looked for
+        preprocess(Request("folder", tmp_path / "none", str(tmp_path / "out"), ExtractionSpec()))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://u:hunter2@127.0.0.1:1/x")
     found = software.check_store(tmp_path)
     assert "driver is not installed" in found.trouble and "hunter2" not in f"{found}"
