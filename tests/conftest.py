@@ -24,7 +24,7 @@ from adafocus.models.adafocus_plus import AdaFocusPlus
 from helpers.measuring import tf32
 from helpers.networks import skip_some
 from helpers.packing import pack_synthetic
-from helpers.tiny import PER_CLIP, SYNTHETIC, TINY, noise_batch, numbered_frames, shrink
+from helpers.tiny import PER_CLIP, SYNTHETIC, TINY, UNI, noise_batch, numbered_frames, shrink
 from pipelines.recipes.cpu import demo
 from preprocessing.datasets import synthetic
 from preprocessing.ffmpeg.encode import encode_video
@@ -114,13 +114,16 @@ def checkpoints(
     synthetic_shards: str, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """By what the policy acts for, a checkpoint of the small synthetic data: random weights, batch norms that have seen
-    its frames. `second` is AdaFocusV2's, of frames in spread order; `plus` AdaFocus+'s, which skips about half."""
+    its frames. `second` is AdaFocusV2's, of frames in spread order; `plus` AdaFocus+'s, which skips about half; `uni`
+    and `uni per clip` are Uni-AdaFocus's."""
     folders = {}
     for regime, changes in {
         "frame": {"model.reuse_glance": True},
         "clip": PER_CLIP,
         "second": {"method": "adafocus-v2", "data.frame_order": "spread"},
         "plus": {"method": "adafocus-plus"},
+        "uni": UNI,
+        "uni per clip": {**PER_CLIP, **UNI},
     }.items():
         config = override(tiny_config, changes)
         torch.manual_seed(1)

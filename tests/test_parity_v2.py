@@ -3,24 +3,23 @@ field: relative to its largest magnitude."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.data.sampling import spread_order
 from adafocus.evaluation import multiply_adds
 from adafocus.interop import reference_checkpoints, reference_export
-from adafocus.interop.v2_names import tensor_places, unused_shapes
 from adafocus.methods import build_model
 from adafocus.methods.adafocus_v2 import ADAFOCUS_V2
 from adafocus.models.adafocus_v2 import AdaFocusV2
 from adafocus.stages.joint import Joint
-from helpers.reference import NO_WEIGHTS, assert_near, by_rule, golden, video
+from helpers.reference import NO_WEIGHTS, assert_near, golden, video
+from helpers.second_layout import check_gradients, check_running_statistics, fix_batch_norms, imported
 from pipelines.recipes import find_recipe
 from preprocessing.schema import UserError
 
@@ -67,25 +66,16 @@ def per_clip_config(case: dict) -> Config:
     return override(find_recipe("ssv1-v2-144"), {**sizes, **NO_WEIGHTS, **NO_DROPOUT})
 
 
-def imported(config: Config, num_classes: int, folder: Path) -> AdaFocusV2:
-    """A model whose weights came by the rule, through a file of the authors' layout and the import path."""
-    shapes = build_model(config, num_classes)
-    own = shapes.state_dict()
-    table = {
-        f"module.{name}": by_rule(name, tuple(own[place.name].shape[int(place.row is not None) :]))
-        for name, place in tensor_places(shapes).items()
-    }
-    table |= {f"module.{name}": torch.zeros(shape) for name, shape in unused_shapes(shapes).items()}
-    torch.save({"state_dict": table}, folder / "model.pth.tar")
-    model = reference_checkpoints.import_checkpoint(folder / "model.pth.tar", config).model
+def model_of(config: Config, num_classes: int, folder: Path) -> AdaFocusV2:
+    model = imported(config, num_classes, folder)
     assert isinstance(model, AdaFocusV2)
-    return model.eval()
+    return model
 
 
 @pytest.mark.parametrize("case", FRAMES)
 @torch.no_grad()
 def test_a_position_for_every_frame(case: dict, tmp_path: Path) -> None:
-    model = imported(per_frame_config(case), case["num_classes"], tmp_path)
+    model = model_of(per_frame_config(case), case["num_classes"], tmp_path)
     natural = video(case["video_seed"], 2, case["num_segments"])
     passes = [(natural, case if "actions" in case else case["natural"])]
     if "reordered" in case:
@@ -105,7 +95,7 @@ def test_a_position_for_every_frame(case: dict, tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", CLIPS)
 @torch.no_grad()
 def test_a_position_for_the_clip(case: dict, tmp_path: Path) -> None:
-    model = imported(per_clip_config(case), case["num_classes"], tmp_path)
+    model = model_of(per_clip_config(case), case["num_classes"], tmp_path)
     glance_BTCHW, focus_BTCHW = clip_frames(case, 2)
     output = model(glance_BTCHW, focus_BTCHW)
     side = case["patch_size"] - 1
@@ -154,11 +144,7 @@ def test_losses_and_gradients_with_batch_statistics(case: dict, tmp_path: Path) 
     losses, _ = stage.losses(collected)
     for name, value in wanted["parts"].items():
         assert_near(losses[PARTS[name]], value, 1e-2 if name.startswith("policy") else 5e-3, name)
-    places, state = tensor_places(stage.model), stage.model.state_dict()
-    for name, (mean, variance, count) in wanted["bn_after"].items():
-        sums = [state[places[f"{name}.running_{kind}"].name].sum().item() for kind in ("mean", "var")]
-        assert sums == pytest.approx([mean, variance], abs=1e-3 * max(abs(mean), abs(variance))), name
-        assert state[places[f"{name}.num_batches_tracked"].name].item() == count
+    check_running_statistics(stage.model, wanted["bn_after"])
     # That of the policy is ill-conditioned here: a fifth depends on the number of threads.
     tolerance = {name: 9.0 if "policy" in name else 5e-2 for name in wanted["grad_norm"]}
     for name, groups in wanted["grad_norm_by_part"].items():
@@ -240,31 +226,8 @@ def training(case: dict, wanted: dict, folder: Path) -> tuple[Joint, dict]:
         config = per_clip_config(case)
         glance_BTCHW, focus_BTCHW = clip_frames(case, clips)
         random_BS2 = torch.tensor(wanted["random_action"])[:, None]
-    model = imported(config, case["num_classes"], folder)
+    model = model_of(config, case["num_classes"], folder)
     stage = ADAFOCUS_V2.stage("joint")(model, config).train()
     assert isinstance(stage, Joint)
     target = torch.tensor(wanted["targets"])
     return stage, {"glance": glance_BTCHW, "focus": focus_BTCHW, "target": target, "random": random_BS2}
-
-
-def fix_batch_norms(stage: Joint) -> None:
-    for module in stage.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.eval()
-
-
-def check_gradients(
-    model: nn.Module, loss: Tensor, groups: dict[str, float | None], tolerance: dict[str, float]
-) -> None:
-    """The norm of a loss's gradient over the parameters of each group of theirs; None: it has no path there."""
-    theirs = {place.name: name for name, place in tensor_places(model).items()}
-    names, parameters = zip(*[(n, p) for n, p in model.named_parameters() if p.requires_grad], strict=True)
-    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    for group, wanted in groups.items():
-        own = [g for name, g in zip(names, gradients, strict=True) if theirs[name].startswith(f"{group}.")]
-        assert own, group
-        norms = [gradient.norm().item() for gradient in own if gradient is not None]
-        if wanted is None:
-            assert not norms, group
-        else:
-            assert math.hypot(*norms) == pytest.approx(wanted, rel=tolerance[group]), group

@@ -82,6 +82,9 @@ class DataConfig:
     """Frames that the focuser sees; as many as the glancer's where both see the same ones."""
     focus_frames: Literal["shared", "own"] = "shared"
     """Does the focuser see the glancer's frames, or frames of its own, sampled apart?"""
+    num_candidates: Cardinal = 0
+    """Frames of a clip among which the method chooses the focuser's (Uni-AdaFocus); those to glance at are among them
+    where frames are shared. 0: nothing is chosen."""
     frame_order: Literal["time", "spread"] = "time"
     """Do frames come as in the clip, or so that any first few of them are spread over it: middle, ends, then halves?"""
     resize: Count = 256
@@ -95,6 +98,16 @@ class DataConfig:
     to back through webdataset, shuffled among some of them."""
     held_out: BelowOne = 0.0
     """Share of the training clips that training leaves out, so that early exit can be calibrated on them."""
+
+    @property
+    def shares_frames(self) -> bool:
+        """Do both networks see the same frames, all of them?"""
+        return self.focus_frames == "shared" and not self.num_candidates
+
+    @property
+    def num_offered(self) -> int:
+        """Frames of a clip that the focuser sees, or may choose among."""
+        return self.num_candidates or self.num_focus_frames
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -122,6 +135,8 @@ class ModelConfig:
     """Does the policy pick a patch for every frame, or one place for the whole clip?"""
     patch_size: Count = 128
     """Side in pixels of the patch, P."""
+    smallest_patch: Count = 96
+    """Least side in pixels of what a patch shows, where its size is chosen (Uni-AdaFocus); the largest is the frame."""
     action: Literal["grid", "gaussian"] = "grid"
     """Grid of patch corners (categorical), or a clipped Gaussian over corners in [0, 1]^2."""
     grid_size: Annotated[int, Field(ge=2), _WHOLE] = 7
@@ -132,6 +147,8 @@ class ModelConfig:
     """Channels that the policy's encoder keeps of the glancer's map."""
     policy_hidden: Count = 1024
     """Width of the policy's recurrent state."""
+    temporal_channels: Count = 64
+    """Channels of what chooses frames (Uni-AdaFocus)."""
     policy_norm: bool = False
     """Batch norm in the policy's encoder."""
     classifier: Literal["gru", "linear", "average"] = "gru"
@@ -209,6 +226,19 @@ class JointConfig(TrainingConfig):
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
+class UnifiedConfig(JointConfig):
+    """The one stage of Uni-AdaFocus, with the values for ActivityNet."""
+
+    batch_size: Count = 32
+    epochs: Cardinal = 50
+    weight_decay: NotNegative = 2e-4
+    policy_lr_scale: NotNegative = 0.2
+    classifier_lr_scale: NotNegative = 20.0
+    size_weight: NotNegative = 1.0
+    """Weight of the regulariser that pulls patches' sizes up to the whole frame."""
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
 class PretrainConfig(OptimConfig):
     """The networks as classifiers of whole frames."""
 
@@ -279,5 +309,6 @@ class Config:
     finetune: OptimConfig = field(default_factory=OptimConfig)
     skip: SkipConfig = field(default_factory=SkipConfig)
     joint: JointConfig = field(default_factory=JointConfig)
+    unified: UnifiedConfig = field(default_factory=UnifiedConfig)
     seed: Cardinal = 0
     """Of initial weights, order of clips, crops, and random patches."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 from adafocus.config.schema import Config, DataConfig, ReinforcementConfig, TrainingConfig
 from preprocessing.schema import UserError
 
-STAGE_SETTINGS = ("pretrain", "warmup", "ppo", "finetune", "skip", "joint")
+STAGE_SETTINGS = ("pretrain", "warmup", "ppo", "finetune", "skip", "joint", "unified")
 """Parts of the configuration that are settings of a training stage."""
 
 TOGETHER = {
-    *("model.patch_size", "model.action_per"),
+    *("model.patch_size", "model.smallest_patch", "model.action_per"),
     *("data.crop", "data.resize", "data.num_frames", "data.num_focus_frames", "data.focus_frames", "data.frame_order"),
+    "data.num_candidates",
     "model.temporal_shift",
     *(
         f"{stage}.{name}"
@@ -39,6 +40,11 @@ def check_model(config: Config) -> Config:
         raise UserError(
             f"model.patch_size is {model.patch_size}, but frames have data.crop = {data.crop} pixels a side"
         )
+    if data.num_candidates and model.smallest_patch > model.patch_size:
+        raise UserError(
+            f"model.smallest_patch is {model.smallest_patch}, but has to be at most model.patch_size = "
+            f"{model.patch_size}"
+        )
     if model.temporal_shift and data.frame_order != "time":
         raise UserError(
             f"data.frame_order is {data.frame_order}, but model.temporal_shift moves features between neighbours in "
@@ -61,10 +67,31 @@ def check_data(data: DataConfig) -> DataConfig:
             f"data.frame_order is {data.frame_order}, but each network sees frames of its own (data.focus_frames=own): "
             "set data.frame_order=time"
         )
+    if data.num_candidates:
+        return check_candidates(data)
     if data.focus_frames == "shared" and data.num_frames != data.num_focus_frames:
         raise UserError(
             f"data.num_focus_frames is {data.num_focus_frames}, but both networks see the same data.num_frames = "
             f"{data.num_frames} frames: make them equal, or set data.focus_frames=own"
+        )
+    return data
+
+
+def check_candidates(data: DataConfig) -> DataConfig:
+    """As `check`, where frames are chosen."""
+    if data.num_candidates < data.num_focus_frames:
+        raise UserError(
+            f"data.num_candidates is {data.num_candidates}, but data.num_focus_frames = {data.num_focus_frames} of them"
+            " have to be chosen: raise the one or lower the other"
+        )
+    if data.focus_frames == "shared" and data.num_candidates % data.num_frames:
+        raise UserError(
+            f"data.num_candidates is {data.num_candidates}, but has to be a multiple of data.num_frames = "
+            f"{data.num_frames}, for one frame of every so many is glanced at"
+        )
+    if data.frame_order != "time":
+        raise UserError(
+            f"data.frame_order is {data.frame_order}, but frames are chosen along time: set data.frame_order=time"
         )
     return data
 

@@ -22,9 +22,9 @@ from torch.utils.data import get_worker_info
 from adafocus.config.schema import DataConfig
 from adafocus.data.clip_table import ClipTable, ShardError
 from adafocus.data.decoding import draw_views, frame_size
-from adafocus.data.sampling import in_order, packed_training_frames, training_frames
+from adafocus.data.sampling import clip_frames
 from adafocus.data.transforms import View, evaluation_view, training_view
-from preprocessing.frame_choice import Pad, evaluation_frames
+from preprocessing.frame_choice import Pad
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Batch:
     glance_BTCHW: Tensor
     """uint8, what the glancer sees."""
     focus_BTCHW: Tensor
-    """uint8, what patches are cut from: the same tensor as `glance_BTCHW` where both networks see the same frames."""
+    """uint8, what patches are cut from: the same tensor as `glance_BTCHW` where both networks see the same frames; all
+    candidates where the method chooses among them."""
     labels_BL: Tensor
     """int64 class indices, padded with -1."""
     clip_ids: list[str]
@@ -66,9 +67,9 @@ class ClipMaker:
     """Samples a clip's frames, decodes and crops them, and stacks clips to batches. Picklable."""
 
     def __init__(self, table: ClipTable, data: DataConfig, seed: int, train: bool) -> None:
-        table.check_packed(data.num_frames, data.num_focus_frames, train=train)
+        among = data.num_candidates and data.focus_frames == "shared"  # then glances are some of the candidates
+        table.check_packed(*([] if among else [data.num_frames]), data.num_offered, train=train)
         self.table, self._data, self._seed, self._train = table, data, seed, train
-        self._independent = data.focus_frames == "own"
         self._max_labels, self._has_boxes = table.max_labels, table.has_boxes
         self._threads: ThreadPoolExecutor | None = None
 
@@ -82,7 +83,7 @@ class ClipMaker:
         a frame that cannot be decoded."""
         data = self._data
         glance = _empty(len(clips), data.num_frames, data.crop)
-        focus = _empty(len(clips), data.num_focus_frames, data.crop) if self._independent else glance
+        focus = glance if data.shares_frames else _empty(len(clips), data.num_offered, data.crop)
         labels = torch.full((len(clips), self._max_labels), -1, dtype=torch.int64)
         for row, (number, _) in enumerate(clips):
             indices = self.table.labels(number)
@@ -116,7 +117,7 @@ class ClipMaker:
     ) -> np.ndarray:
         """Decode and crop a clip's frames to where they belong. Returns its boxes in the focus frames, (T, 4)."""
         rng, glance, focus = self._sample(epoch, number)
-        targets = [(glance, glance_TCHW), (focus, focus_TCHW)] if self._independent else [(glance, glance_TCHW)]
+        targets = [(glance, glance_TCHW)] if self._data.shares_frames else [(glance, glance_TCHW), (focus, focus_TCHW)]
         try:
             size = frame_size(jpegs[0])
             view = self._view(rng, *size)
@@ -137,20 +138,10 @@ class ClipMaker:
     def _sample(self, epoch: int, number: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
         """The clip's own random numbers, and the frames (T,) that glancer and focuser see."""
         rng = np.random.default_rng((self._seed, epoch, number))
-        drawn = rng if self._train else None
-        glance = in_order(self._pick(drawn, number, self._data.num_frames), self._data.frame_order)
-        focus = self._pick(drawn, number, self._data.num_focus_frames) if self._independent else glance
-        return rng, glance, focus
-
-    def _pick(self, rng: np.random.Generator | None, number: int, count: int) -> np.ndarray:
-        """`count` frames of a clip: drawn, or without random numbers those of the evaluation."""
-        num_frames, pad = self.table.num_frames(number), self.table.info.pad
-        if rng is None:
-            return evaluation_frames(num_frames, count, pad)
-        packed = self.table.packed(number)
-        if packed is None:
-            return training_frames(rng, num_frames, count, pad)
-        return packed_training_frames(rng, packed, num_frames, count, pad)
+        count, pad = self.table.num_frames(number), self.table.info.pad
+        if not self._train:
+            return rng, *clip_frames(self._data, count, pad)
+        return rng, *clip_frames(self._data, count, pad, rng, self.table.packed(number))
 
 
 def batches_or_error(results: Iterable[Batch | ShardError]) -> Iterator[Batch]:
@@ -182,14 +173,12 @@ def _empty(clips: int, frames: int, side: int) -> Tensor:
 def evaluation_clip(jpegs: Sequence[bytes], data: DataConfig, pad: Pad = "last") -> tuple[Tensor, Tensor]:
     """(glance, focus) frames uint8 (T, C, H, W) of a clip given as all its JPEGs: the pixels that an evaluation loader
     gives for the same clip out of a shard."""
-    independent_focus = data.focus_frames == "own"
-    glance = in_order(evaluation_frames(len(jpegs), data.num_frames, pad), data.frame_order)
-    focus = evaluation_frames(len(jpegs), data.num_focus_frames, pad) if independent_focus else glance
+    glance, focus = clip_frames(data, len(jpegs), pad)
     sampled = [torch.frombuffer(bytearray(jpegs[index]), dtype=torch.uint8) for index in np.union1d(glance, focus)]
     size = frame_size(sampled[0])
     view = evaluation_view(*size, data.resize, data.crop)
     glance_TCHW = _empty(1, data.num_frames, data.crop)[0]
-    focus_TCHW = _empty(1, data.num_focus_frames, data.crop)[0] if independent_focus else glance_TCHW
-    targets = [(glance, glance_TCHW), (focus, focus_TCHW)] if independent_focus else [(glance, glance_TCHW)]
+    focus_TCHW = glance_TCHW if data.shares_frames else _empty(1, data.num_offered, data.crop)[0]
+    targets = [(glance, glance_TCHW)] if data.shares_frames else [(glance, glance_TCHW), (focus, focus_TCHW)]
     draw_views(sampled, size, view, targets, fast=False)
     return glance_TCHW, focus_TCHW

@@ -5,7 +5,8 @@ Evaluation takes the centres of T equal segments (`preprocessing.frame_choice`),
     N = 10, T = 4      0 1 2 3 4 5 6 7 8 9
     training           [0 1][2 3][4 5][6 7]    segments of floor(N / T); the remainder at the end is never drawn
 
-Where only some frames of a clip were packed, training draws among those that lie in the segment.
+Where only some frames of a clip were packed, training draws among those that lie in the segment. Candidates among which
+Uni-AdaFocus chooses are spread over short clips too: frames repeat in place.
 """
 
 from __future__ import annotations
@@ -15,9 +16,52 @@ from typing import Literal
 
 import numpy as np
 
-from preprocessing.frame_choice import Pad, check_counts, padded_frames
+from adafocus.config.schema import DataConfig
+from preprocessing.frame_choice import Pad, check_counts, evaluation_frames, padded_frames
 
 Order = Literal["time", "spread"]
+
+
+def clip_frames(
+    data: DataConfig,
+    num_frames: int,
+    pad: Pad = "last",
+    rng: np.random.Generator | None = None,
+    packed: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frames of a clip, int64 (T,), for the glancer and for the focuser, in the order in which they see them; for the
+    focuser all candidates, where it is to choose. With random numbers as in training, else as in evaluation; `packed`
+    are the frames that are there, None for all."""
+
+    def pick(count: int) -> np.ndarray:
+        if rng is None:
+            return evaluation_frames(num_frames, count, pad)
+        if packed is None:
+            return training_frames(rng, num_frames, count, pad)
+        return packed_training_frames(rng, packed, num_frames, count, pad)
+
+    candidates = data.num_candidates
+    if candidates and data.focus_frames == "shared":
+        focus, size = candidate_frames(num_frames, candidates, rng, packed), candidates // data.num_frames
+        offset = size // 2 if rng is None else rng.integers(0, size, data.num_frames)
+        return focus[np.arange(data.num_frames) * size + offset], focus
+    glance = in_order(pick(data.num_frames), data.frame_order)
+    if data.focus_frames == "shared":
+        return glance, glance
+    return glance, candidate_frames(num_frames, candidates, rng, packed) if candidates else pick(data.num_focus_frames)
+
+
+def candidate_frames(
+    num_frames: int, count: int, rng: np.random.Generator | None = None, packed: np.ndarray | None = None
+) -> np.ndarray:
+    """`count` frame indices int64, ascending, of equal segments of a clip of any length: their centres, or drawn."""
+    check_counts(num_frames, count)
+    if rng is not None and packed is not None and len(packed) < num_frames:
+        return packed_training_frames(rng, packed, num_frames, count)
+    tick = num_frames / count
+    if rng is None:
+        return np.array([int(tick / 2.0 + tick * i) for i in range(count)], np.int64)  # as in any evaluation
+    return np.floor((np.arange(count) + rng.random(count)) * tick).astype(np.int64).clip(max=num_frames - 1)
 
 
 def training_frames(rng: np.random.Generator, num_frames: int, count: int, pad: Pad = "last") -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Early exit: a clip's frames are computed one after the other, until the model is sure enough.
+"""Early exit: a clip's exits are computed one after the other, until the model is sure enough.
 
-Clips that have stopped are taken out of the batch, and frames at whose exits nobody may stop are computed together.
+Clips that have stopped are taken out of the batch, and exits at which nobody may stop are computed together.
 
 Shapes: B clips, K classes.
 """
@@ -15,6 +15,7 @@ from torch import Tensor
 from adafocus.data.batches import Batch
 from adafocus.evaluation.exit_thresholds import NOBODY, Criterion, certainty
 from adafocus.models.adafocus import AdaFocus, Patches
+from adafocus.models.frame_source import TensorFrames
 from adafocus.models.outputs import State
 
 
@@ -33,7 +34,7 @@ class ExitRule:
         return certainty(logits_BK, self.criterion) >= self.thresholds[number]
 
     def portions(self) -> list[range]:
-        """The frames in runs that are computed together: after the last of each a clip may stop."""
+        """The exits in runs that are computed together: after the last of each a clip may stop."""
         ends = [number + 1 for number, threshold in enumerate(self.thresholds) if threshold < NOBODY]
         return [range(first, end) for first, end in zip([0, *ends], ends, strict=False)]
 
@@ -41,16 +42,14 @@ class ExitRule:
 @torch.no_grad()
 def predict_early(model: AdaFocus, batch: Batch, rule: ExitRule, patches: Patches = "policy") -> tuple[Tensor, Tensor]:
     """Each clip's logits_BK at the exit where it stops, and those exits, int64 (B,) from 0. For models that are
-    causal."""
-    frames_BTCHW = batch.glance_BTCHW
-    clips = len(frames_BTCHW)
-    device = frames_BTCHW.device
+    save early."""
+    clips, device = len(batch.clip_ids), batch.glance_BTCHW.device
     logits_BK = torch.zeros(clips, model.num_classes, device=device)
     exits_B = torch.zeros(clips, dtype=torch.int64, device=device)
     left_L, state = torch.arange(clips, device=device), State()
     for portion in rule.portions():
-        seen = frames_BTCHW[left_L, portion.start : portion.stop]
-        output = model(seen, seen, patches, state=state)
+        frames = TensorFrames(batch.glance_BTCHW, batch.focus_BTCHW, left_L)
+        output = model.advance(frames, portion, state, patches)
         leaves_L = rule.leaves(portion[-1], output.prediction_BK)
         logits_BK[left_L[leaves_L]] = output.prediction_BK[leaves_L].float()
         exits_B[left_L[leaves_L]] = portion[-1]

@@ -19,6 +19,8 @@ from adafocus.evaluation import metrics
 from adafocus.models.adafocus import AdaFocus, Patches
 from adafocus.models.classifier import prefix_mean
 from adafocus.models.crop import random_corners
+from adafocus.models.frame_source import at_places
+from adafocus.models.outputs import PatchChoice
 
 PatchSource = Literal["policy", "random", "centre", "oracle", "glancer", "whole"]
 """What predicts: the method with patches from there (`oracle`: around the object's own box), the glancer alone, or the
@@ -32,13 +34,13 @@ the clips in it."""
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Merged over all workers, sorted by clip_id. N clips, T prefixes, K classes."""
+    """Merged over all workers, sorted by clip_id. N clips, T exits, K classes, S actions, F frames to focus on."""
 
     clip_ids: list[str]
     labels_NL: Tensor
     """int64, padded with -1."""
     logits_NTK: Tensor
-    """float32 on the CPU; the video's prediction is the last prefix."""
+    """float32 on the CPU; the video's prediction is the last exit's."""
     corners_NS2: Tensor | None
     """int64 (row, column) of the patch in the frame; None where no patch was taken."""
     hits_N: Tensor | None
@@ -48,6 +50,10 @@ class Predictions:
     """Which frames the focuser looked at, bool; None: all, or it was not asked."""
     covered_N: Tensor | None = None
     """Of the frames that `hits_N` counts, the mean share of the object's box that lies in the patch."""
+    sizes_NS2: Tensor | None = None
+    """(height, width) in pixels of what each patch shows; None: of the patch itself."""
+    places_NF: Tensor | None = None
+    """Which of its candidates the focuser saw; None: it had no choice."""
 
     def check_finite(self) -> None:
         """Raise DivergedError if a logit is NaN or infinite."""
@@ -86,6 +92,8 @@ class Predictions:
             "hit": None if self.hits_N is None else _or_null(self.hits_N),
             "covered": None if self.covered_N is None else _or_null(self.covered_N),
             "looked": None if self.looks_NT is None else self.looks_NT.tolist(),
+            "sizes": None if self.sizes_NS2 is None else self.sizes_NS2.tolist(),
+            "places": None if self.places_NF is None else self.places_NF.tolist(),
         }
         return pa.table({name: values for name, values in columns.items() if values is not None})
 
@@ -111,9 +119,10 @@ def evaluate(
     for number, batch in enumerate(loader, start=1):
         moved = batch.to(device)
         corners = clip_corners(model, batch.clip_ids, seed).to(device) if patches == "random" else None
-        logits_BTK, corners, looks_BT = predict_batch(model, moved, patches, corners)
-        hits, covered = _found(model, moved, corners, looks_BT)
-        tensors = [moved.labels_BL, logits_BTK.float(), corners, hits, looks_BT, covered]
+        answer = predict_batch(model, moved, patches, corners)
+        choice = answer.choice
+        chosen = [choice.corners_BS2, choice.looks_BT, choice.sizes_BS2, choice.places_BF] if choice else [None] * 4
+        tensors = [moved.labels_BL, answer.logits_BTK.float(), *_found(model, moved, choice), *chosen]
         parts.append((batch.clip_ids, [None if x is None else x.cpu() for x in tensors]))
         if watch is not None:
             watch(number, len(loader), len(batch.clip_ids))
@@ -123,57 +132,67 @@ def evaluate(
     if sorted(clip_ids) != sorted(loader.clip_ids):
         raise RuntimeError(f"evaluation saw {len(clip_ids)} clips of {len(loader.clip_ids)}, some twice or not at all")
     order = sorted(range(len(clip_ids)), key=clip_ids.__getitem__)
-    labels, logits, corners, hits, looks, covered = (_merge([part[i] for _, part in gathered], order) for i in range(6))
+    labels, logits, hits, covered, corners, looks, sizes, places = (
+        _merge([part[i] for _, part in gathered], order) for i in range(8)
+    )
     assert labels is not None and logits is not None
-    return Predictions([clip_ids[i] for i in order], labels, logits, corners, hits, looks, covered)
+    ids = [clip_ids[i] for i in order]
+    return Predictions(ids, labels, logits, corners, hits, looks, covered, sizes, places)
 
 
-def predict_batch(
-    model: AdaFocus, batch: Batch, patches: PatchSource, corners_BS2: Tensor | None = None
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """logits_BTK of every exit, corners int64 (B, S, 2), or None where no patch was taken, and which frames were looked
-    at, bool (B, T), or None where none can be skipped.
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was predicted of a batch."""
 
-    `corners_BS2` are used instead of those that the model would choose.
-    """
+    logits_BTK: Tensor
+    """Of every exit."""
+    choice: PatchChoice | None = None
+    """None where no patch was taken."""
+
+
+def predict_batch(model: AdaFocus, batch: Batch, patches: PatchSource, corners_BS2: Tensor | None = None) -> Answer:
+    """Predict a batch. `corners_BS2` are used instead of those that the model would choose."""
     if patches == "whole":
-        return prefix_mean(model.focuser.head(model.focus(batch.focus_BTCHW))), None, None
+        return Answer(prefix_mean(model.focuser.head(model.focus(model.whole_frames(batch.focus_BTCHW)))))
     if patches == "glancer":
-        return prefix_mean(model.glance(batch.glance_BTCHW).logits_BTK), None, None
+        return Answer(prefix_mean(model.glance(batch.glance_BTCHW).logits_BTK))
     source: Patches | Tensor
     if corners_BS2 is not None:
         source = corners_BS2
     else:
         source = oracle_corners(model, batch) if patches == "oracle" else patches
     output = model(batch.glance_BTCHW, batch.focus_BTCHW, source)
-    return output.logits_BTK, output.choice.corners_BS2, output.choice.looks_BT
+    return Answer(output.logits_BTK, output.choice)
 
 
-def _found(
-    model: AdaFocus, batch: Batch, corners_BS2: Tensor | None, looks_BT: Tensor | None = None
-) -> tuple[Tensor | None, Tensor | None]:
+def _found(model: AdaFocus, batch: Batch, choice: PatchChoice | None) -> tuple[Tensor | None, Tensor | None]:
     """Of a clip's frames that show the object (and are looked at), the share whose patch holds it, and the mean share
     of its box that they hold, float32 (B,); None without patches or boxes."""
     boxes_BT4 = batch.boxes_BT4
-    if boxes_BT4 is None or corners_BS2 is None:
+    if boxes_BT4 is None or choice is None:
         return None, None
-    size, counts_BT = model.config.model.patch_size, ~boxes_BT4.isnan().any(-1)
-    if looks_BT is not None:
-        counts_BT = counts_BT & looks_BT
+    if choice.places_BF is not None:
+        boxes_BT4 = at_places(boxes_BT4, choice.places_BF)
+    size: int | Tensor = model.config.model.patch_size if choice.sizes_BS2 is None else choice.sizes_BS2
+    counts_BT = ~boxes_BT4.isnan().any(-1)
+    if choice.looks_BT is not None:
+        counts_BT = counts_BT & choice.looks_BT
+    corners_BS2 = choice.corners_BS2
     shares_BT = (patch_holds(corners_BS2, size, boxes_BT4).float(), patch_covers(corners_BS2, size, boxes_BT4))
     holds_B, covers_B = (each.where(counts_BT, torch.nan).nanmean(1) for each in shares_BT)
     return holds_B, covers_B
 
 
-def patch_covers(corners_BS2: Tensor, patch_size: int, boxes_BT4: Tensor) -> Tensor:
+def patch_covers(corners_BS2: Tensor, patch_size: int | Tensor, boxes_BT4: Tensor) -> Tensor:
     """Share of the box (top, left, bottom, right, in pixels) that lies in the patch, float32 (B, T): intersection over
     box."""
     shared_BT2 = (corners_BS2 + patch_size).minimum(boxes_BT4[..., 2:]) - corners_BS2.maximum(boxes_BT4[..., :2])
     return shared_BT2.clamp(min=0).prod(-1) / (boxes_BT4[..., 2:] - boxes_BT4[..., :2]).prod(-1)
 
 
-def patch_holds(corners_BS2: Tensor, patch_size: int, boxes_BT4: Tensor) -> Tensor:
-    """Does the patch hold the whole box (top, left, bottom, right, in pixels)? bool (B, T)."""
+def patch_holds(corners_BS2: Tensor, patch_size: int | Tensor, boxes_BT4: Tensor) -> Tensor:
+    """Does the patch hold the whole box (top, left, bottom, right, in pixels)? bool (B, T). Its size is one number, or
+    (height, width) of each (B, S, 2)."""
     ends_BS2 = corners_BS2 + patch_size
     # Half a pixel of grace: boxes went through scaling and rounding.
     inside_BT2 = (corners_BS2 <= boxes_BT4[..., :2] + 0.5) & (ends_BS2 >= boxes_BT4[..., 2:] - 0.5)
@@ -198,7 +217,7 @@ def oracle_corners(model: AdaFocus, batch: Batch) -> Tensor:
 
 def clip_corners(model: AdaFocus, clip_ids: list[str], seed: int) -> Tensor:
     """Random corners int64 (B, S, 2) that depend on the clip and the seed alone."""
-    count = model.config.data.num_frames // model.maps_per_state
+    count = model.actions_per_clip
     generators = [torch.Generator().manual_seed(zlib.crc32(f"{seed}/{clip_id}".encode())) for clip_id in clip_ids]
     sizes = (model.config.data.crop, model.config.model.patch_size)
     return torch.stack([random_corners((count,), *sizes, generator=generator) for generator in generators])

@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.hooks import RemovableHandle
 
 from adafocus.config.schema import Config
 from adafocus.methods import build_model, method_of
 from adafocus.models.adafocus import AdaFocus, Patches
+from adafocus.models.frame_source import TensorFrames
+from adafocus.models.outputs import State
 
 
 def count(
@@ -58,28 +61,49 @@ def count_model(
         looks = model.planned_looks if patches == "policy" else 1.0
     if not model.mean.is_meta:
         model = copy.deepcopy(model).to("meta")
-    data = model.config.data
-    glance_frames, focus_frames = (
-        torch.zeros(1, num_frames or count, 3, data.crop, data.crop, device=model.mean.device)
-        for count in (data.num_frames, data.num_focus_frames)
-    )
+    glance_frames, focus_frames = _frames(model, num_frames)
     if patches is None:
         alone = _measure(lambda: model.glance(glance_frames))
         return {**dict.fromkeys(method_of(model.config).parts, 0.0), "glancer": alone, "total": alone}
     return of_looks(count_run(model, lambda: model(glance_frames, focus_frames, patches)), looks)
 
 
+def _frames(model: AdaFocus, num_frames: int | None = None) -> tuple[Tensor, Tensor]:
+    """Frames of one clip that glancer and focuser see, without content."""
+    data, device = model.config.data, model.mean.device
+    glances, looks = (
+        torch.zeros(1, num_frames or count, 3, data.crop, data.crop, device=device)
+        for count in (data.num_frames, data.num_offered)
+    )
+    return glances, looks
+
+
 @torch.no_grad()
 def count_run(model: AdaFocus, run: Callable[[], Any]) -> dict[str, float]:
     """GFLOPs of what `run` computes with the model: each part and `total`, without what no prediction reads."""
-    with _counting() as counter:
+    counts = dict.fromkeys(method_of(model.config).parts, 0.0)
+    with contextlib.ExitStack() as hooks, _counting() as counter:
+        for part in counts:
+            for name in model.counted_modules(part):
+                for handle in _hooks(model.get_submodule(name), counts, part, counter):
+                    hooks.callback(handle.remove)
         run()
-    by_module, root = counter.get_flop_counts(), type(model).__name__
-    counts = {
-        part: sum(sum(by_module.get(f"{root}.{name}", {}).values()) for name in model.counted_modules(part)) / 2e9
-        for part in method_of(model.config).parts
-    }
     return {**counts, "total": sum(counts.values())}
+
+
+def _hooks(
+    module: nn.Module, counts: dict[str, float], part: str, counter: FlopCounterMode
+) -> tuple[RemovableHandle, RemovableHandle]:
+    """Hooks that add what a module computes to its part's count."""
+    before: list[int] = []
+
+    def start(*call: Any) -> None:
+        before.append(counter.get_total_flops())
+
+    def end(*call: Any) -> None:
+        counts[part] += (counter.get_total_flops() - before.pop()) / 2e9
+
+    return module.register_forward_pre_hook(start), module.register_forward_hook(end)
 
 
 def of_looks(counts: Mapping[str, float], share: float) -> dict[str, float]:
@@ -98,7 +122,9 @@ def exit_costs(
     """
     with torch.device("meta"):
         model = build_model(config, num_classes, pretrained=False).eval()
-    exits = config.data.num_focus_frames
+    exits = len(model.exit_frames)
+    if model.saves_early and not model.is_causal and patches is not None:
+        return [parts["total"] for parts in exit_counts(model, patches)]
     if not model.is_causal:
         return [count_model(model, patches=patches)["total"]] * exits
     if looks_T is None:
@@ -106,6 +132,28 @@ def exit_costs(
         return [frame * (number + 1) for number in range(exits)]
     counts = count_model(model, patches=patches, num_frames=1, looks=1.0)
     return list(itertools.accumulate(of_looks(counts, share)["total"] for share in looks_T))
+
+
+def exit_counts(model: AdaFocus, patches: Patches = "policy") -> list[dict[str, float]]:
+    """GFLOPs per video by each exit, each part and `total`, of a model that glances at the whole clip first: every exit
+    but the first costs one more of equal looks."""
+    ends = (1, 2, len(model.exit_frames))
+    first, second, last = (count_exits(model, range(end), patches) for end in ends)
+    more = ends[-1] - 2
+
+    def between(number: int) -> dict[str, float]:
+        share = number / max(more, 1)
+        return {part: value + (last[part] - value) * share for part, value in second.items()}
+
+    return [first, *(between(number) for number in range(more + 1))]
+
+
+def count_exits(model: AdaFocus, exits: range, patches: Patches = "policy") -> dict[str, float]:
+    """GFLOPs per video of a clip that is computed for these exits, the first ones: each part and `total`."""
+    if not model.mean.is_meta:
+        model = copy.deepcopy(model).to("meta")
+    frames = TensorFrames(*_frames(model))
+    return count_run(model, lambda: model.advance(frames, exits, State(), patches))
 
 
 def clip_costs(config: Config, num_classes: int, looks_NT: Tensor) -> Tensor:

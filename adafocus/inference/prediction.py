@@ -1,11 +1,13 @@
 """One video's frames as the networks see them, and what the model says of them.
 
-Shapes: T frames (S where the policy acts), C colours, H W pixels, K classes, k cells of the action map per axis.
+Shapes: T exits or focus frames, S of them where the policy acts, C colours, H W pixels, K classes, k cells of the
+action map per axis.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,12 +35,20 @@ class ClipFrames:
     focus_TCHW: Tensor
     """uint8; the same tensor where the networks share frames."""
     index_T: np.ndarray
-    """Of the focus frames in the video, from 0."""
+    """Of the focus frames in the video, from 0; of all candidates where the method chooses among them."""
     source: Extraction
     decode_ms: float
     boxes_T4: Tensor | None = None
     """Of the object in each focus frame, float32 pixels (top, left, bottom, right), NaN where there is none; None where
     they are not known."""
+
+    def at(self, places_T: Tensor | None) -> ClipFrames:
+        """The clip with the chosen ones of its candidates as focus frames (None: it has no candidates)."""
+        if places_T is None:
+            return self
+        boxes_T4 = None if self.boxes_T4 is None else self.boxes_T4[places_T]
+        index_T = self.index_T[places_T.numpy()]
+        return replace(self, focus_TCHW=self.focus_TCHW[places_T], index_T=index_T, boxes_T4=boxes_T4)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +58,7 @@ class Prediction:
     name: str
     class_names: tuple[str, ...]
     logits_TK: Tensor
-    """After focus frame 1, 2, ..., T; the last one is the clip's. With a budget T is where it stopped."""
+    """At each exit, after `exit_frames` focus frames; the last one is the clip's. With a budget it stopped there."""
     corners_T2: Tensor
     """(row, column) of the patch in each focus frame."""
     map_Skk: Tensor | None
@@ -58,24 +68,41 @@ class Prediction:
     times_ms: dict[str, float]
     """Milliseconds by part, `TIMED`."""
     source: Extraction
+    exit_frames: tuple[int, ...]
+    """Focus frames seen at each exit."""
     looks_T: Tensor | None = None
     """Which frames the focuser looked at, bool; None: all."""
+    sizes_T2: Tensor | None = None
+    """(height, width) of what each patch shows, in pixels of the frame; None: of the patch itself."""
+    places_T: Tensor | None = None
+    """Which of its candidates the focuser saw; None: it had no choice."""
 
     @property
     def probability(self) -> Tensor:
         """float32 (T, K), softmax of the logits."""
         return self.logits_TK.softmax(-1)
 
+    @property
+    def after_frames(self) -> Tensor:
+        """float32 (T, K): the probabilities after each focus frame, those of the next exit."""
+        return self.probability[exits_after(self.exit_frames, len(self.corners_T2))]
+
     def top(self, count: int = 5, after: int = 0) -> list[tuple[str, float]]:
-        """The most likely classes and their probabilities, after so many frames (0: all)."""
+        """The most likely classes and their probabilities, at the exit of this number from 1 on (0: the last)."""
         best = self.probability[after - 1].topk(min(count, len(self.class_names)))
         return [(self.class_names[k], p) for k, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
 
     def course(self) -> list[tuple[int, str, float]]:
-        """(frames seen, likeliest class, its probability) after 1, 2, 4, ... and all frames."""
+        """(focus frames seen, likeliest class, its probability) at exits 1, 2, 4, ... and the last."""
         total = len(self.logits_TK)
-        seen = sorted({*(2**power for power in range(total.bit_length())), total})
-        return [(count, *self.top(1, count)[0]) for count in seen if count <= total]
+        exits = sorted({*(2**power for power in range(total.bit_length())), total})
+        return [(self.exit_frames[number - 1], *self.top(1, number)[0]) for number in exits if number <= total]
+
+
+def exits_after(exit_frames: Sequence[int], count: int) -> list[int]:
+    """For each of the first `count` focus frames the first exit that has seen it, or else the last one."""
+    last = len(exit_frames) - 1
+    return [next((exit for exit, seen in enumerate(exit_frames) if seen > step), last) for step in range(count)]
 
 
 def action_map(output: PolicyOutput) -> Tensor | None:

@@ -25,7 +25,7 @@ from adafocus import checkpoint
 from adafocus.acceleration.accelerate import accelerate
 from adafocus.config.schema import Precision
 from adafocus.data.batches import evaluation_clip
-from adafocus.data.sampling import in_order
+from adafocus.data.sampling import clip_frames
 from adafocus.data.transforms import evaluation_view
 from adafocus.devices import pick_device
 from adafocus.evaluation import multiply_adds
@@ -37,7 +37,7 @@ from adafocus.inference.online import OnlineClip
 from adafocus.inference.prediction import ClipFrames, Prediction, VideoError, action_map
 from adafocus.models.adafocus import Patches
 from preprocessing.addresses import without_secrets
-from preprocessing.frame_choice import Pad, evaluation_frames
+from preprocessing.frame_choice import Pad
 from preprocessing.media.arriving import ArrivingFrames
 from preprocessing.media.extraction import DEFAULT_LIMITS, Extraction, Limits
 from preprocessing.media.sampled import sample_frames
@@ -86,6 +86,8 @@ class AdaFocusPredictor:
         self.device = pick_device(device)
         self.model = accelerate(model.to(self.device), precision=precision)
         self.gflops = multiply_adds.count(self.config, model.num_classes, patches=patches, looks=1.0)
+        behind_glances = model.saves_early and not model.is_causal
+        self._exit_gflops = multiply_adds.exit_counts(model, patches) if behind_glances else []
         self._one_at_a_time = threading.Lock()
         self.set_budget(budget)
 
@@ -112,7 +114,7 @@ class AdaFocusPredictor:
         self.rule: ExitRule | None = None
         if budget is None:
             return
-        if not self.model.is_causal:
+        if not self.model.saves_early:
             raise UserError(f"{SAVES_NOTHING}: leave the budget out")
         if self.patches != "policy":
             raise UserError(
@@ -136,6 +138,11 @@ class AdaFocusPredictor:
             return self.predict_frames(self.take(video))
         return self.predict_frames(self.read(video, threads=usable_cores()))
 
+    def answer(self, clip: ClipFrames) -> tuple[ClipFrames, Prediction]:
+        """As `predict_frames`, and the frames that the focuser saw, where it chose among the clip's."""
+        prediction = self.predict_frames(clip)
+        return clip.at(prediction.places_T), prediction
+
     def read(self, path: Path | str, stop: threading.Event | None = None, threads: int = 1) -> ClipFrames:
         """The first half of `predict`, for threads that run ahead: decode (with so many threads), sample, crop.
 
@@ -158,9 +165,9 @@ class AdaFocusPredictor:
             raise ValueError(f"frames are uint8 (N, H, W, 3), not {frames_NHWC.dtype} {frames_NHWC.shape}")
         started = time.perf_counter()
         count, height, width, _ = frames_NHWC.shape
-        data, order = self.config.data, self.config.data.frame_order
+        data = self.config.data
         view = evaluation_view(height, width, data.resize, data.crop)
-        glance, focus = in_order(evaluation_frames(count, data.num_frames, self.pad), order), self.focus_index(count)
+        glance, focus = clip_frames(data, count, self.pad)
         frames_NCHW = torch.from_numpy(frames_NHWC).permute(0, 3, 1, 2)
         glance_TCHW = focus_TCHW = torch.stack([view.apply(frames_NCHW[index]) for index in glance.tolist()])
         if not self.model.shares_frames:
@@ -169,13 +176,11 @@ class AdaFocusPredictor:
         return ClipFrames(name, glance_TCHW, focus_TCHW, focus, source, 1000 * (time.perf_counter() - started))
 
     def focus_index(self, num_frames: int) -> np.ndarray:
-        """Which frames of a clip of so many the focuser sees, in its order, int64 (T,)."""
-        data = self.config.data
-        return in_order(evaluation_frames(num_frames, data.num_focus_frames, self.pad), data.frame_order)
+        """Which frames of a clip of so many the focuser sees, or chooses among, in its order, int64 (T,)."""
+        return clip_frames(self.config.data, num_frames, self.pad)[1]
 
     def _sampled(self, num_frames: int) -> Sequence[int]:
-        glance = evaluation_frames(num_frames, self.config.data.num_frames, self.pad)
-        frames: list[int] = np.union1d(glance, self.focus_index(num_frames)).tolist()
+        frames: list[int] = np.union1d(*clip_frames(self.config.data, num_frames, self.pad)).tolist()
         return frames
 
     def predict_clip(self, clip: ClipFrames) -> tuple[ClipFrames, Prediction]:
@@ -193,23 +198,29 @@ class AdaFocusPredictor:
         if patches == "random":
             patches = clip_corners(self.model, [clip.name], self.config.seed).to(self.device)
         output = self.model(glance_BTCHW, focus_BTCHW, patches, timer=partial(self._timed, times_ms))
-        policy, looks_BT = output.choice.policy, output.choice.looks_BT
-        looks_T = None if looks_BT is None else looks_BT[0].cpu()
+        choice, policy = output.choice, output.choice.policy
+        looks_T = None if choice.looks_BT is None else choice.looks_BT[0].cpu()
+        corners_T2 = output.corners_BT2[0].cpu()
         return Prediction(
             name=clip.name,
             class_names=self.class_names,
             logits_TK=output.logits_BTK[0].float().cpu(),
-            corners_T2=output.corners_BT2[0].cpu(),
+            corners_T2=corners_T2,
             map_Skk=None if policy is None else action_map(policy),
             gflops=self._gflops(len(output.logits_BTK[0]), looks_T),
             times_ms=times_ms,
             source=clip.source,
+            exit_frames=self.model.exit_frames,
             looks_T=looks_T,
+            sizes_T2=None if choice.sizes_BS2 is None else choice.sizes_BS2[0].expand_as(corners_T2).cpu(),
+            places_T=None if choice.places_BF is None else choice.places_BF[0].cpu(),
         )
 
-    def _gflops(self, num_frames: int, looks_T: Tensor | None) -> dict[str, float]:
-        """Of so many frames, by part; of the focuser only for those that it looked at."""
-        share = num_frames / self.config.data.num_focus_frames
+    def _gflops(self, num_exits: int, looks_T: Tensor | None) -> dict[str, float]:
+        """Of so many exits, by part; of the focuser only for frames that it looked at."""
+        if self._exit_gflops:
+            return self._exit_gflops[num_exits - 1]
+        share = num_exits / len(self.model.exit_frames)
         gflops = {part: value * share for part, value in self.gflops.items()}
         return gflops if looks_T is None else multiply_adds.of_looks(gflops, looks_T.float().mean().item())
 
@@ -223,7 +234,7 @@ class AdaFocusPredictor:
         """
         if isinstance(video, np.ndarray):
             return self._until_sure(self.take(video))
-        if ArrivingFrames.fits(video, self.spec):
+        if self.model.is_causal and ArrivingFrames.fits(video, self.spec):
             found = self._while_it_arrives(video, stop)
             if found is not None:
                 return found
@@ -252,27 +263,41 @@ class AdaFocusPredictor:
     def _until_sure(self, clip: ClipFrames) -> tuple[ClipFrames, Prediction]:
         """The same for a clip whose frames are there."""
         times_ms = {"decode": clip.decode_ms}
-        seen = self._run_early(lambda portion: clip.focus_TCHW[portion.start : portion.stop], times_ms)
+        offered = None if self.model.shares_frames else _taken_from(clip.focus_TCHW)
+        seen = self._run_early(_taken_from(clip.glance_TCHW), times_ms, offered)
         return self._answered(clip, seen, times_ms)
 
-    def _run_early(self, fetch: FetchFrames, times_ms: dict[str, float]) -> EarlyPass:
+    def _run_early(self, glance: FetchFrames, times_ms: dict[str, float], look: FetchFrames | None = None) -> EarlyPass:
         assert self.rule is not None
-        return run_early(self.model, self.rule, fetch, partial(self._timed, times_ms), self._one_at_a_time)
+        return run_early(self.model, self.rule, glance, look, partial(self._timed, times_ms), self._one_at_a_time)
 
     def _answered(self, clip: ClipFrames, seen: EarlyPass, times_ms: dict[str, float]) -> tuple[ClipFrames, Prediction]:
-        """The clip cut to what was computed of it, and its prediction."""
-        count = len(seen.logits_TK)
-        cut = replace(clip, glance_TCHW=seen.frames_TCHW, focus_TCHW=seen.frames_TCHW, index_T=clip.index_T[:count])
+        """The clip cut to what was computed of it, and its prediction. Where it stopped at the glances those are shown,
+        as frames that the focuser did not look at."""
+        count = len(seen.corners_T2)
+        if not count:
+            glanced = clip_frames(self.config.data, clip.source.num_frames, self.pad)[0]
+            nothing = torch.zeros(len(glanced), 2)
+            unseen = torch.zeros(len(glanced), dtype=torch.bool)
+            seen = replace(seen, frames_TCHW=seen.glance_TCHW, corners_T2=nothing, sizes_T2=None, looks_T=unseen)
+            cut = replace(clip, focus_TCHW=seen.glance_TCHW, index_T=glanced)
+        elif seen.places_T is None:
+            cut = replace(clip, glance_TCHW=seen.frames_TCHW, focus_TCHW=seen.frames_TCHW, index_T=clip.index_T[:count])
+        else:
+            cut = replace(clip, focus_TCHW=seen.frames_TCHW, index_T=clip.index_T[seen.places_T.numpy()])
         prediction = Prediction(
             name=clip.name,
             class_names=self.class_names,
             logits_TK=seen.logits_TK,
             corners_T2=seen.corners_T2,
             map_Skk=seen.map_Skk,
-            gflops=self._gflops(count, seen.looks_T),
+            gflops=self._gflops(len(seen.logits_TK), seen.looks_T),
             times_ms=times_ms,
             source=clip.source,
+            exit_frames=self.model.exit_frames[: len(seen.logits_TK)],
             looks_T=seen.looks_T,
+            sizes_T2=seen.sizes_T2,
+            places_T=seen.places_T if count else None,
         )
         return cut, prediction
 
@@ -293,6 +318,11 @@ class AdaFocusPredictor:
         if self.device.type != "cpu":
             torch.accelerator.synchronize(self.device)
         times_ms[part] = times_ms.get(part, 0.0) + 1000 * (time.perf_counter() - started)
+
+
+def _taken_from(frames_TCHW: Tensor) -> FetchFrames:
+    """Frames that are there already, by their places."""
+    return lambda places: frames_TCHW[list(places)]
 
 
 def extraction_of(meta: checkpoint.Meta, shards: str | None, folder: Path) -> ExtractionSpec:

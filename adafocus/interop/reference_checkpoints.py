@@ -167,11 +167,11 @@ def import_checkpoint(path: Path, config: Config, *, into: AdaFocus | None = Non
 
 def _import_v2(path: Path, config: Config, *, into: AdaFocus | None, only: str | None) -> Imported:
     checkpoint = read_checkpoint(path)
-    table = checkpoint.get("state_dict")
+    table, title = checkpoint.get("state_dict"), find_method(config.method).title
     if not isinstance(table, Mapping):
-        raise UserError(f"{path} is no checkpoint of AdaFocusV2: it has {', '.join(map(str, list(checkpoint)[:12]))}")
+        raise UserError(f"{path} is no checkpoint of {title}: it has {', '.join(map(str, list(checkpoint)[:12]))}")
     if into or only:
-        raise UserError(f"{path}: a checkpoint of AdaFocusV2 holds the whole model: give one file")
+        raise UserError(f"{path}: a checkpoint of {title} holds the whole model: give one file")
     return Imported(model_from_table(path, table, config), find_method(config.method).parts, _info(checkpoint))
 
 
@@ -272,5 +272,5 @@ def _load(module: torch.nn.Module, names: Mapping[str, str], table: Mapping[str,
 
 
 def _info(checkpoint: Mapping[str, Any]) -> dict[str, float]:
-    values = {name: checkpoint.get(name) for name in ("epoch", "acc", "best_acc", "best_prec1")}
+    values = {name: checkpoint.get(name) for name in ("epoch", "acc", "best_acc", "best_prec1", "best_acc1")}
     return {name: float(value) for name, value in values.items() if isinstance(value, int | float | Tensor | np.number)}

@@ -1,4 +1,4 @@
-"""Checkpoints of the authors' AdaFocusV2 code: their file in, our model out, and back, key for key."""
+"""Checkpoints of the authors' AdaFocusV2 and Uni-AdaFocus code: their file in, our model out, and back, key for key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adafocus.config.schema import Config
 from adafocus.interop.v2_names import tensor_places, unused_shapes
-from adafocus.methods import build_model
+from adafocus.methods import build_model, method_of
 from adafocus.models.adafocus import AdaFocus
 from adafocus.models.backbones import describe
 from preprocessing.files import atomic_write
@@ -24,14 +24,12 @@ WRAPPER = "module."
 def check_networks(config: Config) -> None:
     """Raises UserError unless the configuration has the networks of the authors' files."""
     model = config.model
-    per_clip = model.action_per == "clip"
-    if (
-        model.glancer not in (("mobilenet_v2",) if per_clip else ("mobilenet_v2", "resnet50"))
-        or model.focuser != "resnet50"
-    ):
+    resnet_glances = model.action_per == "frame" and config.method == "adafocus-v2"
+    glancers = ("mobilenet_v2", "resnet50") if resnet_glances else ("mobilenet_v2",)
+    if model.glancer not in glancers or model.focuser != "resnet50":
         raise UserError(
-            f"the authors' files hold mobilenet_v2 (or resnet50, for long videos) and resnet50, but the recipe has "
-            f"{model.glancer} and {model.focuser}"
+            f"the authors' files hold {' (or '.join(glancers)}{')' if resnet_glances else ''} and resnet50, but the "
+            f"recipe has {model.glancer} and {model.focuser}"
         )
 
 
@@ -44,7 +42,8 @@ def model_from_table(path: Path, table: Mapping[str, Any], config: Config) -> Ad
     state = {name.removeprefix(WRAPPER): value for name, value in table.items()}
     last = "global_CNN_fc.1.bias" if config.model.action_per == "frame" else "global_CNN.new_fc.bias"
     if last not in state:
-        raise UserError(f"{path} is no checkpoint of AdaFocusV2 for this recipe: its state_dict has no {last}")
+        title = method_of(config).title
+        raise UserError(f"{path} is no checkpoint of {title} for this recipe: its state_dict has no {last}")
     model = build_model(config, len(state[last]), pretrained=False)
     places, own = tensor_places(model), model.state_dict()
     unused = unused_shapes(model)
@@ -87,6 +86,9 @@ def export_v2_checkpoint(model: AdaFocus, path: Path, info: Mapping[str, float] 
         known = info or {}
         content |= {"epoch": int(known.get("epoch", 0)), "arch": model.config.model.focuser}
         content |= {"optimizer": None, "best_prec1": known.get("best_prec1", known.get("best_acc", 0.0))}
+    elif method_of(model.config).chooses_frames:
+        known = info or {}
+        content |= {"epoch": int(known.get("epoch", 0)), "optimizer": None, "best_acc1": known.get("best_acc1", 0.0)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
         torch.save(content, partial)

@@ -1,7 +1,7 @@
-"""Names of tensors in the authors' files of AdaFocusV2: for each of theirs, ours, and where in it.
+"""Names of tensors in the authors' files of AdaFocusV2 and Uni-AdaFocus: for each of theirs, ours, and where in it.
 
-A file holds one table, `state_dict`, for all parts. Their classifier is a list of last layers, one for each prefix;
-ours holds them in one tensor. Their image networks carry last layers for ImageNet's 1000 classes that nothing uses.
+A file holds one table, `state_dict`, for all parts. Their classifiers are lists of last layers, one for each prefix;
+ours hold them in one tensor. Their image networks carry last layers for ImageNet's 1000 classes that nothing uses.
 """
 
 from __future__ import annotations
@@ -11,8 +11,15 @@ from dataclasses import dataclass
 
 from adafocus.interop.reference_names import LAYOUTS
 from adafocus.models.adafocus import AdaFocus
+from adafocus.models.uni_adafocus import UniAdaFocus
 
 IMAGENET_CLASSES = 1000
+UNI_POLICY = {
+    "frames.layers.": "temporal_policy.Tconv.",
+    "boxes.layers.": "spatial_policy.encoder.",
+    "judge.": "aux_fc.",
+}
+UNI_BRANCHES = {"glances": "global", "looks": "local"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +58,29 @@ def _per_frame(model: AdaFocus, name: str) -> Iterator[tuple[str, Place]]:
             yield f"{theirs}_fc.{rest.removeprefix('last.')}", Place(name)
         else:
             yield f"{theirs}.{_body(model, part, rest)}", Place(name)
+    elif part == "policy" and isinstance(model, UniAdaFocus):
+        yield _uni_policy(rest), Place(name)
     elif part == "policy":
         yield f"policy_stn.{rest.replace('actor.', 'fc.0.', 1)}", Place(name)
-    elif rest.startswith("hidden."):
-        yield f"classifier.mlp.layers.{rest.removeprefix('hidden.')}", Place(name)
-    else:  # weight or bias of all last layers
-        for row in range(model.config.data.num_frames):
-            yield f"classifier.classifiers.{row}.1.{rest}", Place(name, row)
+    elif isinstance(model, UniAdaFocus):
+        branch, rest = rest.split(".", 1)
+        yield from _prefixes(model, name, rest, f"{UNI_BRANCHES[branch]}_")
+    else:
+        yield from _prefixes(model, name, rest)
+
+
+def _prefixes(model: AdaFocus, name: str, rest: str, branch: str = "") -> Iterator[tuple[str, Place]]:
+    """Of a classifier with a last layer for every prefix."""
+    if rest.startswith("hidden."):
+        yield f"classifier.{branch}mlp.layers.{rest.removeprefix('hidden.')}", Place(name)
+        return
+    for row in range(len(model.state_dict()[name])):
+        yield f"classifier.{branch}classifiers.{row}.1.{rest}", Place(name, row)
+
+
+def _uni_policy(rest: str) -> str:
+    (ours,) = (each for each in UNI_POLICY if rest.startswith(each))
+    return UNI_POLICY[ours] + rest.removeprefix(ours)
 
 
 def _per_clip(model: AdaFocus, name: str) -> Iterator[tuple[str, Place]]:
@@ -68,7 +91,9 @@ def _per_clip(model: AdaFocus, name: str) -> Iterator[tuple[str, Place]]:
         if name.startswith(ours):
             yield theirs + name.removeprefix(ours), Place(name)
             return
-    if part == "policy":
+    if part == "policy" and isinstance(model, UniAdaFocus):
+        yield _uni_policy(rest), Place(name)
+    elif part == "policy":
         yield f"policy_stn.{rest.removeprefix('encoder.').replace('actor.', '10.', 1)}", Place(name)
     else:
         theirs = "global_CNN" if part == "glancer" else "local_CNN"

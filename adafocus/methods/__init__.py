@@ -10,6 +10,7 @@ from adafocus.methods.adafocus import ADAFOCUS
 from adafocus.methods.adafocus_plus import ADAFOCUS_PLUS
 from adafocus.methods.adafocus_v2 import ADAFOCUS_V2
 from adafocus.methods.method import Method
+from adafocus.methods.uni_adafocus import UNI_ADAFOCUS
 from adafocus.models.adafocus import AdaFocus
 from preprocessing.schema import UserError
 
@@ -17,6 +18,7 @@ METHODS: dict[str, Method] = {
     "adafocus": ADAFOCUS,
     "adafocus-plus": ADAFOCUS_PLUS,
     "adafocus-v2": ADAFOCUS_V2,
+    "uni-adafocus": UNI_ADAFOCUS,
 }
 
 
@@ -35,7 +37,7 @@ def method_of(config: Config) -> Method:
 
 def check(config: Config) -> Config:
     """The same configuration. Raises UserError, one line, for an unknown method and settings that do not fit."""
-    method_of(config)
+    _check_candidates(config)
     return check_settings(config)
 
 
@@ -44,7 +46,19 @@ def build_model(config: Config, num_classes: int, *, pretrained: bool = True) ->
 
     Raises UserError for settings and weights that do not fit together.
     """
+    _check_candidates(config)
     return method_of(config).build(config, num_classes, pretrained=pretrained)
+
+
+def _check_candidates(config: Config) -> None:
+    """Raises UserError unless frames are chosen where the method chooses, and nowhere else."""
+    chooses, count = method_of(config).chooses_frames, config.data.num_candidates
+    if chooses and not count:
+        raise UserError(
+            f"method {config.method} chooses frames, but data.num_candidates is 0: set it to how many it chooses among"
+        )
+    if count and not chooses:
+        raise UserError(f"data.num_candidates is {count}, but method {config.method} chooses no frames: set it to 0")
 
 
 def part_names() -> tuple[str, ...]:

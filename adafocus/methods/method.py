@@ -31,6 +31,8 @@ class Method:
     """Names of the model's parts, in the order in which they run."""
     stages: tuple[type[Stage], ...]
     """In the order in which they run; each starts from the result of the one before."""
+    chooses_frames: bool = False
+    """Does it choose the focuser's frames among `data.num_candidates`?"""
 
     @property
     def stage_names(self) -> tuple[str, ...]:

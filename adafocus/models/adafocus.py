@@ -38,6 +38,7 @@ from adafocus.models.classifier import (
     running_mean,
 )
 from adafocus.models.crop import centre_corners, crop_patches, random_corners
+from adafocus.models.frame_source import FrameSource
 from adafocus.models.outputs import Glance, Look, Output, PatchChoice, State
 from adafocus.models.policy import PatchPolicy, Policy
 
@@ -73,7 +74,7 @@ class AdaFocus(nn.Module):
         data, model = check_model(config).data, config.model
         self.config = config
         self.num_classes = num_classes
-        self.shares_frames = data.focus_frames == "shared"
+        self.shares_frames = data.shares_frames
         self.acts_per_frame = model.action_per == "frame"
         shift = model.temporal_shift
         seed = int(torch.randint(2**62, (), device="cpu"))
@@ -135,6 +136,21 @@ class AdaFocus(nn.Module):
         return self.shares_frames and self.acts_per_frame and not self.config.model.temporal_shift
 
     @property
+    def actions_per_clip(self) -> int:
+        """S of a whole clip."""
+        return self.config.data.num_frames // self.maps_per_state
+
+    @property
+    def exit_frames(self) -> tuple[int, ...]:
+        """How many frames the focuser has seen at each exit."""
+        return tuple(range(1, self.config.data.num_focus_frames + 1))
+
+    @property
+    def saves_early(self) -> bool:
+        """Does a clip that stops at an earlier exit take less compute?"""
+        return self.is_causal
+
+    @property
     def planned_looks(self) -> float:
         """Share of the policy's patches that the focuser is meant to look at, on average."""
         return 1.0
@@ -173,7 +189,8 @@ class AdaFocus(nn.Module):
         if seen.choice.policy is not None:
             policy_1BD, gate_1B3 = seen.choice.policy.hidden_1BD, seen.choice.gate_1B3
             after = State(policy_1BD, after.classifier, after.glances, gate_1B3)
-        corners_BT2 = seen.choice.corners_BS2.expand(*focus_frames.shape[:2], 2)
+        looks = focus_frames.shape[1] if seen.choice.places_BF is None else seen.choice.places_BF.shape[1]
+        corners_BT2 = seen.choice.corners_BS2.expand(len(focus_frames), looks, 2)
         return Output(logits_BTK, logits_BTK[:, -1], corners_BT2, seen.glance, seen.choice, after)
 
     def look(
@@ -198,6 +215,18 @@ class AdaFocus(nn.Module):
     def recognise(self, glance: Glance, patches_BTCPP: Tensor) -> Tensor:
         """Focus and classify: logits_BTK of every exit."""
         return self.classify(glance, self.focus(patches_BTCPP))
+
+    def advance(
+        self, frames: FrameSource, exits: range, state: State, patches: Patches = "policy", timer: Timer = untimed
+    ) -> Output:
+        """A clip's next exits, and no more than they need: for models that save by stopping early. `exits` follow those
+        that `state` is behind."""
+        seen = frames.glances(exits)
+        return self(seen, seen, patches, state=state, timer=timer)
+
+    def whole_frames(self, focus_frames: Tensor) -> Tensor:
+        """Of the frames that the focuser is offered, those that it sees without a choice."""
+        return focus_frames
 
     # Its links.
 

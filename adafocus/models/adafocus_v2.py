@@ -99,4 +99,4 @@ class AdaFocusV2(AdaFocus):
         """Names of the modules that compute a part's share of the prediction; auxiliary layers are none."""
         if part == "glancer":
             return ("glancer.body", "glancer.pooling")
-        return ("classifier", "classifier.glance") if part == "classifier" else (part,)
+        return ("classifier", "classifier.glance") if part == "classifier" and self.averages_glances else (part,)

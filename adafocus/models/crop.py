@@ -1,7 +1,8 @@
 """Where patches lie and how they are cut out: frames and corners in, patches out, in one gather.
 
 A corner is (row, column) of a patch's top left pixel, 0 <= corner <= H - P, both ends included. Corners are whole
-pixels (int64), or lie between them (float32; AdaFocusV2).
+pixels (int64), or lie between them (float32; AdaFocusV2). A box (top, left, height, width) may be of another size than
+the patch that is made of it (Uni-AdaFocus).
 
 Shapes: N images, C colours, H W pixels, P patch side, k cells of the grid per axis.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def grid_corners(grid_size: int, frame_size: int, patch_size: int) -> Tensor:
@@ -90,6 +92,22 @@ def crop_between(frames_NCHW: Tensor, corners_N2: Tensor, patch_size: int) -> Te
     above, below = around_NCQQ[:, :, :-1], around_NCQQ[:, :, 1:]
     rows_NCPQ = torch.lerp(above, below, share_N211[:, :1])
     return torch.lerp(rows_NCPQ[..., :-1], rows_NCPQ[..., 1:], share_N211[:, 1:])
+
+
+def crop_resized(frames_NCHW: Tensor, boxes_N4: Tensor, patch_size: int) -> Tensor:
+    """Boxes float32 (top, left, height, width) of images, resized to patches_NCPP: bilinear, with a gradient to the
+    boxes. Row i of a patch reads row top + (i + 1/2) height / P - 1/2; outside the image there are zeros."""
+    steps_P = (torch.arange(patch_size, device=boxes_N4.device) + 0.5) / patch_size
+    rows_NP = boxes_N4[:, :1] + steps_P * boxes_N4[:, 2:3]
+    columns_NP = boxes_N4[:, 1:2] + steps_P * boxes_N4[:, 3:]
+    height, width = frames_NCHW.shape[-2:]
+    shape = (len(boxes_N4), patch_size, patch_size)
+    places = [
+        (2 / width * columns_NP - 1)[:, None, :].expand(shape),
+        (2 / height * rows_NP - 1)[:, :, None].expand(shape),
+    ]
+    grid_NPP2 = torch.stack(places, -1).to(frames_NCHW.dtype)
+    return F.grid_sample(frames_NCHW, grid_NPP2, align_corners=False)
 
 
 def check_sizes(frame_size: int, patch_size: int) -> None:

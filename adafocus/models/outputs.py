@@ -21,6 +21,10 @@ class Glance:
     logits_BTK: Tensor
     """Its own prediction per frame, from its own last layer."""
 
+    def clips(self, kept_B: Tensor) -> Glance:
+        """That of some of a batch's clips."""
+        return Glance(self.map_BTDhw[kept_B], self.feature_BTD[kept_B], self.logits_BTK[kept_B])
+
 
 @dataclass(frozen=True, slots=True)
 class PatchChoice:
@@ -34,6 +38,16 @@ class PatchChoice:
     """Which frames the focuser looks at, bool; None: all. Only AdaFocus+ skips any."""
     gate_1B3: Tensor | None = None
     """What its gate has to know of these frames at the next ones."""
+    places_BF: Tensor | None = None
+    """Which of the candidate frames the focuser looks at, int64, rising; None: all frames are. Only Uni-AdaFocus
+    chooses."""
+    sizes_BS2: Tensor | None = None
+    """(height, width) of what each patch shows, float32 pixels; None: of the patch itself."""
+
+    def clips(self, kept_B: Tensor) -> PatchChoice:
+        """That of some of a batch's clips, without what policies say of it."""
+        kept = [None if each is None else each[kept_B] for each in (self.looks_BT, self.places_BF, self.sizes_BS2)]
+        return PatchChoice(self.corners_BS2[kept_B], looks_BT=kept[0], places_BF=kept[1], sizes_BS2=kept[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +72,25 @@ class State:
     """Sum and number of the glancer's logits, where they are part of the prediction."""
     gate: Tensor | None = None
     """What AdaFocus+'s gate knows of its decisions."""
+    glance: Glance | None = None
+    """Of the whole clip, where it is glanced at before the focuser sees anything (Uni-AdaFocus)."""
+    choice: PatchChoice | None = None
+    """Of all its frames, once it is made there."""
 
     def rows(self, kept_B: Tensor) -> State:
         """That of some of a batch's clips: bool (B,), or their numbers."""
-        parts = (self.policy, self.classifier, self.glances, self.gate)
-        return State(*(None if part is None else part[:, kept_B] for part in parts))
+
+        def part(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value[:, kept_B]
+
+        return State(
+            policy=part(self.policy),
+            classifier=part(self.classifier),
+            glances=part(self.glances),
+            gate=part(self.gate),
+            glance=None if self.glance is None else self.glance.clips(kept_B),
+            choice=None if self.choice is None else self.choice.clips(kept_B),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +98,7 @@ class Output:
     """Of a whole pass."""
 
     logits_BTK: Tensor
-    """Of every exit: after focus frame 1, 2, ..., T."""
+    """Of every exit: after focus frame 1, 2, ..., T; with Uni-AdaFocus one after all glances before them."""
     prediction_BK: Tensor
     """Of the last exit."""
     corners_BT2: Tensor

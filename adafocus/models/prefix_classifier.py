@@ -1,4 +1,4 @@
-"""The classifiers of AdaFocusV2: features of the frames in, logits of every prefix of the clip out.
+"""The classifiers of AdaFocusV2 and Uni-AdaFocus: features of the frames in, logits of every prefix of the clip out.
 
 Shapes: B clips, T frames, D features, H hidden width, K classes, X prefixes.
 """
@@ -16,20 +16,33 @@ from adafocus.models.classifier import Classifier, running_mean
 class PrefixClassifier(Classifier):
     """A hidden layer per frame, the maximum over the frames so far, and a last layer of its own for every prefix.
 
-    Frame t's prediction comes from last layer t: a clip has at most `num_prefixes` frames.
+    Frame t's prediction comes from last layer t: a clip has at most `num_prefixes` frames. The last layers may also see
+    `num_beside` features that are the same for all prefixes, behind the maxima.
     """
 
-    def __init__(self, num_features: int, num_hidden: int, num_classes: int, num_prefixes: int, dropout: float) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        num_hidden: int,
+        num_classes: int,
+        num_prefixes: int,
+        dropout: float,
+        num_beside: int = 0,
+    ) -> None:
         super().__init__()
+        self.num_hidden = num_hidden
         self.hidden = nn.Sequential(
             nn.Linear(num_features, num_hidden), nn.BatchNorm1d(num_hidden), nn.ReLU(inplace=True)
         )
         self.dropout = nn.Dropout(dropout)
-        bound = 1 / math.sqrt(num_hidden)  # as torch's own linear layers
-        self.weight = nn.Parameter(torch.empty(num_prefixes, num_classes, num_hidden).uniform_(-bound, bound))
+        width = num_beside + num_hidden
+        bound = 1 / math.sqrt(width)  # as torch's own linear layers
+        self.weight = nn.Parameter(torch.empty(num_prefixes, num_classes, width).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(num_prefixes, num_classes).uniform_(-bound, bound))
 
-    def forward(self, feature_BTD: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, feature_BTD: Tensor, state: Tensor | None = None, beside_BH: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """logits_BTK of every prefix, and the state after the last frame (None: a clip's start): maxima and number of
         frames (1, B, H + 1). All clips of a batch have seen equally many frames."""
         clips, frames = feature_BTD.shape[:2]
@@ -42,6 +55,9 @@ class PrefixClassifier(Classifier):
         maxima_BTH = torch.cat(maxima, 1)
         after_1BH = torch.cat([maxima[-1][:, 0].to(state_1BH.dtype), count_B1 + frames], -1)[None]
         weight_THK, bias_TK = self._last_layers(None if frames == len(self.bias) else count_B1[0].long(), frames)
+        if beside_BH is not None:
+            beside_BTH = beside_BH.to(maxima_BTH.dtype)[:, None].expand(-1, frames, -1)
+            maxima_BTH = torch.cat([maxima_BTH, beside_BTH], -1)
         logits_TBK = torch.bmm(self.dropout(maxima_BTH).transpose(0, 1), weight_THK)
         return logits_TBK.transpose(0, 1) + bias_TK, after_1BH
 
@@ -54,7 +70,43 @@ class PrefixClassifier(Classifier):
 
     def start(self, clips: int) -> Tensor:
         """The state of so many clips at their start: zeros (1, B, H + 1), which no ReLU falls below."""
-        return self.weight.new_zeros(1, clips, self.weight.shape[-1] + 1)
+        return self.weight.new_zeros(1, clips, self.num_hidden + 1)
+
+
+class GlanceFirstClassifier(Classifier):
+    """A prefix classifier of the glances, and one of the focuser's frames whose last layers see the maxima over all
+    glances too."""
+
+    def __init__(
+        self,
+        num_features: tuple[int, int],
+        num_hidden: int,
+        num_classes: int,
+        num_prefixes: tuple[int, int],
+        dropout: float,
+    ) -> None:
+        """Widths and numbers are those of glances and focuser, in this order."""
+        super().__init__()
+        sizes = (num_hidden, num_classes)
+        self.glances = PrefixClassifier(num_features[0], *sizes, num_prefixes[0], dropout)
+        self.looks = PrefixClassifier(num_features[1], *sizes, num_prefixes[1], dropout, num_beside=num_hidden)
+
+    def glance(self, feature_BGD: Tensor) -> tuple[Tensor, Tensor]:
+        """logits_BGK of every prefix of the glances, and what later predictions see of them: the maxima (1, B, H)."""
+        logits_BGK, state_1BH = self.glances(feature_BGD)
+        return logits_BGK, state_1BH[..., :-1]
+
+    def forward(
+        self, feature_BTD: Tensor, state: Tensor | None = None, glances_1BH: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """logits_BTK of every prefix of the focuser's frames, behind all glances, and the state after the last one."""
+        assert glances_1BH is not None
+        logits_BTK, after = self.looks(feature_BTD, state, glances_1BH[0])
+        return logits_BTK, after
+
+    def start(self, clips: int) -> Tensor:
+        """The state of so many clips at their start, of the focuser's frames: zeros (1, B, H + 1)."""
+        return self.looks.start(clips)
 
 
 class TwoHeads(Classifier):

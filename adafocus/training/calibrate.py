@@ -75,7 +75,7 @@ def _calibrate(
 ) -> Calibration:
     model, _ = checkpoint.load_model(folder)
     criterion, clips, digest = wanted
-    if not model.is_causal:
+    if not model.saves_early:
         raise UserError(f"{folder}: {SAVES_NOTHING}")
     loader = ClipLoader(
         shards,

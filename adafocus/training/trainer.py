@@ -54,6 +54,13 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+def _colours_last(model: AdaFocus) -> None:
+    """Lay weights of convolutions over pictures out as their kernels like them; those over time too stay."""
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
 class StageTrainer:
     """The state of one stage's training."""
 
@@ -97,7 +104,7 @@ class StageTrainer:
             self.before = distributed.ask_first(lambda: self._start_from(start, model))
         model = model.to(self.device)
         distributed.share(model.state_dict().values())
-        model = model.to(memory_format=torch.channels_last)
+        _colours_last(model)
         self.stage: Stage = self.method.stage(name)(model, config)
         self.stage.global_clips = self.loader.global_clips
         self.stage.check_batch(self.loader.global_clips // workers)

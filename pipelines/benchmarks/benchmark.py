@@ -234,8 +234,8 @@ class _Session:
             latency_ms=1000 * profiling.median_seconds(model, profiling.first_clip(sample), source),
             memory_mb=None if compiled else profiling.peak_bytes(model, sample, source) / 1e6,
             online=[
-                {"frames": t + 1, "gflops": cost, **values}
-                for t, (cost, values) in enumerate(zip(costs, online, strict=True))
+                {"frames": seen, "gflops": cost, **values}
+                for seen, cost, values in zip(_frames_seen(model, len(online)), costs, online, strict=True)
             ],
         )
 
@@ -261,6 +261,11 @@ class _Session:
         }
 
 
+def _frames_seen(model: AdaFocus, exits: int) -> Sequence[int]:
+    """How many frames the focuser, or one network alone, has seen at each exit."""
+    return model.exit_frames if exits == len(model.exit_frames) else range(1, exits + 1)
+
+
 def _changes(precision: Precision, *, compiled: bool) -> list[str]:
     """What was done to the image networks, in words."""
     return [*([precision] if precision != "float32" else []), *(["compiled"] if compiled else [])]
@@ -276,6 +281,8 @@ def _cost(model: AdaFocus, source: PatchSource, exits: int, looks_NT: Tensor | N
         whole = multiply_adds.count_whole(model)
         return [whole * (number + 1) / exits if model.is_causal else whole for number in range(exits)], parts["focuser"]
     patches: Patches | None = "policy" if source == "policy" else None if source == "glancer" else "random"
+    if patches is None and not model.is_causal:  # however many glances the clip has
+        return [multiply_adds.count_model(model, patches=None)["total"]] * exits, parts["glancer"]
     looks_T = None if looks_NT is None else looks_NT.float().mean(0).tolist()
     costs = multiply_adds.exit_costs(model.config, model.num_classes, patches=patches, looks_T=looks_T)
     used = parts["glancer"] if patches is None else parts["total"] - (0 if patches == "policy" else parts["policy"])

@@ -35,7 +35,7 @@ class ExitPoint:
     pro_rata_gflops: float
     """The same with every exit counted as its share of the total, as AdaFocusV2's authors do."""
     frames: float
-    """Frames that are seen of a clip, in the mean."""
+    """Frames of a clip that the focuser sees, in the mean."""
     top1: float
     top5: float
     map: float
@@ -51,7 +51,7 @@ def calibration_for(folder: Path, model: AdaFocus, shards: str, options: Options
     if meta.lacking("policy"):
         log.info("early exit: left out, for after %s there is no policy", meta.stage)
         return None
-    if not model.is_causal:
+    if not model.saves_early:
         log.info("%s", SAVES_NOTHING)
         return None
     found = Calibration.of(meta.exits)
@@ -80,7 +80,7 @@ def exit_curve(model: AdaFocus, calibration: Calibration, predictions: Predictio
                 budget=rule.budget,
                 gflops=float(cost_NX[clips, exits_N].mean()),
                 pro_rata_gflops=calibration.pro_rata(exits_N),
-                frames=float((exits_N + 1).double().mean()),
+                frames=float(torch.tensor(model.exit_frames)[exits_N].double().mean()),
                 **scores,
                 videos_per_s=len(sample.clip_ids) / profiling.median_early_seconds(model, sample, rule),
                 latency_ms=1000 * sum(reached[number] for number in exits_N.tolist()) / len(exits_N),

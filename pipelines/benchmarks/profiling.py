@@ -18,6 +18,7 @@ from adafocus.data.loader import Batch
 from adafocus.evaluation.early_exit import ExitRule, predict_early
 from adafocus.evaluation.evaluate import PatchSource, predict_batch
 from adafocus.models.adafocus import AdaFocus
+from adafocus.models.frame_source import TensorFrames
 from adafocus.models.outputs import State
 
 
@@ -72,7 +73,7 @@ def median_seconds(model: AdaFocus, batch: Batch, patches: PatchSource, repeats:
     times = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
-        predict_batch(model, batch, patches)[0].sum().item()  # waits for the device
+        predict_batch(model, batch, patches).logits_BTK.sum().item()  # waits for the device
         times.append(time.perf_counter() - started)
     return sorted(times[1:])[repeats // 2]
 
@@ -94,8 +95,7 @@ def seconds_to_exits(model: AdaFocus, clip: Batch, rule: ExitRule, repeats: int 
     for _ in range(repeats + 1):
         started, state = time.perf_counter(), State()
         for portion in rule.portions():
-            seen = clip.glance_BTCHW[:, portion.start : portion.stop]
-            output = model(seen, seen, state=state)
+            output = model.advance(TensorFrames(clip.glance_BTCHW, clip.focus_BTCHW), portion, state)
             bool(rule.leaves(portion[-1], output.prediction_BK))  # waits for the device, as whoever stops has to
             state = output.state
             times[portion[-1]].append(time.perf_counter() - started)

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Callable
 
 from adafocus.config.schema import Config
-from pipelines.recipes import cpu, second_version, small_objects, something_something, untrimmed
+from pipelines.recipes import cpu, second_version, small_objects, something_something, unified, untrimmed
 from preprocessing.schema import UserError
 
 Recipe = Callable[[], Config]
@@ -45,9 +45,23 @@ RECIPES: dict[str, Recipe] = {
     "ssv2-v2-144": second_version.ssv2_v2_144,
     "ssv2-v2-160": second_version.ssv2_v2_160,
     "ssv2-v2-176": second_version.ssv2_v2_176,
+    "activitynet-uni-96": unified.activitynet_uni_96,
+    "activitynet-uni-128": unified.activitynet_uni_128,
+    "activitynet-uni-160": unified.activitynet_uni_160,
+    "fcvid-uni-128": unified.fcvid_uni_128,
+    "minikinetics-uni-128": unified.minikinetics_uni_128,
+    "ssv1-uni-96-8": unified.ssv1_uni_96_8,
+    "ssv1-uni-96-12": unified.ssv1_uni_96_12,
+    "ssv1-uni-128-12": unified.ssv1_uni_128_12,
+    "ssv1-uni-128-16": unified.ssv1_uni_128_16,
+    "ssv2-uni-96-8": unified.ssv2_uni_96_8,
+    "ssv2-uni-96-12": unified.ssv2_uni_96_12,
+    "ssv2-uni-128-12": unified.ssv2_uni_128_12,
+    "ssv2-uni-128-16": unified.ssv2_uni_128_16,
     "demo": cpu.demo,
     "demo-plus": cpu.demo_plus,
     "demo-v2": cpu.demo_v2,
+    "demo-uni": cpu.demo_uni,
     "folder": cpu.folder,
     "lips": small_objects.lips,
     "lips-v2": small_objects.lips_v2,

@@ -15,6 +15,7 @@ from adafocus.config.schema import (
     PretrainConfig,
     SkipConfig,
     TrainingConfig,
+    UnifiedConfig,
 )
 
 Supervised = TypeVar("Supervised", bound=TrainingConfig)
@@ -66,6 +67,19 @@ def demo_v2() -> Config:
         model=replace(config.model, policy_channels=64, policy_hidden=128, classifier_hidden=128),
         joint=adamw(JointConfig(epochs=6, batch_size=16, lr=2e-3, glancer_lr_scale=1.0, classifier_lr_scale=1.0)),
     )
+
+
+def demo_uni() -> Config:
+    """The synthetic data set with Uni-AdaFocus: glances at 6 of 18 frames, of which 6 are chosen to focus on."""
+    config = demo()
+    data = replace(config.data, num_candidates=18)
+    model = replace(config.model, smallest_patch=32, policy_channels=16, temporal_channels=32, classifier_hidden=128)
+    settings = adamw(
+        UnifiedConfig(
+            epochs=6, batch_size=16, lr=2e-3, glancer_lr_scale=1.0, classifier_lr_scale=1.0, policy_lr_scale=0.2
+        )
+    )
+    return replace(config, method="uni-adafocus", data=data, model=model, unified=settings)
 
 
 def folder() -> Config:

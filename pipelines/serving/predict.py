@@ -110,10 +110,12 @@ class VideoOutcome:
             "frames": prediction.source.num_frames,
             "fps": prediction.source.fps,
             "top": [{"class": name, "probability": p} for name, p in prediction.top(top)],
-            "frames_seen": len(prediction.logits_TK),
+            "frames_seen": prediction.exit_frames[-1],
             "course": [{"frames": count, "class": name, "probability": p} for count, name, p in prediction.course()],
             "corners": prediction.corners_T2.tolist(),
             **({} if prediction.looks_T is None else {"looked": prediction.looks_T.tolist()}),
+            **({} if prediction.sizes_T2 is None else {"sizes": prediction.sizes_T2.tolist()}),
+            **({} if self.clip is None or prediction.places_T is None else {"chosen": self.clip.index_T.tolist()}),
             "gflops": prediction.gflops,
             "ms": prediction.times_ms,
         }
@@ -159,5 +161,5 @@ def _predict(model: predictor.AdaFocusPredictor, path: Path, future: Future[Answ
         answer = future.result()
     except VideoError as error:
         return VideoOutcome(path, error=str(error))
-    clip, prediction = answer if isinstance(answer, tuple) else (answer, model.predict_frames(answer))
+    clip, prediction = answer if isinstance(answer, tuple) else model.answer(answer)
     return VideoOutcome(path, prediction, clip)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 from torch import Tensor
 
-from adafocus.models.crop import crop_between
+from adafocus.models.crop import crop_between, crop_resized
 
 Colour = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
@@ -48,11 +48,15 @@ def greyed(image: Image.Image) -> Image.Image:
     return ImageEnhance.Brightness(image.convert("L").convert("RGB")).enhance(0.5)
 
 
-def cut_patch(frame_CHW: Tensor, corner: Sequence[float], size: int) -> Tensor:
-    """The patch of `size` x `size` pixels whose upper left corner is `corner` (row, column), between pixels if need
-    be."""
-    corner_12 = torch.tensor([corner], dtype=torch.float32)
-    return crop_between(frame_CHW[None], corner_12, size)[0].round().to(frame_CHW.dtype)
+def cut_patch(frame_CHW: Tensor, box: Sequence[float], size: int) -> Tensor:
+    """The patch of `size` x `size` pixels that shows a box (row, column, height, width) of a frame, between pixels if
+    need be."""
+    box_14 = torch.tensor([box], dtype=torch.float32)
+    if box[2:] == (size, size):
+        patch_CPP = crop_between(frame_CHW[None], box_14[:, :2], size)[0]
+    else:
+        patch_CPP = crop_resized(frame_CHW[None].float(), box_14, size)[0]
+    return patch_CPP.round().to(frame_CHW.dtype)
 
 
 def draw_box(draw: ImageDraw.ImageDraw, box: Sequence[float], colour: Colour = GREEN) -> None:

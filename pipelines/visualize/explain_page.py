@@ -66,8 +66,9 @@ def _clip_data(model: AdaFocusPredictor, clip: PredictedClip) -> dict[str, Any]:
     steps, glances = len(frames.focus_TCHW), len(glances_TCHW)
     same_frames = size == side and frames.focus_TCHW is frames.glance_TCHW
     count = min(NUM_CURVES, len(prediction.class_names))
-    classes = prediction.probability.max(0).values.topk(count).indices.tolist()
-    classes.sort(key=lambda k: -float(prediction.probability[-1, k]))
+    after_TK = explained.probability_TK
+    classes = after_TK.max(0).values.topk(count).indices.tolist()
+    classes.sort(key=lambda k: -float(after_TK[-1, k]))
     return {
         "title": explained.title,
         "truth": explained.truth,
@@ -77,20 +78,20 @@ def _clip_data(model: AdaFocusPredictor, clip: PredictedClip) -> dict[str, Any]:
         "patch": explained.patch_size,
         "glanceSize": size,
         "index": frames.index_T.tolist(),
-        "corners": prediction.corners_T2.tolist(),
+        "shown": [explained.shown(step) for step in range(steps)],
         "boxes": [box and [round(value, 1) for value in box] for box in map(explained.box, range(steps))],
         "looked": [explained.looked(step) for step in range(steps)],
         "frames": [_jpeg(frame) for frame in frames.focus_TCHW],
         "glances": None if same_frames else [_jpeg(frame) for frame in glances_TCHW],
         "glanceOf": [step * glances // steps for step in range(steps)],
         "patches": [
-            _jpeg(cut_patch(frame, corner, explained.patch_size))
-            for frame, corner in zip(frames.focus_TCHW, prediction.corners_T2.tolist(), strict=True)
+            _jpeg(cut_patch(frame, explained.shown(step), explained.patch_size))
+            for step, frame in enumerate(frames.focus_TCHW)
         ],
         "maps": None if prediction.map_Skk is None else [_rounded(each) for each in prediction.map_Skk],
         "chose": model.patches == "policy",
         "classes": [prediction.class_names[k] for k in classes],
-        "curves": _rounded(prediction.probability[:, classes].T),
+        "curves": _rounded(after_TK[:, classes].T),
         "best": [{"name": name, "p": round(p, 4)} for name, p in explained.likeliest],
         "gflops": round(prediction.gflops["total"], 3),
         "parts": {part: value for part, value in prediction.gflops.items() if part != "total" and value},

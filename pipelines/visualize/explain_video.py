@@ -63,12 +63,17 @@ class _FramePainter:
         self._boxes_T4 = None if boxes_T4 is None else boxes_T4[torch.from_numpy(order)]
         looks_T = prediction.looks_T
         self._looked_T = np.ones(len(order), bool) if looks_T is None else looks_T.numpy()[order]
+        sizes_T2 = prediction.sizes_T2
+        patch = model.config.model.patch_size
+        sizes_T2 = torch.full_like(prediction.corners_T2, patch) if sizes_T2 is None else sizes_T2
+        self._sizes_T2 = sizes_T2[torch.from_numpy(order)]
         in_time = bool((order[1:] > order[:-1]).all())
         # Frames that were seen in another order than that of time leave no course: then all of it is the end's.
-        self._probability_TK = prediction.probability if in_time else prediction.probability[-1:].expand(len(order), -1)
+        after_TK = prediction.after_frames
+        self._probability_TK = after_TK if in_time else after_TK[-1:].expand(len(order), -1)
         data = model.config.data
         self._view = evaluation_view(size[1], size[0], data.resize, data.crop)
-        self._crop, self._patch = data.crop, model.config.model.patch_size
+        self._crop = data.crop
         self._scale = min(max(1.0, WIDTH / size[0]), LONGEST_SIDE / max(size))
         self._size = (_even(size[0] * self._scale), _even(size[1] * self._scale))
         self._width = max(self._size[0], WIDTH)
@@ -115,8 +120,9 @@ class _FramePainter:
             top, left, bottom, right = self._view.source_part(self._boxes_T4[steps - 1].tolist())
             draw_object(draw, [value * self._scale for value in (left, top, right, bottom)])
         if steps and looked:
-            row, column = self._corners_T2[steps - 1].tolist()
-            left, top, right, bottom = self._on_screen(self._view.source_box(row, column, self._patch))
+            (row, column), (height, width) = self._corners_T2[steps - 1].tolist(), self._sizes_T2[steps - 1].tolist()
+            shown = self._view.source_part((row, column, row + height, column + width))
+            left, top, right, bottom = self._on_screen(shown)
             draw_box(draw, (self._left + left, top, self._left + right, bottom))
         canvas.paste(self._panel, (0, self._size[1]))
         self._draw_curves(draw, steps, number)

@@ -35,6 +35,14 @@ class ExplainedClip:
     boxes_T4: Tensor | None = None
     """Of the object in each frame, float32 pixels (top, left, bottom, right), NaN where there is none; None where they
     are not known."""
+    sizes_T2: Tensor | None = None
+    """(height, width) of what each patch shows; None: `patch_size`."""
+
+    def shown(self, step: int) -> tuple[float, float, float, float]:
+        """(row, column, height, width) of what the patch shows of this frame."""
+        size = [self.patch_size] * 2 if self.sizes_T2 is None else self.sizes_T2[step].tolist()
+        row, column = self.corners_T2[step].tolist()
+        return row, column, size[0], size[1]
 
     def looked(self, step: int) -> bool:
         """Did the focuser look at this frame, or was it skipped?"""
@@ -51,11 +59,12 @@ class ExplainedClip:
             frames_TCHW=clip.focus_TCHW,
             index_T=clip.index_T,
             corners_T2=prediction.corners_T2,
-            probability_TK=prediction.probability,
+            probability_TK=prediction.after_frames,
             patch_size=model.config.model.patch_size,
             truth=truth,
             looks_T=prediction.looks_T,
             boxes_T4=clip.boxes_T4,
+            sizes_T2=prediction.sizes_T2,
         )
 
     def box(self, step: int) -> list[float] | None:

@@ -12,6 +12,7 @@ from adafocus import checkpoint
 from adafocus.config.overrides import from_flat
 from adafocus.data.clip_table import evaluation_split
 from adafocus.data.loader import ClipLoader
+from adafocus.inference.prediction import exits_after
 from pipelines.visualize.drawing import (
     BACKGROUND,
     GREY,
@@ -62,7 +63,7 @@ def _draw_frame(
 ) -> None:
     """Draw a frame with its box, its patch, and the prediction after it, at `position` (left, top)."""
     left, top = position
-    frame_CHW, corner = clip.frames_TCHW[step], clip.corners_T2[step].tolist()
+    frame_CHW, shown = clip.frames_TCHW[step], clip.shown(step)
     scale = CELL / frame_CHW.shape[-1]
     looked = clip.looked(step)
     image = frame_image(frame_CHW, CELL)
@@ -72,16 +73,15 @@ def _draw_frame(
         draw_object(ImageDraw.Draw(image), (start, upper, end - 1, lower - 1))
     canvas.paste(image, (left, top))
     if looked:
-        row, column = (value * scale for value in corner)
-        side = clip.patch_size * scale
-        draw_box(draw, (left + column, top + row, left + column + side - 1, top + row + side - 1))
+        row, column, height, width = (value * scale for value in shown)
+        draw_box(draw, (left + column, top + row, left + column + width - 1, top + row + height - 1))
     if clip.index_T is not None:
         label = f"{clip.index_T[step]}"
         width = font(11).getlength(label)
         draw.rectangle((left, top, left + width + 8, top + 16), fill=BACKGROUND)
         draw.text((left + 4, top + 2), label, fill=GREY, font=font(11))
     if looked:
-        canvas.paste(frame_image(cut_patch(frame_CHW, corner, clip.patch_size), CELL), (left, top + CELL + 4))
+        canvas.paste(frame_image(cut_patch(frame_CHW, shown, clip.patch_size), CELL), (left, top + CELL + 4))
     else:
         draw.text((left + CELL // 2, top + CELL + CELL // 2), "skipped", fill=GREY, font=font(13), anchor="mm")
     name, p = clip.likeliest[step]
@@ -119,19 +119,23 @@ def save_strips(folder: Path, shards: str, path: Path, clips: int = 6) -> None:
     )
     batch = next(iter(loader))
     output = model(batch.glance_BTCHW, batch.focus_BTCHW)
+    places_BF, sizes_BS2 = output.choice.places_BF, output.choice.sizes_BS2
+    shown = [slice(None)] * len(batch.clip_ids) if places_BF is None else list(places_BF)
+    exits = exits_after(model.exit_frames, output.corners_BT2.shape[1])
     strips = []
     for row, clip_id in enumerate(batch.clip_ids):
         clip = ExplainedClip(
             title=clip_id,
             class_names=meta.class_names,
-            frames_TCHW=batch.focus_BTCHW[row],
+            frames_TCHW=batch.focus_BTCHW[row][shown[row]],
             index_T=None,
             corners_T2=output.corners_BT2[row],
-            probability_TK=output.logits_BTK[row].softmax(-1),
+            probability_TK=output.logits_BTK[row, exits].softmax(-1),
             patch_size=config.model.patch_size,
             truth=meta.class_names[int(batch.labels_BL[row, 0])],
             looks_T=None if output.choice.looks_BT is None else output.choice.looks_BT[row],
-            boxes_T4=None if batch.boxes_BT4 is None else batch.boxes_BT4[row],
+            sizes_T2=None if sizes_BS2 is None else sizes_BS2[row].expand(output.corners_BT2.shape[1], 2),
+            boxes_T4=None if batch.boxes_BT4 is None else batch.boxes_BT4[row][shown[row]],
         )
         strips.append(draw_strip(clip))
     stack(strips).save(path)

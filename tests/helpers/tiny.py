@@ -30,6 +30,15 @@ TINY = {
 """Changes of the demo's recipe that make a stage take a second."""
 
 
+UNI: dict[str, object] = {
+    "method": "uni-adafocus",
+    "data.num_candidates": 12,
+    "model.smallest_patch": 12,
+    "model.temporal_channels": 4,
+    "unified.epochs": 2,
+    "unified.batch_size": 8,
+}
+"""Further changes that make it a Uni-AdaFocus."""
 PER_CLIP = {
     "data.focus_frames": "own",
     "model.temporal_shift": True,
@@ -57,7 +66,9 @@ def numbered_frames(count: int, height: int = 48, width: int = 64, seed: int = 0
 def shrink(config: Config) -> Config:
     """The tiny form of a recipe: small networks, few and small frames; all else as it is."""
     focus_frames = 4 if config.data.focus_frames == "shared" else 6
+    chosen = {"data.num_candidates": 12, "model.smallest_patch": 48 * config.model.smallest_patch // config.data.crop}
     small = {
+        **(chosen if config.data.num_candidates else {}),
         "data.num_frames": 4,
         "data.num_focus_frames": focus_frames,
         "data.resize": 56,
@@ -70,6 +81,7 @@ def shrink(config: Config) -> Config:
         "model.patch_size": 48 * config.model.patch_size // config.data.crop,
         "model.policy_channels": 4,
         "model.policy_hidden": 16,
+        "model.temporal_channels": 4,
         "model.classifier_hidden": 16,
     }
     return override(config, small)
@@ -84,6 +96,6 @@ def noise_batch(config: Config, clips: int, classes: int, seed: int) -> Batch:
         return torch.from_numpy(cells.repeat(8, 3).repeat(8, 4).astype(np.uint8))
 
     glance = frames(config.data.num_frames)
-    focus = frames(config.data.num_focus_frames) if config.data.focus_frames == "own" else glance
+    focus = glance if config.data.shares_frames else frames(config.data.num_offered)
     labels = torch.from_numpy(rng.randint(0, classes, (clips, 1)))
     return Batch(glance, focus, labels, [f"clip {number}" for number in range(clips)])

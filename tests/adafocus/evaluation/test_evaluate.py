@@ -35,7 +35,8 @@ def test_oracle_patches_hold_every_object_that_fits_into_them(tiny_config: Confi
     corners_BS2 = oracle_corners(model, batch)
     assert patch_holds(corners_BS2, patch, batch.boxes_BT4).all()
     assert corners_BS2.min() >= 0 and corners_BS2.max() <= side - patch
-    logits_BTK, used_BS2, _ = predict_batch(model, batch, "oracle")
+    answer = predict_batch(model, batch, "oracle")
+    logits_BTK, used_BS2 = answer.logits_BTK, answer.choice.corners_BS2
     assert logits_BTK.shape == (2, 4, 5) and torch.equal(used_BS2, corners_BS2)
 
 

@@ -27,7 +27,7 @@ from preprocessing.schema import UserError
 from preprocessing.shards.index import read_index
 from preprocessing.shards.storage import Store
 
-REGIMES = ("frame", "clip")
+REGIMES = ("frame", "clip", "uni", "uni per clip")
 
 
 @pytest.mark.parametrize("patches", ["policy", "centre"])
@@ -51,6 +51,8 @@ def test_a_file_and_its_packed_clip_have_the_same_logits(
         found = predictor.predict(synthetic_root / sources[clip_id])
         assert torch.equal(found.logits_TK, logits_TK)
         assert torch.equal(found.corners_T2, corners_S2.expand_as(found.corners_T2))
+        if packed.places_NF is not None:
+            assert torch.equal(found.places_T, packed.places_NF[packed.clip_ids.index(clip_id)])
         assert found.source.num_frames == 8 and list(found.times_ms) == list(TIMED)
 
 
@@ -112,7 +114,7 @@ def test_streams_refuse_what_they_cannot_take(checkpoints: dict[str, Path]) -> N
         stream.push(np.zeros((48, 62, 3), np.uint8))
 
 
-@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize("regime", REGIMES[:2])
 def test_the_policys_map_is_a_distribution_with_its_mode_at_the_patch(
     regime: str, checkpoints: dict[str, Path], make_video: Callable[..., Path], tmp_path: Path
 ) -> None:

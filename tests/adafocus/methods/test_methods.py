@@ -22,7 +22,10 @@ def test_every_method_trains_all_its_parts_and_has_settings_for_every_stage(meth
     assert method.trained(method.last) == method.parts and not method.untrained(method.last)
     assert {stage.name for stage in method.stages} <= {field.name for field in dataclasses.fields(Config)}
     (name,) = (name for name, each in METHODS.items() if each is method)
-    model = build_model(replace(shrink(activitynet_128()), method=name), 3, pretrained=False)
+    config = shrink(activitynet_128())
+    data = replace(config.data, num_candidates=8 if method.chooses_frames else 0)
+    sizes = replace(config.model, smallest_patch=8)
+    model = build_model(replace(config, method=name, data=data, model=sizes), 3, pretrained=False)
     assert {name for name, _ in model.named_children()} == set(method.parts)
 
 

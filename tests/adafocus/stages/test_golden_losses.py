@@ -22,7 +22,10 @@ from adafocus.training.seeding import seed_step
 from pipelines.recipes import RECIPES
 
 FILE = Path(__file__).parents[2] / "golden" / "losses.json"
-CASES = ("activitynet-128", "ssv1-144", "demo", "folder", "activitynet-v2-128", "ssv1-v2-144")
+CASES = (
+    *("activitynet-128", "ssv1-144", "demo", "folder", "activitynet-v2-128", "ssv1-v2-144"),
+    *("activitynet-uni-128", "ssv1-uni-128-12"),
+)
 STEPS, CLIPS, CLASSES = 3, 4, 5
 RTOL, ATOL = 2e-3, 2e-4
 

@@ -94,6 +94,8 @@ PUBLISHED = {
     **{"activitynet-96": 17.2, "activitynet-128": 26.5, "activitynet-160": 38.5, "activitynet-192": 53.2},
     **{"ssv1-144": 23.5, "ssv1-160": 27.5, "ssv1-176": 33.7},
     **{"ssv1-v2-128": 18.5, "ssv1-v2-144": 23.5, "ssv1-v2-160": 27.5, "ssv1-v2-176": 33.7},
+    **{"activitynet-uni-96": 17.9, "activitynet-uni-128": 27.2, "activitynet-uni-160": 39.2},
+    **{"ssv1-uni-96-8": 8.8, "ssv1-uni-96-12": 11.8, "ssv1-uni-128-12": 18.8, "ssv1-uni-128-16": 24.2},
 }
 
 

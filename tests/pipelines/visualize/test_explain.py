@@ -52,7 +52,9 @@ def test_the_three_files(
     with extract_frames(mp4, ExtractionSpec(height=100)) as stream:
         assert len(list(stream)) == 13 and stream.result.status == "ok"
     (drawn,) = data_of(html.read_text())["sections"][0]["clips"]
-    assert drawn["corners"] == prediction.corners_T2.tolist() and drawn["index"] == clip.index_T.tolist()
+    assert [shown[:2] for shown in drawn["shown"]] == prediction.corners_T2.tolist() and drawn[
+        "index"
+    ] == clip.index_T.tolist()
     assert len(drawn["frames"]) == len(drawn["patches"]) == len(drawn["best"]) == frames
     first = prediction.class_names.index(drawn["classes"][0])
     assert np.allclose(drawn["curves"][0], prediction.probability[:, first], atol=1e-4)

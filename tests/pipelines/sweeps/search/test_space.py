@@ -22,12 +22,14 @@ DRAWN = {
     "adafocus": {"ppo.gamma", "ppo.lr", "ppo.reward", "warmup.head_lr", "model.grid_size", "model.finetune_dropout"},
     "adafocus-plus": {"skip.lr", "skip.head_lr", "skip.update_epochs"},
     "adafocus-v2": {"joint.lr", "joint.policy_lr_scale"},
+    "uni-adafocus": {"unified.lr", "unified.policy_lr_scale", "unified.size_weight"},
 }
 """Settings that every space of a method draws."""
 RANGES = {
     "adafocus": ("ppo.lr", "ppo.gamma"),
     "adafocus-plus": ("skip.lr", "skip.head_lr"),
     "adafocus-v2": ("joint.lr", "joint.policy_lr_scale"),
+    "uni-adafocus": ("unified.lr", "unified.policy_lr_scale", "unified.size_weight"),
 }
 
 LARGE = 2**53 + 1
