@@ -64,7 +64,7 @@ def _tokens(model: AdaFocus, batch: Batch, network: Network) -> Tensor:
     if network == "glancer":
         map_BTDhw = model.glance(batch.glance_BTCHW).map_BTDhw
     else:
-        images_BTCHW = model.prepare(batch.focus_BTCHW)
+        images_BTCHW = model.prepare(model.whole_frames(batch.focus_BTCHW))
         map_NDhw = model.focuser.to_map(model.focuser.features(images_BTCHW.flatten(0, 1)))
         map_BTDhw = map_NDhw.unflatten(0, images_BTCHW.shape[:2])
     return map_BTDhw.flatten(3).transpose(2, 3)
