@@ -40,12 +40,16 @@ class Joint(Stage):
     def check_batch(self, clips: int) -> None:
         """Batch norms of policy and classifier take their statistics from one worker's micro-batch: of one state there
         are none."""
-        if clips * self.config.data.num_frames // self.model.maps_per_state < 2:
+        if self.states(clips) < 2:
             raise UserError(
-                "the policy's batch norms need two clips in a micro-batch of one worker, and joint.batch_size="
-                f"{self.settings.batch_size} with joint.accumulate={self.settings.accumulate} leaves one: raise the "
-                "one or lower the other"
+                f"the policy's batch norms need two clips in a micro-batch of one worker, and {self.name}.batch_size="
+                f"{self.settings.batch_size} with {self.name}.accumulate={self.settings.accumulate} leaves one: raise "
+                "the one or lower the other"
             )
+
+    def states(self, clips: int) -> int:
+        """Of how many states the policy's batch norms take their statistics."""
+        return clips * self.config.data.num_frames // self.model.maps_per_state
 
     def collect(self, batch: Batch) -> Collected:
         """Frames, labels, and random positions."""

@@ -46,6 +46,10 @@ class Unified(Joint):
         assert isinstance(self.model, UniAdaFocus)
         return self.model
 
+    def states(self, clips: int) -> int:
+        """Every glance is one."""
+        return clips * self.config.data.num_frames
+
     def collect(self, batch: Batch) -> Collected:
         """Frames, labels, and what is drawn: random positions, quantiles for frames, and sets of glances."""
         collected = super().collect(batch)

@@ -161,3 +161,31 @@ def test_a_frame_is_taken_only_when_it_is_asked_for(
 
 def same(found: Prediction, wanted: Prediction) -> bool:
     return torch.allclose(found.logits_TK, wanted.logits_TK, rtol=1e-4, atol=1e-5) and found.source == wanted.source
+
+
+@pytest.mark.parametrize("kind", ["uni", "uni per clip"])
+def test_a_model_that_glances_first_may_stop_before_any_look(
+    kind: str, checkpoints: dict[str, Path], synthetic_shards: str, make_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(checkpoints[kind], tmp_path / "calibrated"))
+    calibration = calibrate(copy, synthetic_shards, Options(device="cpu"))
+    video = make_video(tmp_path / "a.mp4", count=24)
+    whole = AdaFocusPredictor(copy)
+    clip, wanted = whole.answer(whole.read(video))
+    assert clip.index_T.tolist() == whole.focus_index(24)[wanted.places_T.numpy()].tolist()
+    assert wanted.gflops["total"] == pytest.approx(calibration.costs[-1])
+    for exits in range(1, len(calibration.costs) + 1):
+        clip, found = stopping_after(copy, exits).predict_early(video)
+        torch.testing.assert_close(found.logits_TK, wanted.logits_TK[:exits], rtol=1e-4, atol=1e-5)
+        assert found.gflops["total"] == pytest.approx(calibration.costs[exits - 1])
+        looks = wanted.exit_frames[exits - 1]
+        assert found.course()[-1][0] == looks == found.exit_frames[-1]
+        assert len(clip.focus_TCHW) == len(clip.index_T) == len(found.corners_T2) == len(found.after_frames)
+        if looks:
+            torch.testing.assert_close(found.corners_T2, wanted.corners_T2[:looks])
+            torch.testing.assert_close(found.sizes_T2, wanted.sizes_T2[:looks])
+            assert found.places_T.tolist() == wanted.places_T[:looks].tolist() and found.looks_T is None
+        else:  # then the glances are shown, as frames that the focuser did not look at
+            assert len(clip.focus_TCHW) == 4 and not found.looks_T.any() and found.gflops["focuser"] == 0
+    with pytest.raises(UserError, match="glances at the whole clip"):
+        whole.stream()

@@ -24,7 +24,7 @@ from adafocus.training import trainer
 from adafocus.training.reports import EpochReport, Options, Report
 from adafocus.training.stage_runner import run_stage
 from helpers.packing import pack
-from helpers.tiny import PER_CLIP, STAGES
+from helpers.tiny import PER_CLIP, STAGES, UNI
 from preprocessing.datasets import synthetic
 from preprocessing.schema import ExtractionSpec
 from preprocessing.shards.job import Job
@@ -44,13 +44,16 @@ def labelled_twice(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactor
     return out.url
 
 
+NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
+
+
 def train_all(configs: list[Config], shards: str, runs: Path) -> None:
     """Every stage of every configuration, made comparable.
 
     Batch norms use their running statistics in training too, for those of a batch are those of a worker's share of it.
     Policy and gate learn by SGD, for Adam makes whole steps out of rounding errors.
     """
-    for kind in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
+    for kind in NORMS:
         kind.train = lambda self, mode=True: torch.nn.Module.train(self, False)
     PPO.optimizer = lambda self: torch.optim.SGD(self.model.policy.parameters(), lr=0.1, momentum=0.9)
     Skip.optimizer = lambda self: torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.1)
@@ -93,12 +96,13 @@ def test_two_workers_train_every_stage_as_one_does(
     per_clip = {**PER_CLIP, "model.reuse_glance": False, "model.head_dropout": 0}
     second: dict[str, object] = {"method": "adafocus-v2", "model.dropout": 0, "joint.epochs": 1, "joint.batch_size": 8}
     plus = {**changes, "method": "adafocus-plus", "skip.epochs": 1, "skip.batch_size": 8}
-    kinds = (changes, {**changes, **per_clip}, second, {**per_clip, **second}, plus)
+    unified: dict[str, object] = {**UNI, "model.dropout": 0, "unified.epochs": 1}
+    kinds = (changes, {**changes, **per_clip}, second, {**per_clip, **second}, plus, unified, {**per_clip, **unified})
     configs = [override(tiny_config, each) for each in kinds]
     accumulate = {f"{name}.accumulate": 2 for name in stage_names()}
     halves = [override(config, accumulate) for config in configs]
     mp.spawn(worker, (2, halves, labelled_twice, tmp_path / "two", free_port), nprocs=2)
-    for kind in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
+    for kind in NORMS:
         monkeypatch.setattr(kind, "train", kind.train)  # so that it is put back
     for stage in (PPO, Skip):
         monkeypatch.setattr(stage, "optimizer", stage.optimizer)

@@ -20,7 +20,7 @@ from adafocus.checkpoint import load_state, read_meta
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.training.reports import Options
-from helpers.tiny import STAGES
+from helpers.tiny import STAGES, UNI
 from pipelines.paths import Places
 from pipelines.sweeps.stages.storage import list_folders
 from pipelines.tracking.client import Tracker
@@ -104,22 +104,32 @@ def test_killed_it_ends_with_the_same_bits(
 
 
 @pytest.mark.slow
-def test_the_joint_stage_killed_ends_with_the_same_bits(
-    synthetic_shards: str, tmp_path: Path, tiny_changes: dict[str, object]
+@pytest.mark.parametrize(
+    ("recipe", "stage", "more"),
+    [("demo-v2", "joint", {"joint.epochs": 2, "joint.batch_size": 8}), ("demo-uni", "unified", UNI)],
+    ids=["V2", "Uni"],
+)
+def test_the_one_stage_killed_ends_with_the_same_bits(
+    recipe: str,
+    stage: str,
+    more: dict[str, object],
+    synthetic_shards: str,
+    tmp_path: Path,
+    tiny_changes: dict[str, object],
 ) -> None:
-    changes, weights, kills = {**tiny_changes, "joint.epochs": 2, "joint.batch_size": 8}, [], 0
+    changes, weights, kills = {**tiny_changes, **more}, [], 0
     for name, saving in (("killed", ("--save-every", "0")), ("whole", ())):
         runs = tmp_path / name
-        process = start(synthetic_shards, runs, changes, *saving, recipe="demo-v2")
+        process = start(synthetic_shards, runs, changes, *saving, recipe=recipe)
         while process.poll() is None and name == "killed" and not kills:
-            state = next((load_state(partial) for partial in runs.glob("joint-*.partial")), None)
+            state = next((load_state(partial) for partial in runs.glob(f"{stage}-*.partial")), None)
             if state and 0 < state["progress"]["step"] < 3:  # inside an epoch
                 process.send_signal(signal.SIGKILL)
                 kills += 1
             time.sleep(0.005)
         process.wait()
-        assert start(synthetic_shards, runs, changes, recipe="demo-v2").wait() == 0
-        weights.append(load_file(next(runs.glob("joint-*/*.safetensors"))))
+        assert start(synthetic_shards, runs, changes, recipe=recipe).wait() == 0
+        weights.append(load_file(next(runs.glob(f"{stage}-*/*.safetensors"))))
     assert kills
     left, right = weights
     assert left.keys() == right.keys() and all(left[key].equal(right[key]) for key in left)
