@@ -138,11 +138,6 @@ class AdaFocusPredictor:
             return self.predict_frames(self.take(video))
         return self.predict_frames(self.read(video, threads=usable_cores()))
 
-    def answer(self, clip: ClipFrames) -> tuple[ClipFrames, Prediction]:
-        """As `predict_frames`, and the frames that the focuser saw, where it chose among the clip's."""
-        prediction = self.predict_frames(clip)
-        return clip.at(prediction.places_T), prediction
-
     def read(self, path: Path | str, stop: threading.Event | None = None, threads: int = 1) -> ClipFrames:
         """The first half of `predict`, for threads that run ahead: decode (with so many threads), sample, crop.
 
@@ -184,8 +179,11 @@ class AdaFocusPredictor:
         return frames
 
     def predict_clip(self, clip: ClipFrames) -> tuple[ClipFrames, Prediction]:
-        """Of frames that were read, and with a budget those of them that it took."""
-        return (clip, self.predict_frames(clip)) if self.rule is None else self._until_sure(clip)
+        """Of frames that were read, and those of them that the focuser chose or, with a budget, that it took."""
+        if self.rule is not None:
+            return self._until_sure(clip)
+        prediction = self.predict_frames(clip)
+        return clip.at(prediction.places_T), prediction
 
     @torch.no_grad()
     def predict_frames(self, clip: ClipFrames) -> Prediction:

@@ -69,7 +69,7 @@ class ShownModel:
     def _summary(self, clip: ClipFrames, prediction: Prediction) -> str:
         whole, used = self.predictor.gflops["total"], prediction.gflops["total"]
         frames = self.predictor.config.data.num_focus_frames
-        seen = len(prediction.logits_TK)
+        seen = prediction.exit_frames[-1]
         stopped = f"stopped after {seen} of {frames} frames" if seen < frames else f"saw all {frames} frames"
         parts = ", ".join(f"{part} {value:.3g}" for part, value in prediction.gflops.items() if part != "total")
         times = ", ".join(f"{part} {value:.0f}" for part, value in prediction.times_ms.items() if value)

@@ -64,7 +64,7 @@ def gallery_page(
 
     def predict(clip_id: str) -> PredictedClip:
         number = number_of[clip_id]
-        clip, prediction = model.answer(packed_clip(model, table, number))
+        clip, prediction = model.predict_clip(packed_clip(model, table, number))
         names = [model.class_names[label] for label in table.labels(number)]
         likeliest = prediction.top(1)[0][0]
         return PredictedClip(clip, prediction, likeliest if likeliest in names else names[0])

@@ -161,5 +161,5 @@ def _predict(model: predictor.AdaFocusPredictor, path: Path, future: Future[Answ
         answer = future.result()
     except VideoError as error:
         return VideoOutcome(path, error=str(error))
-    clip, prediction = answer if isinstance(answer, tuple) else model.answer(answer)
+    clip, prediction = answer if isinstance(answer, tuple) else model.predict_clip(answer)
     return VideoOutcome(path, prediction, clip)

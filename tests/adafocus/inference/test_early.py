@@ -171,7 +171,7 @@ def test_a_model_that_glances_first_may_stop_before_any_look(
     calibration = calibrate(copy, synthetic_shards, Options(device="cpu"))
     video = make_video(tmp_path / "a.mp4", count=24)
     whole = AdaFocusPredictor(copy)
-    clip, wanted = whole.answer(whole.read(video))
+    clip, wanted = whole.predict_clip(whole.read(video))
     assert clip.index_T.tolist() == whole.focus_index(24)[wanted.places_T.numpy()].tolist()
     assert wanted.gflops["total"] == pytest.approx(calibration.costs[-1])
     for exits in range(1, len(calibration.costs) + 1):
