@@ -47,7 +47,7 @@ def ray_session(address: str | None, *, dashboard: bool = False, worker_logs: bo
             log_to_driver=worker_logs,
             logging_level=logging.ERROR,
             configure_logging=False,
-            runtime_env=None if address == "local" or _breaks_workers(sys.executable) else {"env_vars": _wait_policy()},
+            runtime_env=_python() | ({} if address == "local" else {"env_vars": _wait_policy()}),
             _temp_dir=short_folder() if address == "local" else None,
         )
     except (ConnectionError, ValueError) as error:
@@ -60,17 +60,15 @@ def ray_session(address: str | None, *, dashboard: bool = False, worker_logs: bo
         ray.shutdown()
 
 
-def _breaks_workers(python: str) -> bool:
-    """Would workers that are given variables not start? Ray starts them through a shell then and does not quote the
-    path of Python, whose place is most likely the same on the cluster's machines; tasks would wait for ever."""
-    if shlex.quote(python) == python:
-        return False
-    log.warning(
-        "the path %s is not one that Ray's workers can be given variables with: start the cluster with "
-        "OMP_WAIT_POLICY=PASSIVE if other work shares its processors",
-        python,
-    )
-    return True
+def _python() -> dict[str, str]:
+    """The path of Python as a shell reads it, where it holds a space or the like; else nothing.
+
+    Workers that are given variables, as all of Tune's are, are started through a shell with a path that Ray does not
+    quote: they would never start, and their tasks wait for ever. On a cluster that is joined, Python's place is taken
+    to be the same.
+    """
+    quoted = shlex.quote(sys.executable)
+    return {} if quoted == sys.executable else {"py_executable": quoted}
 
 
 def _wait_policy() -> dict[str, str]:
