@@ -7,6 +7,7 @@ import os
 import platform
 
 import torch
+from torch import nn
 
 from preprocessing.schema import UserError
 
@@ -24,6 +25,13 @@ def pick_device(name: str = "auto") -> torch.device:
     if device.type == "cpu":
         keep_freed_memory()
     return device
+
+
+def colours_last(model: nn.Module) -> None:
+    """Lay weights of convolutions over pictures out as their kernels like them; those over time too stay."""
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 def device_name(name: str) -> str:

@@ -41,15 +41,17 @@ class UniPolicy(PatchPolicy):
         self,
         config: ModelConfig,
         num_features: int,
+        num_channels: int,
         num_classes: int,
         map_size: tuple[int, int],
         glances_per_action: int,
     ) -> None:
+        """`num_features` are of a glance, `num_channels` of its map: some networks widen it before they pool."""
         super().__init__()
         self.config = config
         self.frames = FramePolicy(num_features, config.temporal_channels)
-        self.boxes = BoxPolicy(num_features, config.policy_channels, map_size, glances_per_action)
-        self.judge = nn.Linear(num_features, num_classes)
+        self.boxes = BoxPolicy(num_channels, config.policy_channels, map_size, glances_per_action)
+        self.judge = nn.Linear(num_channels, num_classes)
 
     def forward(self, map_BSDhw: Tensor, hidden_1BD: Tensor | None = None) -> PolicyOutput:
         """Boxes of a clip's maps, all at once: (row, column, height, width) in [0, 1]. There is no recurrent state."""
@@ -67,8 +69,8 @@ class UniAdaFocus(AdaFocusV2):
     policy: UniPolicy
 
     def _build_policy(self, num_channels: int, map_size: tuple[int, int]) -> PatchPolicy:
-        features = self.glancer.num_features
-        return UniPolicy(self.config.model, features, self.num_classes, map_size, self.maps_per_state)
+        widths = (self.glancer.num_features, self.glancer.num_channels)
+        return UniPolicy(self.config.model, *widths, self.num_classes, map_size, self.maps_per_state)
 
     def _build_classifier(self, num_features: int) -> Any:
         if not self.acts_per_frame:

@@ -22,7 +22,7 @@ from adafocus.config.schema import Config, TrainingConfig
 from adafocus.data.clip_table import evaluation_split
 from adafocus.data.loader import ClipLoader
 from adafocus.data.training_reader import training_loader
-from adafocus.devices import pick_device, use_deterministic_kernels
+from adafocus.devices import colours_last, pick_device, use_deterministic_kernels
 from adafocus.divergence import DivergedError
 from adafocus.evaluation.evaluate import PatchSource, evaluate
 from adafocus.methods import build_model, method_of
@@ -52,13 +52,6 @@ class Progress:
     seconds: float = 0.0
     processor_seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
-
-
-def _colours_last(model: AdaFocus) -> None:
-    """Lay weights of convolutions over pictures out as their kernels like them; those over time too stay."""
-    for parameter in model.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 class StageTrainer:
@@ -104,7 +97,7 @@ class StageTrainer:
             self.before = distributed.ask_first(lambda: self._start_from(start, model))
         model = model.to(self.device)
         distributed.share(model.state_dict().values())
-        _colours_last(model)
+        colours_last(model)
         self.stage: Stage = self.method.stage(name)(model, config)
         self.stage.global_clips = self.loader.global_clips
         self.stage.check_batch(self.loader.global_clips // workers)

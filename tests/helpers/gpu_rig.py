@@ -13,6 +13,7 @@ import torch
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.data.batches import Batch
+from adafocus.devices import colours_last
 from adafocus.methods import METHODS, find_method
 from adafocus.models.adafocus import AdaFocus
 from helpers.gpu_report import Report, Row
@@ -75,7 +76,9 @@ class Rig:
     def model(self, config: Config) -> AdaFocus:
         """A settled model on the device, channels last."""
         classes = CLASSES if self.is_gpu else 10
-        return settled_model(config, classes).to(self.device).to(memory_format=torch.channels_last)
+        model = settled_model(config, classes).to(self.device)
+        colours_last(model)
+        return model
 
     def batch(self, config: Config, clips: int, seed: int = 1) -> Batch:
         """Smooth frames with random labels, where a loader leaves them: in page-locked memory if there is a GPU."""

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from adafocus.config.schema import PPOConfig
 from adafocus.models.adafocus import AdaFocus
-from adafocus.models.outputs import State
+from adafocus.models.crop import crop_resized
+from adafocus.models.outputs import PatchChoice, State
 from adafocus.stages import reinforcement
 
 
@@ -33,6 +34,19 @@ def cut_all(images_NCHW: Tensor, corners_N2: Tensor, side: int) -> Tensor:
     return torch.stack([cut(image, corner, side) for image, corner in zip(images_NCHW, corners_N2, strict=True)])
 
 
+def cut_boxes(images_BFCHW: Tensor, choice: PatchChoice, side: int) -> Tensor:
+    """Patches of the frames that were chosen, each cut to its box and resized on its own: (B * F, C, P, P)."""
+    assert choice.places_BF is not None and choice.sizes_BS2 is not None
+    boxes_BF4 = torch.cat([choice.corners_BS2, choice.sizes_BS2], -1).expand(*choice.places_BF.shape, 4)
+    return torch.cat(
+        [
+            crop_resized(images[place][None], box[None], side)
+            for images, places, boxes in zip(images_BFCHW, choice.places_BF.tolist(), boxes_BF4, strict=True)
+            for place, box in zip(places, boxes, strict=True)
+        ]
+    )
+
+
 def plain_pass(model: AdaFocus, glance_BTCHW: Tensor, focus_BTCHW: Tensor) -> Tensor:
     """logits_BTK of every exit, with the policy's most likely patches."""
     images = [((frames - model.mean) / model.std).contiguous() for frames in (glance_BTCHW, focus_BTCHW)]
@@ -41,9 +55,13 @@ def plain_pass(model: AdaFocus, glance_BTCHW: Tensor, focus_BTCHW: Tensor) -> Te
     for glanced, seen in zip(*(frames.chunk(count, 1) for frames in images), strict=True):
         glance = model.glance(glanced.contiguous())
         choice = model.choose(glance, state=state)
-        corners_BT2 = choice.corners_BS2.expand(*seen.shape[:2], 2)
-        patches_NCPP = cut_all(seen.flatten(0, 1), corners_BT2.flatten(0, 1), model.config.model.patch_size)
-        focus_BTD = model.focus(patches_NCPP.unflatten(0, seen.shape[:2]))
+        side = model.config.model.patch_size
+        if choice.places_BF is None:
+            corners_BT2 = choice.corners_BS2.expand(*seen.shape[:2], 2)
+            patches_NCPP = cut_all(seen.flatten(0, 1), corners_BT2.flatten(0, 1), side)
+        else:
+            patches_NCPP = cut_boxes(seen, choice, side)
+        focus_BTD = model.focus(patches_NCPP.unflatten(0, (len(seen), -1)))
         logits_BTK, after = model.classify_from(glance, focus_BTD, state)
         state = State(choice.policy.hidden_1BD if choice.policy else None, after.classifier, after.glances)
         logits.append(logits_BTK)

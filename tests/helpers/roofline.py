@@ -59,10 +59,10 @@ def layers(config: Config, num_classes: int, clips: int) -> list[Layer]:
     with torch.device("meta"):
         model = build_model(override(config, none), num_classes, pretrained=False).eval()
         glance, focus = (
-            torch.empty(clips, count, 3, data.crop, data.crop) for count in (data.num_frames, data.num_focus_frames)
+            torch.empty(clips, count, 3, data.crop, data.crop) for count in (data.num_frames, data.num_offered)
         )
     with torch.no_grad(), _recording(model) as found:
-        model(glance, glance if data.focus_frames == "shared" else focus)
+        model(glance, glance if data.shares_frames else focus)
     return found
 
 
@@ -80,7 +80,7 @@ def _recording(model: AdaFocus) -> Iterator[list[Layer]]:
 
         return hook
 
-    kinds = (nn.Conv2d, nn.Linear, nn.GRU)
+    kinds = (nn.Conv2d, nn.Conv3d, nn.Linear, nn.GRU)
     handles = [
         module.register_forward_hook(note(name)) for name, module in model.named_modules() if isinstance(module, kinds)
     ]
@@ -92,7 +92,7 @@ def _recording(model: AdaFocus) -> Iterator[list[Layer]]:
 
 
 def _products(module: nn.Module, output: Tensor) -> int:
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, (nn.Conv2d, nn.Conv3d)):
         return output.numel() * module.in_channels // module.groups * math.prod(module.kernel_size)
     if isinstance(module, nn.GRU):
         return 3 * output.numel() * (module.input_size + module.hidden_size)

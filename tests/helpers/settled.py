@@ -26,9 +26,9 @@ def video(seed: int, clips: int, num_frames: int, side: int = 224) -> Tensor:
 def views(config: Config, seed: int, clips: int) -> tuple[Tensor, Tensor]:
     """Glance and focus frames of clips for a configuration: the same tensor where its networks share frames."""
     glance_BTCHW = video(seed, clips, config.data.num_frames, config.data.crop)
-    if config.data.focus_frames == "shared":
+    if config.data.shares_frames:
         return glance_BTCHW, glance_BTCHW
-    return glance_BTCHW, video(seed + 1, clips, config.data.num_focus_frames, config.data.crop)
+    return glance_BTCHW, video(seed + 1, clips, config.data.num_offered, config.data.crop)
 
 
 def settled_model(config: Config, num_classes: int = CLASSES) -> AdaFocus:
@@ -39,7 +39,7 @@ def settled_model(config: Config, num_classes: int = CLASSES) -> AdaFocus:
     torch.manual_seed(0)
     none = {"model.glancer_weights": "none", "model.focuser_weights": "none"}
     model = build_model(override(config, none), num_classes)
-    norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
+    norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = None

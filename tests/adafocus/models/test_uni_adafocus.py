@@ -163,3 +163,12 @@ def test_a_box_holds_what_lies_in_it() -> None:
 def test_settings_that_do_not_fit_are_refused(tiny_config: Config, changes: dict[str, object], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         check(override(tiny_config, {**UNI, **changes}))
+
+
+def test_a_glancer_may_widen_its_map_before_it_pools(tiny_config: Config, make_batch: Callable[..., Batch]) -> None:
+    changes = {"model.glancer": "timm/mobilenetv3_small_050", "model.glancer_weights": "none"}
+    model = build_model(override(tiny_config, {**UNI, **changes}), 5).eval()
+    assert isinstance(model, UniAdaFocus) and model.glancer.num_channels != model.glancer.num_features
+    batch = make_batch(model.config, 2, 5, 1)
+    glance = model.glance(batch.glance_BTCHW)
+    assert model.judged_map(glance, model.actions(glance)).shape == (2, 5)
