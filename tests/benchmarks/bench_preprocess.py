@@ -22,6 +22,7 @@ import psutil
 import ray
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' helpers, but behind this checkout's packages
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pipelines.preprocess.request import Request

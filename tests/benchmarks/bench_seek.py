@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' helpers, but behind this checkout's packages
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from preprocessing.ffmpeg.program import find_ffmpeg

@@ -10,12 +10,14 @@ import argparse
 import sys
 
 import torch
-from ratios import CLASSES, CLIPS, options_of, race, report, settled_model, video
+from ratios import CLIPS, options_of, race, report
 
 from adafocus.acceleration.accelerate import accelerate
 from adafocus.evaluation import multiply_adds
 from adafocus.models.adafocus_plus import AdaFocusPlus
 from adafocus.models.gate import RandomGate
+from helpers.settled import CLASSES, settled_model, video
+from pipelines.recipes import find_recipe
 
 TARGETS = {"0.46": 1.35, "0.67": 1.15}
 """Least ratios. In multiply-adds they are 1.77 and 1.36; a look costs less time than its share of them."""
@@ -25,7 +27,7 @@ TARGETS = {"0.46": 1.35, "0.67": 1.15}
 def main() -> bool:
     """Returns whether targets are reached."""
     options = options_of(argparse.ArgumentParser(description=__doc__))
-    model = accelerate(settled_model("activitynet-plus-128"))
+    model = accelerate(settled_model(find_recipe("activitynet-plus-128")))
     assert isinstance(model, AdaFocusPlus)
     frames, config = video(1, CLIPS, 16), model.config
     runs = {"every frame": lambda: model(frames, frames)}

@@ -15,7 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' helpers, but behind this checkout's packages
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config

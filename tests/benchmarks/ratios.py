@@ -14,7 +14,8 @@ import torch
 
 from adafocus.devices import keep_freed_memory
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' helpers, but behind this checkout's packages
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 CLIPS = 2
 
