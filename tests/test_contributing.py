@@ -33,7 +33,7 @@ from pipelines.sweeps.search.space import Space
 from pipelines.sweeps.sweep import Sweep
 from preprocessing.datasets import find_dataset
 from preprocessing.schema import ExtractionSpec
-from preprocessing.shards.job import Job
+from preprocessing.shards.planning.job import Job
 from preprocessing.shards.storage import Store
 
 PAGE = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()

@@ -22,7 +22,7 @@ from adafocus.interop import reference_checkpoints, reference_export, reference_
 from adafocus.methods import build_model
 from adafocus.models.adafocus import AdaFocus
 from adafocus.models.crop import scale_corners
-from adafocus.models.policy import Policy
+from adafocus.models.policies.policy import Policy
 from adafocus.stages import reinforcement
 from helpers.reference import NO_WEIGHTS, RELATIVE, assert_close, by_rule, golden, noise, video
 from pipelines.recipes import Recipe

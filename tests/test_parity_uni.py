@@ -21,10 +21,10 @@ from adafocus.interop import reference_checkpoints, reference_export
 from adafocus.interop.v2_names import tensor_places
 from adafocus.methods import build_model
 from adafocus.methods.uni_adafocus import UNI_ADAFOCUS
-from adafocus.models.box_policy import actions_of_frames, boxes_of, crop_map
 from adafocus.models.crop import crop_resized
-from adafocus.models.frame_policy import choose_places, expected_logits, left_out, smallest
 from adafocus.models.frame_source import at_places
+from adafocus.models.policies.box_policy import actions_of_frames, boxes_of, crop_map
+from adafocus.models.policies.frame_policy import choose_places, expected_logits, left_out, smallest
 from adafocus.models.uni_adafocus import UniAdaFocus
 from adafocus.stages.unified import SAMPLES, Unified
 from helpers.reference import NO_WEIGHTS, assert_near, golden, noise, video

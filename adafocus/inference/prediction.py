@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adafocus.models.policy import GaussianActions, GridActions, PolicyOutput
+from adafocus.models.policies.policy import GaussianActions, GridActions, PolicyOutput
 from preprocessing.media.extraction import Extraction
 from preprocessing.schema import UserError
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from adafocus.models.adafocus import AdaFocus, glance_at, normalise
 from adafocus.models.classifier import MeanClassifier, running_mean
 from adafocus.models.crop import crop_between
-from adafocus.models.policy import GridActions
+from adafocus.models.policies.policy import GridActions
 from adafocus.models.prefix_classifier import TwoHeads
 
 

@@ -40,7 +40,7 @@ from adafocus.models.classifier import (
 from adafocus.models.crop import centre_corners, crop_patches, random_corners
 from adafocus.models.frame_source import FrameSource
 from adafocus.models.outputs import Glance, Look, Output, PatchChoice, State
-from adafocus.models.policy import PatchPolicy, Policy
+from adafocus.models.policies.policy import PatchPolicy, Policy
 
 Patches = Literal["policy", "random", "centre"]
 """Where patches come from: the policy, uniformly at random, or the centre."""

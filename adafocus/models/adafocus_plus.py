@@ -20,9 +20,9 @@ from adafocus.config.schema import Config
 from adafocus.models.adafocus import PARTS as FIRST_PARTS
 from adafocus.models.adafocus import AdaFocus, Patches, part_seed
 from adafocus.models.crop import crop_patches
-from adafocus.models.gate import Gate
 from adafocus.models.outputs import Glance, Look, PatchChoice, State
-from adafocus.models.policy import ValuedOutput
+from adafocus.models.policies.gate import Gate
+from adafocus.models.policies.policy import ValuedOutput
 from preprocessing.schema import UserError
 
 PARTS = ("glancer", "policy", "gate", *FIRST_PARTS[2:])

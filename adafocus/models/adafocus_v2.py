@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from adafocus.models.adafocus import AdaFocus, normalise
 from adafocus.models.crop import crop_between
 from adafocus.models.outputs import Glance
-from adafocus.models.policy import PatchPolicy
-from adafocus.models.position_policy import ClipPosition, RecurrentPositions
+from adafocus.models.policies.policy import PatchPolicy
+from adafocus.models.policies.position_policy import ClipPosition, RecurrentPositions
 from adafocus.models.prefix_classifier import PrefixClassifier, TwoHeads
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from adafocus.models.policy import PolicyOutput
+from adafocus.models.policies.policy import PolicyOutput
 
 
 @dataclass(frozen=True, slots=True)

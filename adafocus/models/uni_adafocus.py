@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from adafocus.config.schema import ModelConfig
 from adafocus.models.adafocus import Patches, Timer, normalise, untimed
 from adafocus.models.adafocus_v2 import AdaFocusV2
-from adafocus.models.box_policy import BoxPolicy, actions_of_frames, boxes_of, crop_map
 from adafocus.models.crop import crop_resized
-from adafocus.models.frame_policy import FramePolicy, choose_places
 from adafocus.models.frame_source import FrameSource, at_places
 from adafocus.models.outputs import Glance, Output, PatchChoice, State
-from adafocus.models.policy import PatchPolicy, PolicyOutput
-from adafocus.models.position_policy import Positions
+from adafocus.models.policies.box_policy import BoxPolicy, actions_of_frames, boxes_of, crop_map
+from adafocus.models.policies.frame_policy import FramePolicy, choose_places
+from adafocus.models.policies.policy import PatchPolicy, PolicyOutput
+from adafocus.models.policies.position_policy import Positions
 from adafocus.models.prefix_classifier import GlanceFirstClassifier, TwoHeads
 from preprocessing.frame_choice import evaluation_frames
 

@@ -23,7 +23,7 @@ from adafocus.config.schema import SkipConfig
 from adafocus.data.loader import Batch
 from adafocus.models.adafocus import Patches
 from adafocus.models.adafocus_plus import AdaFocusPlus, policy_states
-from adafocus.models.gate import entropy, log_prob
+from adafocus.models.policies.gate import entropy, log_prob
 from adafocus.stages import reinforcement
 from adafocus.stages.stage import Collected, Logs, Stage, prefix_loss
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from adafocus.config.schema import UnifiedConfig
 from adafocus.data.loader import Batch
-from adafocus.models.box_policy import boxes_of
-from adafocus.models.frame_policy import choose_places, expected_logits, left_out
 from adafocus.models.frame_source import at_places
 from adafocus.models.outputs import Glance
+from adafocus.models.policies.box_policy import boxes_of
+from adafocus.models.policies.frame_policy import choose_places, expected_logits, left_out
 from adafocus.models.uni_adafocus import UniAdaFocus
 from adafocus.stages.joint import Joint
 from adafocus.stages.stage import Collected, Logs

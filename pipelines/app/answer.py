@@ -9,7 +9,7 @@ from adafocus.evaluation.calibration import Calibration
 from adafocus.inference.prediction import ClipFrames, Prediction
 from adafocus.inference.predictor import AdaFocusPredictor
 from pipelines.app.examples import Example
-from pipelines.visualize.explain_page import PageSection, PredictedClip, page
+from pipelines.visualize.explain.explain_page import PageSection, PredictedClip, page
 from preprocessing.datasets.videos import VIDEO_EXTENSIONS
 from preprocessing.schema import UserError
 

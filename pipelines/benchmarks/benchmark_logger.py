@@ -27,9 +27,9 @@ from pipelines.tracking.registry import MeasuredModel, register
 from pipelines.tracking.run import Run
 from pipelines.tracking.score import SCORE
 from pipelines.training.trial_logger import MODEL
-from pipelines.visualize.class_charts import class_chart, confusion_chart
+from pipelines.visualize.charts.class_charts import class_chart, confusion_chart
+from pipelines.visualize.charts.result_charts import ResultPoint, compute_chart, online_chart
 from pipelines.visualize.patch_strips import save_strips
-from pipelines.visualize.result_charts import ResultPoint, compute_chart, online_chart
 from preprocessing.schema import DatasetInfo
 from preprocessing.shards.index import read_metadata
 

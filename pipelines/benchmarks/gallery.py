@@ -18,7 +18,7 @@ from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.models.adafocus import Patches
 from pipelines.benchmarks.benchmark import Measurement
 from pipelines.tracking.run import Run
-from pipelines.visualize.explain_page import PageSection, PredictedClip, page
+from pipelines.visualize.explain.explain_page import PageSection, PredictedClip, page
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import torch
 
 from adafocus.evaluation import multiply_adds
 from adafocus.models.adafocus_plus import AdaFocusPlus
-from adafocus.models.gate import RandomGate
+from adafocus.models.policies.gate import RandomGate
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def predict(
     from pipelines.serving.videos import find_videos
     from pipelines.tracking.checkpoints import find_checkpoint
     from pipelines.tracking.client import Tracker
-    from pipelines.visualize.explain import explain as write_pictures
+    from pipelines.visualize.explain.explain import explain as write_pictures
     from pipelines.visualize.known_boxes import KnownBoxes
     from preprocessing.media.extraction import Limits
     from preprocessing.sources import readable_name

@@ -12,8 +12,8 @@ from pipelines.preprocess.tally import Tally
 from pipelines.progress import progress
 from pipelines.ray_runtime.session import ray_session
 from preprocessing.schema import UserError
-from preprocessing.shards.job import Job
-from preprocessing.shards.plan import ShardPlan
+from preprocessing.shards.planning.job import Job
+from preprocessing.shards.planning.plan import ShardPlan
 from preprocessing.shards.record import ShardRecord, finished_record
 from preprocessing.shards.writer import write_shard
 

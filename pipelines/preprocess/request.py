@@ -14,8 +14,8 @@ from preprocessing.datasets import find_dataset
 from preprocessing.media.extraction import DEFAULT_LIMITS, Limits
 from preprocessing.schema import Clip, ExtractionSpec, UserError
 from preprocessing.shards.far_root import FarRoot
-from preprocessing.shards.job import Job
 from preprocessing.shards.object_boxes import check_boxes
+from preprocessing.shards.planning.job import Job
 from preprocessing.shards.storage import Store
 
 

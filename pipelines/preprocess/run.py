@@ -16,10 +16,10 @@ from pipelines.ray_runtime.session import check_address
 from preprocessing.ffmpeg.program import ffmpeg_version, find_ffmpeg
 from preprocessing.schema import UserError
 from preprocessing.shards.build_index import build_index
-from preprocessing.shards.estimate import estimate_cost
+from preprocessing.shards.planning.estimate import estimate_cost
+from preprocessing.shards.planning.worklist import open_worklist
 from preprocessing.shards.statistics import summarise
 from preprocessing.shards.storage import Store
-from preprocessing.shards.worklist import open_worklist
 from preprocessing.sources import measure_sources
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from pipelines.tracking.metric_names import IN_WORDS
-from pipelines.visualize.frontier_chart import ChartPoint, frontier_chart
+from pipelines.visualize.charts.frontier_chart import ChartPoint, frontier_chart
 
 FRONTIER_TABLE = "frontier.json"
 HEADINGS = ("method", "what it does", "accuracy", "hits", "GFLOPs", "ms", "training")

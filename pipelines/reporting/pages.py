@@ -15,8 +15,8 @@ from pipelines.reporting.published import MARKS, PublishedResult
 from pipelines.reporting.report import Report, Section, SweepSummary
 from pipelines.reporting.tables import EXIT_COLUMNS, EXIT_LEGEND, LEGEND, exit_texts, result_tables
 from pipelines.tracking.metric_names import IN_WORDS
-from pipelines.visualize.figure import to_svg
-from pipelines.visualize.result_charts import ResultPoint, compute_chart, online_chart
+from pipelines.visualize.charts.figure import to_svg
+from pipelines.visualize.charts.result_charts import ResultPoint, compute_chart, online_chart
 from pipelines.visualize.sweep_page import sweep_page
 from preprocessing.files import write_file
 

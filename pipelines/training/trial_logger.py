@@ -16,8 +16,8 @@ from pipelines.paths import Places
 from pipelines.tracking.logged_model import log_checkpoint, log_scores
 from pipelines.tracking.metric_names import SCORES
 from pipelines.tracking.run import Run
+from pipelines.visualize.charts.result_charts import reward_chart
 from pipelines.visualize.patch_strips import save_strips
-from pipelines.visualize.result_charts import reward_chart
 from preprocessing.shards.index import read_metadata
 
 MODEL = "model"

@@ -26,7 +26,7 @@ from pipelines.visualize.drawing import (
     greyed,
     shorten,
 )
-from pipelines.visualize.explained_clip import ExplainedClip
+from pipelines.visualize.explain.explained_clip import ExplainedClip
 
 CELL, GAP, PER_ROW = 168, 8, 8
 """Side of a drawn frame and the space between two in pixels; frames in one row of a strip."""

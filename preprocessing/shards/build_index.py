@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from preprocessing.schema import METADATA_KEY, SCHEMA_VERSION, Clip, with_all_columns
 from preprocessing.shards.index import INDEX, Index, boxes_digest, content_digest
-from preprocessing.shards.job import Job
 from preprocessing.shards.mapped_index import MAPPED, write_mapped
+from preprocessing.shards.planning.job import Job
 from preprocessing.shards.record import ShardRecord
 from preprocessing.shards.storage import Store
 

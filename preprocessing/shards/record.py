@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from preprocessing.ffmpeg.arguments import extraction_argv
 from preprocessing.ffmpeg.program import ffmpeg_version
 from preprocessing.schema import INDEX_SCHEMA, METADATA_KEY
-from preprocessing.shards.job import Job
-from preprocessing.shards.plan import ShardPlan
+from preprocessing.shards.planning.job import Job
+from preprocessing.shards.planning.plan import ShardPlan
 from preprocessing.shards.storage import Store
 
 

@@ -21,9 +21,9 @@ from preprocessing.media.frames import open_frames
 from preprocessing.media.sampled import sample_frames
 from preprocessing.schema import MIN_FRAMES, USABLE, Clip, UserError
 from preprocessing.shards.archive import TarStream
-from preprocessing.shards.job import Job
 from preprocessing.shards.object_boxes import packed_boxes
-from preprocessing.shards.plan import ShardPlan, shard_key
+from preprocessing.shards.planning.job import Job
+from preprocessing.shards.planning.plan import ShardPlan, shard_key
 from preprocessing.shards.record import ShardRecord, write_rows
 
 

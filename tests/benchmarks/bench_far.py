@@ -28,7 +28,7 @@ from preprocessing.frame_choice import evaluation_frames
 from preprocessing.schema import Clip, DatasetInfo, ExtractionSpec
 from preprocessing.shards.archive import frame_offsets
 from preprocessing.shards.index import Index
-from preprocessing.shards.job import Job
+from preprocessing.shards.planning.job import Job
 from preprocessing.shards.storage import Store
 
 CLIPS, LENGTH_S, FRAMES, LATENCY_S, LEAST = 16, 6, 16, 0.05, 8.0

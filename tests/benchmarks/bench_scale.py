@@ -25,7 +25,7 @@ from bench_loader import DATA, fake_index
 from adafocus.data.loader import ClipLoader
 from preprocessing.clips import clips_digest
 from preprocessing.datasets import find_dataset
-from preprocessing.shards.plan import SHARD_BYTES, plan_shards
+from preprocessing.shards.planning.plan import SHARD_BYTES, plan_shards
 from preprocessing.sources import measure_sources
 
 MOST_MICROSECONDS, MOST_BYTES, MOST_START_S = 18.0, 400.0, 3.0

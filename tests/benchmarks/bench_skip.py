@@ -15,7 +15,7 @@ from ratios import CLIPS, options_of, race, report
 from adafocus.acceleration.accelerate import accelerate
 from adafocus.evaluation import multiply_adds
 from adafocus.models.adafocus_plus import AdaFocusPlus
-from adafocus.models.gate import RandomGate
+from adafocus.models.policies.gate import RandomGate
 from helpers.settled import CLASSES, settled_model, video
 from pipelines.recipes import find_recipe
 

@@ -9,11 +9,11 @@ from preprocessing.datasets import find_dataset, synthetic
 from preprocessing.schema import Clip, ExtractionSpec
 from preprocessing.shards.build_index import build_index
 from preprocessing.shards.index import Index
-from preprocessing.shards.job import Job
-from preprocessing.shards.plan import plan_shards
+from preprocessing.shards.planning.job import Job
+from preprocessing.shards.planning.plan import plan_shards
+from preprocessing.shards.planning.worklist import Worklist, open_worklist
 from preprocessing.shards.record import finished_record
 from preprocessing.shards.storage import Store
-from preprocessing.shards.worklist import Worklist, open_worklist
 from preprocessing.shards.writer import write_shard
 from preprocessing.sources import measure_sources
 

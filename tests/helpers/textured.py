@@ -14,7 +14,7 @@ from helpers.packing import pack
 from preprocessing.ffmpeg.encode import encode_video
 from preprocessing.schema import Clip, DatasetInfo, ExtractionSpec
 from preprocessing.shards.index import INDEX, Index, read_index
-from preprocessing.shards.job import Job
+from preprocessing.shards.planning.job import Job
 from preprocessing.shards.storage import Store
 
 CLASSES = 10

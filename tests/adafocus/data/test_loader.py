@@ -27,7 +27,7 @@ from helpers import packing
 from preprocessing.media.frame_stream import extract_frames
 from preprocessing.schema import Clip, DatasetInfo, ExtractionSpec, UserError
 from preprocessing.shards.index import INDEX, read_index
-from preprocessing.shards.job import Job
+from preprocessing.shards.planning.job import Job
 from preprocessing.shards.storage import Store
 
 DATA = DataConfig(num_frames=4, num_focus_frames=4, resize=40, crop=32)

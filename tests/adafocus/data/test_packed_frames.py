@@ -21,7 +21,7 @@ from adafocus.data.stream import ClipStream
 from helpers import packing
 from preprocessing.frame_choice import EVALUATED, packed_frames
 from preprocessing.schema import Clip, DatasetInfo, UserError
-from preprocessing.shards.job import Job
+from preprocessing.shards.planning.job import Job
 from preprocessing.shards.storage import Store
 
 CANDIDATES = 24

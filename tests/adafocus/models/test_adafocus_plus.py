@@ -15,8 +15,8 @@ from adafocus.inference.online import OnlineClip
 from adafocus.methods import build_model
 from adafocus.models.adafocus import AdaFocus
 from adafocus.models.adafocus_plus import AdaFocusPlus, policy_states
-from adafocus.models.gate import RandomGate
 from adafocus.models.outputs import State
+from adafocus.models.policies.gate import RandomGate
 from helpers.networks import settle, skip_some
 from helpers.tiny import PER_CLIP, noise_batch
 from preprocessing.schema import UserError

@@ -16,9 +16,9 @@ from adafocus.data.sampling import clip_frames
 from adafocus.evaluation.evaluate import evaluate, patch_holds
 from adafocus.methods import build_model, check
 from adafocus.methods.uni_adafocus import UNI_ADAFOCUS
-from adafocus.models.frame_policy import choose_places
 from adafocus.models.frame_source import TensorFrames
 from adafocus.models.outputs import State
+from adafocus.models.policies.frame_policy import choose_places
 from adafocus.models.uni_adafocus import UniAdaFocus
 from helpers.networks import settle
 from helpers.tiny import PER_CLIP, UNI

@@ -27,7 +27,7 @@ from helpers.packing import pack
 from helpers.tiny import PER_CLIP, STAGES, UNI
 from preprocessing.datasets import synthetic
 from preprocessing.schema import ExtractionSpec
-from preprocessing.shards.job import Job
+from preprocessing.shards.planning.job import Job
 from preprocessing.shards.storage import Store
 
 

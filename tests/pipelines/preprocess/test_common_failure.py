@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pipelines.preprocess.common_failure import CommonFailure
 from preprocessing.schema import INDEX_SCHEMA, Clip, DatasetInfo, ExtractionSpec
-from preprocessing.shards.job import Job
-from preprocessing.shards.plan import ShardPlan
+from preprocessing.shards.planning.job import Job
+from preprocessing.shards.planning.plan import ShardPlan
 from preprocessing.shards.record import ShardRecord, write_rows
 from preprocessing.shards.storage import Store
 

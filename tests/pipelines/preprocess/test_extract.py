@@ -24,8 +24,8 @@ from preprocessing.datasets import find_dataset
 from preprocessing.ffmpeg.program import ffmpeg_version, find_ffmpeg
 from preprocessing.schema import ExtractionSpec, UserError
 from preprocessing.shards.index import read_index
-from preprocessing.shards.job import Job
-from preprocessing.shards.plan import plan_shards
+from preprocessing.shards.planning.job import Job
+from preprocessing.shards.planning.plan import plan_shards
 from preprocessing.shards.storage import Store
 from preprocessing.shards.verify import Problem, verify
 from preprocessing.shards.writer import write_shard

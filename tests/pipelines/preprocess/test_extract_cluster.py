@@ -19,7 +19,7 @@ from pipelines.preprocess.run import preprocess
 from preprocessing.datasets import find_dataset
 from preprocessing.schema import ExtractionSpec
 from preprocessing.shards.index import read_index
-from preprocessing.shards.job import Job
+from preprocessing.shards.planning.job import Job
 from preprocessing.shards.storage import Store
 from preprocessing.shards.verify import Problem, verify
 from preprocessing.sources import measure_sources

@@ -18,8 +18,8 @@ from pipelines.serving.predict import AdaFocusPredictor, predict_all
 from preprocessing.ffmpeg.process import MAX_MEMORY
 from preprocessing.media.extraction import Limits
 from preprocessing.schema import STATUSES, USABLE, Clip, DatasetInfo, ExtractionSpec
-from preprocessing.shards.job import Job
-from preprocessing.shards.plan import plan_shards
+from preprocessing.shards.planning.job import Job
+from preprocessing.shards.planning.plan import plan_shards
 from preprocessing.shards.storage import Store
 from preprocessing.shards.writer import write_shard
 

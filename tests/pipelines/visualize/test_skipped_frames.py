@@ -20,7 +20,7 @@ from pipelines.benchmarks.options import BenchmarkOptions
 from pipelines.paths import Places
 from pipelines.serving.export import export
 from pipelines.tracking import metric_names
-from pipelines.visualize.explain import explain
+from pipelines.visualize.explain.explain import explain
 from pipelines.visualize.patch_strips import CELL
 from preprocessing.schema import UserError
 

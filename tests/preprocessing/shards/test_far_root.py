@@ -19,8 +19,8 @@ from preprocessing.shards import far_root
 from preprocessing.shards.build_index import build_index
 from preprocessing.shards.far_root import FarRoot
 from preprocessing.shards.index import Index
+from preprocessing.shards.planning.worklist import open_worklist
 from preprocessing.shards.storage import Store
-from preprocessing.shards.worklist import open_worklist
 from preprocessing.shards.writer import write_shard
 from preprocessing.sources import measure_sources
 

@@ -15,7 +15,7 @@ from helpers.packing import SPEC, pack
 from preprocessing.frame_choice import packed_frames
 from preprocessing.schema import Clip, DatasetInfo, ExtractionSpec, SourceBox, UserError
 from preprocessing.shards.index import INDEX, Index, read_index
-from preprocessing.shards.job import Job
+from preprocessing.shards.planning.job import Job
 from preprocessing.shards.statistics import left_out_text, summarise
 from preprocessing.shards.storage import Store
 from preprocessing.shards.verify import Problem, verify
@@ -125,7 +125,7 @@ def test_boxes_are_those_of_the_packed_frames(both: tuple[Index, Path, Index, Pa
 
 
 def test_a_folder_goes_on_only_with_the_same_number(videos: Path, tmp_path: Path) -> None:
-    from preprocessing.shards.worklist import open_worklist
+    from preprocessing.shards.planning.worklist import open_worklist
 
     def begin(frames_per_clip: int | None) -> None:
         spec = ExtractionSpec(height=48, frames_per_clip=frames_per_clip)

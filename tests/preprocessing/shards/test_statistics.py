@@ -9,7 +9,7 @@ from pathlib import Path
 from helpers.packing import SPEC, pack
 from preprocessing.datasets import find_dataset
 from preprocessing.shards.index import read_index
-from preprocessing.shards.job import Job
+from preprocessing.shards.planning.job import Job
 from preprocessing.shards.statistics import clip_rows, statistics, statistics_text, summarise
 from preprocessing.shards.storage import Store
 

@@ -17,8 +17,8 @@ from helpers.packing import SPEC
 from preprocessing.media.extraction import Limits
 from preprocessing.schema import METADATA_KEY, Clip, DatasetInfo
 from preprocessing.shards.archive import frame_offsets
-from preprocessing.shards.job import Job
-from preprocessing.shards.plan import plan_shards
+from preprocessing.shards.planning.job import Job
+from preprocessing.shards.planning.plan import plan_shards
 from preprocessing.shards.record import finished_record
 from preprocessing.shards.storage import Store
 from preprocessing.shards.writer import write_shard

@@ -16,7 +16,7 @@ from adafocus.inference.prediction import ClipFrames, Prediction
 from adafocus.inference.predictor import AdaFocusPredictor
 from pipelines.visualize.drawing import cut_patch
 from pipelines.visualize.embed import embed
-from pipelines.visualize.explained_clip import ExplainedClip
+from pipelines.visualize.explain.explained_clip import ExplainedClip
 
 NUM_CURVES = 5
 """Classes whose confidence is drawn."""

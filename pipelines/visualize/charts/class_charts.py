@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.visualize.figure import BLUE, RED, new_figure
+from pipelines.visualize.charts.figure import BLUE, RED, new_figure
 
 MAX_NAMED = 40
 """With more classes their names and numbers would not be readable: only the extreme ones are listed."""

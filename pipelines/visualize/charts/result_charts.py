@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.visualize.figure import BLUE, GREY, INK, OCHRE, RED, TEAL, VIOLET, new_figure
+from pipelines.visualize.charts.figure import BLUE, GREY, INK, OCHRE, RED, TEAL, VIOLET, new_figure
 
 PALETTE = (BLUE, RED, TEAL, VIOLET, OCHRE, GREY)
 FAMILIES = {"AdaFocus": BLUE, "AdaFocus+": TEAL, "AdaFocusV2": VIOLET, "Uni-AdaFocus": OCHRE}

@@ -13,12 +13,12 @@ from helpers.packing import SPEC, finish, start
 from preprocessing.datasets import find_dataset
 from preprocessing.schema import ExtractionSpec, UserError
 from preprocessing.shards.index import INDEX, read_index
-from preprocessing.shards.job import Job
+from preprocessing.shards.planning.job import Job
+from preprocessing.shards.planning.worklist import PLAN, Worklist, open_worklist
 from preprocessing.shards.record import finished_record
 from preprocessing.shards.statistics import summarise
 from preprocessing.shards.storage import Store
 from preprocessing.shards.verify import Problem, verify
-from preprocessing.shards.worklist import PLAN, Worklist, open_worklist
 from preprocessing.sources import measure_sources
 
 

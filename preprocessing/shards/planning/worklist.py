@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from preprocessing.schema import USABLE, Clip, UserError
-from preprocessing.shards.estimate import estimate_packed_size
 from preprocessing.shards.index import INDEX, read_index, read_metadata
-from preprocessing.shards.job import Job
-from preprocessing.shards.plan import PackedSize, ShardPlan, plan_shards
+from preprocessing.shards.planning.estimate import estimate_packed_size
+from preprocessing.shards.planning.job import Job
+from preprocessing.shards.planning.plan import PackedSize, ShardPlan, plan_shards
 from preprocessing.shards.record import ShardRecord
 from preprocessing.shards.storage import Store
 

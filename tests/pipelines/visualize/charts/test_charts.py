@@ -12,9 +12,9 @@ from PIL import Image
 
 from pipelines.recipes import RECIPES
 from pipelines.reporting.published import MARKS, published_on, published_results
-from pipelines.visualize.class_charts import class_chart, confusion_chart
-from pipelines.visualize.figure import INK, to_svg
-from pipelines.visualize.result_charts import ResultPoint, compute_chart
+from pipelines.visualize.charts.class_charts import class_chart, confusion_chart
+from pipelines.visualize.charts.figure import INK, to_svg
+from pipelines.visualize.charts.result_charts import ResultPoint, compute_chart
 from preprocessing.datasets import DATASETS
 
 

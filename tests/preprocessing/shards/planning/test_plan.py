@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.schema import Clip
-from preprocessing.shards.plan import CLIPS_WHILE_FEW, FEW_SHARDS, PackedSize, plan_shards
+from preprocessing.shards.planning.plan import CLIPS_WHILE_FEW, FEW_SHARDS, PackedSize, plan_shards
 
 
 def clip(clip_id: str, split: str = "train", **more: object) -> Clip:

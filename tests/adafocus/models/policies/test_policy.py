@@ -6,7 +6,7 @@ import torch
 from torch.distributions import Categorical, Independent, Normal
 
 from adafocus.config.schema import ModelConfig
-from adafocus.models.policy import GaussianActions, GridActions, Policy
+from adafocus.models.policies.policy import GaussianActions, GridActions, Policy
 
 SMALL: dict[str, Any] = {"patch_size": 12, "grid_size": 3, "policy_channels": 4, "policy_hidden": 8}
 

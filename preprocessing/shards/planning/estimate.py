@@ -15,8 +15,8 @@ from preprocessing.frame_choice import EVALUATED, packed_frames
 from preprocessing.media.extraction import Extraction, Limits
 from preprocessing.media.frames import open_frames
 from preprocessing.schema import USABLE, Clip, ExtractionSpec
-from preprocessing.shards.job import Job
-from preprocessing.shards.plan import PackedSize, plan_shards
+from preprocessing.shards.planning.job import Job
+from preprocessing.shards.planning.plan import PackedSize, plan_shards
 
 SAMPLE = 12
 _SAMPLE_FRAMES = 300

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from pipelines.visualize.figure import GREY, INK, new_figure
-from pipelines.visualize.result_charts import PALETTE
+from pipelines.visualize.charts.figure import GREY, INK, new_figure
+from pipelines.visualize.charts.result_charts import PALETTE
 
 LineStyle = Literal["-", "-.", ":"]
 LONGEST = 48

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from adafocus.inference.prediction import ClipFrames, Prediction
 from adafocus.inference.predictor import AdaFocusPredictor
-from pipelines.visualize.explain_page import PageSection, PredictedClip, page
-from pipelines.visualize.explain_video import explained_frames
-from pipelines.visualize.explained_clip import ExplainedClip
+from pipelines.visualize.explain.explain_page import PageSection, PredictedClip, page
+from pipelines.visualize.explain.explain_video import explained_frames
+from pipelines.visualize.explain.explained_clip import ExplainedClip
 from pipelines.visualize.patch_strips import draw_strip
 from preprocessing.ffmpeg.encode import encode_video
 

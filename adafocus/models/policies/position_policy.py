@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from adafocus.config.schema import ModelConfig
 from adafocus.models.crop import check_sizes
-from adafocus.models.policy import PatchPolicy, PolicyOutput
+from adafocus.models.policies.policy import PatchPolicy, PolicyOutput
 
 
 @dataclass(frozen=True, slots=True)

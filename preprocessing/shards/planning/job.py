@@ -12,7 +12,7 @@ from preprocessing.clips import clips_digest
 from preprocessing.media.extraction import DEFAULT_LIMITS, Limits
 from preprocessing.schema import Clip, DatasetInfo, ExtractionSpec
 from preprocessing.shards.far_root import FarRoot
-from preprocessing.shards.plan import SHARD_BYTES
+from preprocessing.shards.planning.plan import SHARD_BYTES
 from preprocessing.shards.storage import Store
 from preprocessing.sources import resolve_source
 
