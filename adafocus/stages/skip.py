@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar
 
 import torch
@@ -45,7 +45,6 @@ class Skip(Stage):
     trains = ("gate", "classifier")
     reads: ClassVar[tuple[str, ...]] = ("skip",)
     patches: ClassVar[Patches | None] = "policy"
-    settles = True
     whole_batch = True  # gains are scaled, and the price is made, over it
     learns_in_half = False  # as in ppo
 
@@ -109,7 +108,7 @@ class Skip(Stage):
         return price
 
     @torch.no_grad()
-    def settle(self, clips: Iterable[Batch]) -> dict[str, float]:
+    def settle(self, training_clips: Callable[[], Iterable[Batch]]) -> dict[str, float]:
         """Set the threshold to that which lets the budget's share of all these clips' frames pass.
 
         It is solved on all at once and with a gate that stands still: a small shift of the gate moves a threshold's
@@ -118,7 +117,7 @@ class Skip(Stage):
         model, device = self.plus, self.plus.gate.threshold.device
         widths = [torch.zeros(0, 1, self.plus.gate.state.out_features, device=device)]  # a worker may have no clip
         with evaluating(model):
-            for batch in clips:
+            for batch in training_clips():
                 states_BTD = policy_states(model.choose(model.glance(batch.to(device).glance_BTCHW)))
                 widths.append(model.gate.state(states_BTD))
         self.set_threshold(torch.cat(widths[1:] or widths))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -44,8 +44,6 @@ class Stage(nn.Module):
     """Do updates read what was collected of all micro-batches? Else one micro-batch is done with before the next."""
     heads_learn: ClassVar[bool] = False
     """Do the networks' own last layers learn beside a classifier, or does it stand in for them?"""
-    settles: ClassVar[bool] = False
-    """Is something to be set when its weights stand still, before they are evaluated?"""
     learns_in_half: ClassVar[bool] = True
     """Is what learns in the stage's precision too, or only the frozen networks?"""
 
@@ -129,12 +127,12 @@ class Stage(nn.Module):
     def prepare(self, collected: list[Collected]) -> None:
         """Change what was collected of all micro-batches, in place, before the updates; only if `whole_batch`."""
 
-    def settle(self, clips: Iterable[Batch]) -> dict[str, float]:
-        """Set what is found with weights that stand still, before they are evaluated; only if `settles`. What to log.
+    def settle(self, training_clips: Callable[[], Iterable[Batch]]) -> dict[str, float]:
+        """Set what is found with weights that stand still, before they are evaluated. What to log.
 
-        `clips` are this worker's share of the training split, as an evaluation sees them.
+        Called, `training_clips` gives this worker's share of the training split, as an evaluation sees it.
         """
-        raise NotImplementedError
+        return {}
 
     def draw_labels(self, labels_BL: Tensor) -> Tensor:
         """One class (B,) per clip: a random one of its labels, as the reference does for FCVID (one draws nothing).

@@ -201,7 +201,7 @@ class StageTrainer:
         seed_step(self.config.seed, self.name, self.progress.epoch, -1)
         distributed.share(self.stage.model.buffers())  # of batch norms: each worker's own since the last step
         with self.updater.autocast():
-            metrics: dict[str, float] = self.stage.settle(self.training_clips) if self.stage.settles else {}
+            metrics: dict[str, float] = self.stage.settle(lambda: self.training_clips)
             sources: dict[str, PatchSource] = {"val": self.stage.patches} if self.stage.patches else WHOLE_FRAMES
             for prefix, source in sources.items():
                 result = evaluate(

@@ -41,7 +41,7 @@ def test_a_file(calibrated: ShownModel, make_video: Callable[..., Path], tmp_pat
     video = make_video(tmp_path / "<b>video.MP4", count=20)
     answer, prediction = calibrated.answer(video), calibrated.predictor.predict(video)
     clip = shown(answer.html)
-    assert clip["best"][-1]["name"] == prediction.top(1)[0][0] and clip["truth"] is None  # type: ignore[index]
+    assert clip["best"][-1]["name"] == prediction.top(1)[0][0] and clip["truth"] is None
     assert clip["parts"] == {key: value for key, value in prediction.gflops.items() if key != "total" and value}
     assert "saw all 4 frames" in answer.summary and f"{prediction.gflops['total']:.3g} GFLOPs (100%" in answer.summary
     assert "<b>video" not in answer.html
