@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from adafocus.config.schema import Config, DataConfig, JointConfig, ModelConfig
+from pipelines.recipes.something_something import shifted_networks
 
 
 def _long_videos(patch_size: int) -> Config:
@@ -42,13 +43,8 @@ def _something(patch_size: int) -> Config:
     return Config(
         method="adafocus-v2",
         data=DataConfig(num_frames=8, num_focus_frames=12, focus_frames="own"),
-        model=ModelConfig(
-            temporal_shift=True,
-            head_dropout=0.5,
-            action_per="clip",
-            glancer="mobilenet_v2",
-            focuser="resnet50",
-            patch_size=patch_size,
+        model=shifted_networks(
+            patch_size,
             policy_channels=64,
             policy_hidden=1024,
         ),

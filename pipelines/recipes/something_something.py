@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from adafocus.config.schema import Config, DataConfig, ModelConfig, OptimConfig, PPOConfig, PretrainConfig
+
+
+def shifted_networks(patch_size: int, **settings: Any) -> ModelConfig:
+    """What the models of all versions have in common: temporal shift in both networks, one action per clip."""
+    return ModelConfig(
+        temporal_shift=True,
+        head_dropout=0.5,
+        action_per="clip",
+        glancer="mobilenet_v2",
+        focuser="resnet50",
+        patch_size=patch_size,
+        **settings,
+    )
 
 
 def _published(patch_size: int) -> Config:
@@ -15,13 +30,8 @@ def _published(patch_size: int) -> Config:
     decay = 5e-4
     return Config(
         data=DataConfig(num_frames=8, num_focus_frames=12, focus_frames="own"),
-        model=ModelConfig(
-            temporal_shift=True,
-            head_dropout=0.5,
-            action_per="clip",
-            glancer="mobilenet_v2",
-            focuser="resnet50",
-            patch_size=patch_size,
+        model=shifted_networks(
+            patch_size,
             action="gaussian",
             action_std=0.25,
             policy_channels=64,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from adafocus.config.schema import Config, DataConfig, ModelConfig, UnifiedConfig
+from pipelines.recipes.something_something import shifted_networks
 
 METHOD = "uni-adafocus"
 
@@ -37,13 +38,8 @@ def _something(patch_size: int, focus_frames: int, weight_decay: float) -> Confi
         data=DataConfig(
             num_frames=8, num_focus_frames=focus_frames, num_candidates=3 * focus_frames, focus_frames="own"
         ),
-        model=ModelConfig(
-            temporal_shift=True,
-            head_dropout=0.5,
-            action_per="clip",
-            glancer="mobilenet_v2",
-            focuser="resnet50",
-            patch_size=patch_size,
+        model=shifted_networks(
+            patch_size,
             policy_channels=128,
             temporal_channels=64,
         ),
