@@ -32,6 +32,8 @@ def start_logging(*, anew: bool = False) -> None:
     handler = _StandardError()
     handler.setFormatter(_Plain("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=anew)
+    for name in ("httpx", "httpx2"):  # a line for every request of a library
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def in_a_line(error: BaseException) -> str:

@@ -106,7 +106,8 @@ class _Folders:
     def _find_file(self, clip: Clip) -> tuple[int, int, int] | None:
         """Of a plain file in a folder below the root; None for all else."""
         head, _, name = clip.source.rpartition("/")
-        if clip.source_kind != "video" or name in ("", ".", "..") or "\\x" in clip.source:
+        is_plain = not clip.source.startswith("/") and name not in ("", ".", "..") and "\\x" not in clip.source
+        if clip.source_kind != "video" or not is_plain:
             return None
         if (folder := self._real.get(head)) is None:
             real = os.path.realpath(os.path.join(self._base, head))

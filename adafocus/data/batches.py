@@ -68,7 +68,8 @@ class ClipMaker:
 
     def __init__(self, table: ClipTable, data: DataConfig, seed: int, train: bool) -> None:
         among = data.num_candidates and data.focus_frames == "shared"  # then glances are some of the candidates
-        table.check_packed(*([] if among else [data.num_frames]), data.num_offered, train=train)
+        table.check_packed(*([] if among else [data.num_frames]), train=train)
+        table.check_packed(data.num_offered, train=train, spread=bool(data.num_candidates))
         self.table, self._data, self._seed, self._train = table, data, seed, train
         self._max_labels, self._has_boxes = table.max_labels, table.has_boxes
         self._threads: ThreadPoolExecutor | None = None

@@ -167,8 +167,9 @@ class ClipTable:
             raise self.error(number, f"frame {missing[0]} was not packed")
         return places
 
-    def check_packed(self, *counts: int, train: bool) -> None:
-        """Raise UserError where frames were left out that clips of so many frames need."""
+    def check_packed(self, *counts: int, train: bool, spread: bool = False) -> None:
+        """Raise UserError where frames were left out that clips of so many frames need. `spread`: these are candidates,
+        which are spread over short clips in every data set."""
         candidates = self.spec.frames_per_clip
         if candidates is None:
             return
@@ -178,7 +179,7 @@ class ClipTable:
             if train and count > max(candidates, *EVALUATED):
                 raise UserError(f"{kept}, of which {count} frames a clip cannot be drawn: take fewer, or pack it anew")
             for length in [] if train or count in EVALUATED else lengths:
-                wanted = evaluation_frames(length, count, self.info.pad)
+                wanted = evaluation_frames(length, count, "last" if spread else self.info.pad)
                 if not np.isin(wanted, packed_frames(length, candidates)).all():
                     there = ", ".join(map(str, (*EVALUATED, candidates)))
                     raise UserError(

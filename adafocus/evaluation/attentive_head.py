@@ -27,7 +27,8 @@ class AttentiveHead(nn.Module):
         self.last = nn.Sequential(nn.LayerNorm(heads * width), nn.Linear(heads * width, num_classes))
 
     def forward(self, tokens_BTnD: Tensor) -> Tensor:
-        """logits_BTK: after frame t only the tokens of frames 1 to t are attended to."""
+        """logits_BTK: after frame t only the tokens of frames 1 to t are attended to. (One whose score a later token
+        exceeds by more than about 80 counts for nothing: float32.)"""
         tokens_BTnD = self.norm(tokens_BTnD)
         scores_BATn = torch.einsum("btnd,ad->batn", tokens_BTnD, self.directions) + self.frame_bias + self.place_bias
         weights_BATn = (scores_BATn - scores_BATn.amax((-2, -1), keepdim=True)).exp()

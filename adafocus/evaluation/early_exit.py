@@ -41,8 +41,8 @@ class ExitRule:
 
 @torch.no_grad()
 def predict_early(model: AdaFocus, batch: Batch, rule: ExitRule, patches: Patches = "policy") -> tuple[Tensor, Tensor]:
-    """Each clip's logits_BK at the exit where it stops, and those exits, int64 (B,) from 0. For models that are
-    save early."""
+    """Each clip's logits_BK at the exit where it stops, and those exits, int64 (B,) from 0. For models
+    that save early."""
     clips, device = len(batch.clip_ids), batch.glance_BTCHW.device
     logits_BK = torch.zeros(clips, model.num_classes, device=device)
     exits_B = torch.zeros(clips, dtype=torch.int64, device=device)
@@ -51,9 +51,10 @@ def predict_early(model: AdaFocus, batch: Batch, rule: ExitRule, patches: Patche
         frames = TensorFrames(batch.glance_BTCHW, batch.focus_BTCHW, left_L)
         output = model.advance(frames, portion, state, patches)
         leaves_L = rule.leaves(portion[-1], output.prediction_BK)
-        logits_BK[left_L[leaves_L]] = output.prediction_BK[leaves_L].float()
-        exits_B[left_L[leaves_L]] = portion[-1]
-        left_L, state = left_L[~leaves_L], output.state.rows(~leaves_L)
+        leaving, staying = leaves_L.nonzero()[:, 0], (~leaves_L).nonzero()[:, 0]  # numbers: each mask would wait anew
+        logits_BK[left_L[leaving]] = output.prediction_BK[leaving].float()
+        exits_B[left_L[leaving]] = portion[-1]
+        left_L, state = left_L[staying], output.state.rows(staying)
         if not len(left_L):
             break
     return logits_BK, exits_B

@@ -88,7 +88,8 @@ def run_early(
     lock: AbstractContextManager[object] = NO_LOCK,
 ) -> EarlyPass:
     """Fetch and compute a clip's frames until one of its exits is as sure as `rule` asks for. The networks run under
-    `lock`. `look` fetches candidates, where the model chooses among them."""
+    `lock`. `look` fetches candidates, where the model chooses among them; these, and the glances of such a model, are
+    fetched under the lock too, and should be decoded already."""
     state, source = State(), FetchedFrames(glance, look or glance, model.mean.device, timer)
     outputs: list[Output] = []
     for portion in rule.portions():

@@ -278,11 +278,13 @@ class AdaFocusPredictor:
             nothing = torch.zeros(len(glanced), 2)
             unseen = torch.zeros(len(glanced), dtype=torch.bool)
             seen = replace(seen, frames_TCHW=seen.glance_TCHW, corners_T2=nothing, sizes_T2=None, looks_T=unseen)
-            cut = replace(clip, focus_TCHW=seen.glance_TCHW, index_T=glanced)
+            cut = replace(clip, focus_TCHW=seen.glance_TCHW, index_T=glanced, boxes_T4=None)
         elif seen.places_T is None:
-            cut = replace(clip, glance_TCHW=seen.frames_TCHW, focus_TCHW=seen.frames_TCHW, index_T=clip.index_T[:count])
+            boxes_T4 = None if clip.boxes_T4 is None else clip.boxes_T4[:count]
+            both = seen.frames_TCHW
+            cut = replace(clip, glance_TCHW=both, focus_TCHW=both, index_T=clip.index_T[:count], boxes_T4=boxes_T4)
         else:
-            cut = replace(clip, focus_TCHW=seen.frames_TCHW, index_T=clip.index_T[seen.places_T.numpy()])
+            cut = replace(clip.at(seen.places_T), focus_TCHW=seen.frames_TCHW)
         prediction = Prediction(
             name=clip.name,
             class_names=self.class_names,

@@ -20,6 +20,7 @@ from adafocus.models.classifier import MeanClassifier, running_mean
 from adafocus.models.crop import crop_between
 from adafocus.models.policies.policy import GridActions
 from adafocus.models.prefix_classifier import TwoHeads
+from preprocessing.schema import UserError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,7 +167,10 @@ def start_states(model: AdaFocus, clips: int = 1) -> dict[str, Tensor]:
 
 def take_apart(model: AdaFocus) -> list[Program]:
     """The four programs of a model (on the CPU), in the order in which they run. What they are given to show their
-    shapes is noise; programs of causal models take any number of frames or clips."""
+    shapes is noise; programs of causal models take any number of frames or clips. Raises UserError for a method that
+    cannot be exported."""
+    if model.export_obstacle:
+        raise UserError(f"method {model.config.method} cannot be exported: {model.export_obstacle}")
     causal, data, side = model.is_causal, model.config.data, model.config.model.patch_size
     count, focused = (2, 2) if causal else (data.num_frames, data.num_focus_frames)
     states = start_states(model, 2 if causal else 1)

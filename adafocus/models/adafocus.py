@@ -156,6 +156,11 @@ class AdaFocus(nn.Module):
         return 1.0
 
     @property
+    def export_obstacle(self) -> str:
+        """Why the model cannot be taken apart into programs of fixed shapes; empty if it can."""
+        return ""
+
+    @property
     def most_frames(self) -> int | None:
         """Most frames of a clip that arrive one by one; None: any number."""
         return None

@@ -50,6 +50,11 @@ class AdaFocusPlus(AdaFocus):
         """Share of the policy's patches that the focuser is meant to look at, on average."""
         return self.config.skip.budget
 
+    @property
+    def export_obstacle(self) -> str:
+        """Patches are of a number that differs from clip to clip."""
+        return "its gate decides how many patches the focuser gets"
+
     def choose(
         self,
         glance: Glance,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from adafocus.config.schema import ModelConfig
-from adafocus.models.adafocus import Patches, Timer, normalise, untimed
+from adafocus.models.adafocus import Patches, Timer, untimed
 from adafocus.models.adafocus_v2 import AdaFocusV2
 from adafocus.models.crop import crop_resized
 from adafocus.models.frame_source import FrameSource, at_places
@@ -94,6 +94,11 @@ class UniAdaFocus(AdaFocusV2):
     def saves_early(self) -> bool:
         """A clip that stops after the glances needs no policy and no patch."""
         return True
+
+    @property
+    def export_obstacle(self) -> str:
+        """Programs that choose frames and resize boxes are not written yet."""
+        return "no program chooses frames and resizes boxes yet; `adafocus predict` and AdaFocusPredictor run it"
 
     @property
     def most_frames(self) -> int | None:
@@ -181,9 +186,7 @@ class UniAdaFocus(AdaFocusV2):
 
     def cut(self, frames_BFCHW: Tensor, boxes_BS4: Tensor) -> Tensor:
         """Patches of the frames' boxes, normalised patches_BFCPP; one box a frame, or one for all of a clip's."""
-        frames_NCHW = frames_BFCHW.flatten(0, 1)
-        if not frames_NCHW.is_floating_point():
-            frames_NCHW = normalise(frames_NCHW.contiguous(memory_format=torch.channels_last), self.mean, self.std)
+        frames_NCHW = self.prepare(frames_BFCHW).flatten(0, 1)
         boxes_N4 = boxes_BS4.expand(*frames_BFCHW.shape[:2], 4).flatten(0, 1)
         patches_NCPP = crop_resized(frames_NCHW, boxes_N4, self.config.model.patch_size)
         return patches_NCPP.unflatten(0, frames_BFCHW.shape[:2])

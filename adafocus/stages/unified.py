@@ -55,7 +55,7 @@ class Unified(Joint):
         collected = super().collect(batch)
         data, device = self.config.data, batch.glance_BTCHW.device
         rows = self.rows(len(batch.clip_ids))
-        sets = (rows, data.num_frames // 3, SAMPLES, data.num_frames)
+        sets = (rows, max(data.num_frames // 3, 1), SAMPLES, data.num_frames)
         quantile_BF = self.own_rows(torch.rand(rows, data.num_focus_frames, generator=self.draws))
         draw_BING = self.own_rows(torch.rand(sets, generator=self.draws))
         return collected | {
@@ -89,7 +89,7 @@ class Unified(Joint):
             places_BF = choose_places(weight_BG, data.num_candidates, data.num_focus_frames, quantile_BF)
             # Their program asks the policy twice too, and batch norms count it.
             boxes_BS4 = model.boxes_at(model.actions(glance), places_BF)
-            frames_BFCHW = at_places(collected["focus"], places_BF)
+            frames_BFCHW = model.prepare(at_places(collected["focus"], places_BF))
             sources = {
                 "policy": model.cut(frames_BFCHW, boxes_BS4),
                 "random": model.cut(frames_BFCHW, self._random_boxes(collected["random"])),

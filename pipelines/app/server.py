@@ -1,13 +1,12 @@
 """The page to drop a video on: one or two models, a budget, an upload or an example; served by Gradio.
 
-Nothing that a visitor sends is executed or kept: only videos up to a size are taken, ffmpeg opens them with its limits,
-and they are deleted when the server stops.
+Nothing that a visitor sends is executed or kept: files up to a size are taken while there is room, only videos are
+opened, by ffmpeg with its limits, and all are deleted when the server stops.
 """
 
 from __future__ import annotations
 
 import html
-import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,11 +24,32 @@ FIT_FRAMES = """() => addEventListener("message", event => {
     if (frame.contentWindow === event.source && event.data.height) frame.style.height = event.data.height + "px";
 })"""
 """Script of the page: a model's own page says how tall it is."""
+MOST_UPLOADS = 10
+"""Uploads of the largest size for which there is room; each is deleted after an hour."""
 CSS = """
 .gradio-container { max-width: 1400px !important; }
 footer { display: none !important; }
 .answer iframe { width: 100%; border: 0; border-radius: 12px; }
 """
+
+
+class RoomForUploads:
+    """What stands before the page (ASGI): refuses an upload while those that are kept take more than `room` bytes."""
+
+    def __init__(self, app: Any, folder: Path, room: int) -> None:
+        self.app, self.folder, self.room = app, folder, room
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"].rstrip("/").endswith("/upload") and self._is_full():
+            text = b'{"detail": "too many uploads are kept: try again in an hour"}'
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(text)).encode())]
+            await send({"type": "http.response.start", "status": 507, "headers": headers})
+            await send({"type": "http.response.body", "body": text})
+            return
+        await self.app(scope, receive, send)
+
+    def _is_full(self) -> bool:
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file()) > self.room
 
 
 @contextmanager
@@ -53,6 +73,7 @@ def serving(
                 show_error=True,
                 enable_monitoring=False,
                 footer_links=[],
+                app_kwargs={"middleware": [(RoomForUploads, (Path(uploads), MOST_UPLOADS * max_mb * 1_000_000), {})]},
                 **looks(),
             )
         except OSError as error:
@@ -116,7 +137,6 @@ def build(models: Sequence[ShownModel], examples: Sequence[Example]) -> Any:
         chosen.input(lambda: None, None, file, api_name=False).then(show, [file, chosen, budget], outputs, **events)
         file.upload(lambda: None, None, chosen, api_name=False).then(show, [file, chosen, budget], outputs, **events)
     page.queue(max_size=16)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # by which Gradio asks its own server
     return page
 
 
@@ -130,5 +150,5 @@ def _library() -> Any:
     try:
         import gradio
     except ModuleNotFoundError:
-        raise UserError("the page needs Gradio: pip install 'adafocus[app]'") from None
+        raise UserError("the page needs Gradio: in a checkout of AdaFocus, pip install '.[app]'") from None
     return gradio

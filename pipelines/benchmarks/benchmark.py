@@ -217,6 +217,8 @@ class _Session:
         """Accuracy of the predictions, beside compute, time and memory of the model that made them."""
         scores, online, sample = predictions.metrics(), predictions.online(), sample or self.sample
         costs, parameters = _cost(self.models["own"], source, len(online), predictions.looks_NT)
+        is_method = predictions.corners_NS2 is not None and len(online) == len(model.exit_frames)
+        frames_seen = model.exit_frames if is_method else range(1, len(online) + 1)  # else one network sees every frame
         log.info("%s: top-1 %.1f %%", label, scores["top1"])
         return BenchmarkRow(
             method=label,
@@ -235,7 +237,7 @@ class _Session:
             memory_mb=None if compiled else profiling.peak_bytes(model, sample, source) / 1e6,
             online=[
                 {"frames": seen, "gflops": cost, **values}
-                for seen, cost, values in zip(_frames_seen(model, len(online)), costs, online, strict=True)
+                for seen, cost, values in zip(frames_seen, costs, online, strict=True)
             ],
         )
 
@@ -259,11 +261,6 @@ class _Session:
             **{f"parameters.{part}": value for part, value in multiply_adds.parameters(model).items()},
             **{f"gflops.{part}": value for part, value in gflops.items()},
         }
-
-
-def _frames_seen(model: AdaFocus, exits: int) -> Sequence[int]:
-    """How many frames the focuser, or one network alone, has seen at each exit."""
-    return model.exit_frames if exits == len(model.exit_frames) else range(1, exits + 1)
 
 
 def _changes(precision: Precision, *, compiled: bool) -> list[str]:

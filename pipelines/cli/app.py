@@ -50,14 +50,14 @@ def serve(
     places = Places.of(shards or "", runs)
     selected = [find_checkpoint(places, run=name, sweep=None, folder=None) for name in run or ()]
     selected += [find_checkpoint(places, run=None, sweep=None, folder=folder) for folder in checkpoint or ()]
-    models = []
+    models, shown = [], shards
     for each in selected:
         own = shards or (Tracker.at(places).shards_of(each.run_id) if each.run_id else None)
-        shards = shards or own
+        shown = shown or own
         limits = Limits(timeout_s=timeout, num_frames=20_000, num_bytes=2 << 30)
         predictor = AdaFocusPredictor(each.folder, device=device, shards=own, limits=limits)
         models.append(ShownModel(each.name or each.folder.name, predictor))
-    with serving(models, find_examples(shards) if shards else [], host=host, port=port, max_mb=max_mb) as address:
+    with serving(models, find_examples(shown) if shown else [], host=host, port=port, max_mb=max_mb) as address:
         typer.echo(f"AdaFocus: {address}  (Ctrl-C stops it)")
         sys.stdout.flush()
         threading.Event().wait()

@@ -47,9 +47,9 @@ class Request:
 
         A data root on object storage is mirrored on this machine until the block ends.
         """
-        dataset, far = find_dataset(self.dataset), None
+        dataset = find_dataset(self.dataset)
         with tempfile.TemporaryDirectory(prefix="adafocus-") as mirror:
-            root = Path(self.data_root).absolute()
+            root, far = Path(self.data_root).absolute(), None
             if is_url(str(self.data_root)):
                 if dataset.maker:
                     raise UserError(f"{dataset.name} makes its videos itself: give a folder on this machine")
@@ -62,9 +62,9 @@ class Request:
                 )
             try:
                 info, clips = dataset.read_clips(root)
-            except UserError as error:
+                job = Job(Store(self.out), root, info, self.spec, self.clips_per_shard, self.shard_bytes)
+                selected = select_clips(clips, self.splits, self.limit)
+                check_boxes(selected, self.spec)
+                yield replace(job, limits=self.limits, drop_damaged=self.drop_damaged, far=far), selected
+            except UserError as error:  # of what is done in the block too: the mirror will be gone
                 raise UserError(str(error).replace(mirror, far.shown)) if far else error from None
-            job = Job(Store(self.out), root, info, self.spec, self.clips_per_shard, self.shard_bytes)
-            selected = select_clips(clips, self.splits, self.limit)
-            check_boxes(selected, self.spec)
-            yield replace(job, limits=self.limits, drop_damaged=self.drop_damaged, far=far), selected

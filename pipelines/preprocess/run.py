@@ -45,7 +45,8 @@ def preprocess(
         with _locked(job.store):
             job.store.remove_partials()
             work = open_worklist(job, clips, sizes, retry_failed=retry_failed)
-            _say_if_full(job.store, sum(plan.packed_bytes for plan in work.open_plans))
+            if job.shard_bytes:  # else nobody has estimated what sources become
+                _say_if_full(job.store, sum(plan.packed_bytes for plan in work.open_plans))
             is_new = stop_if_alike and not work.finished
             written = extract(job, work.open_plans, ray_address=ray_address, stop_if_alike=is_new)
             records = {record.name: record for record in (*work.finished, *written)}

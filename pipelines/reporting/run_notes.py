@@ -10,7 +10,7 @@ from pipelines.reporting.report import SweepSummary
 from pipelines.reporting.tables import EXIT_COLUMNS, LEGEND, exit_texts, result_tables
 
 MOST_TRIALS = 20
-"""Trials of a sweep that its description lists: MLflow keeps 5000 characters."""
+"""Trials of a sweep that its description lists: MLflow keeps 8000 characters."""
 PICTURES = {
     "patches.png": "where the model looks",
     "confusion.png": "which class is taken for which",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -62,8 +63,9 @@ def plain_value(value: object) -> Value:
 
 def importance(trials: Sequence[PlottedTrial]) -> Importance:
     """How much each setting matters, by the trials that have finished: the score of a pruned one is an earlier one."""
-    done = [trial for trial in trials if trial.outcome == "finished" and trial.score is not None and trial.values]
-    keys = [key for key in done[0].values if len({str(each.values.get(key)) for each in done}) > 1] if done else []
+    done = [trial for trial in trials if trial.outcome == "finished" and trial.values and math.isfinite(_score(trial))]
+    shared = [key for key in done[0].values if all(key in each.values for each in done)] if done else []
+    keys = [key for key in shared if len({str(each.values[key]) for each in done}) > 1]
     if len(done) < FEWEST_TRIALS or not keys or len({trial.score for trial in done}) < 2:
         few = f"{len(done)} finished trials" if done else "no finished trial"
         return Importance({}, METHOD, f"{few} of different settings and scores: too few to say what matters")
@@ -73,16 +75,27 @@ def importance(trials: Sequence[PlottedTrial]) -> Importance:
     return Importance(_shares(done, keys), METHOD, warning)
 
 
+def _score(trial: PlottedTrial) -> float:
+    return math.nan if trial.score is None else trial.score
+
+
+def _column(trials: Sequence[PlottedTrial], key: str) -> list[Value]:
+    """A setting's values; all as texts where one of them is no number, such as `None`."""
+    values = [trial.values[key] for trial in trials]
+    return [str(value) for value in values] if any(isinstance(value, str) for value in values) else values
+
+
 def _shares(trials: Sequence[PlottedTrial], keys: Sequence[str]) -> dict[str, float]:
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("optuna").setLevel(logging.WARNING)
-    distributions = {key: _distribution([trial.values[key] for trial in trials]) for key in keys}
+    columns = {key: _column(trials, key) for key in keys}
+    distributions = {key: _distribution(values) for key, values in columns.items()}
     study = optuna.create_study(direction="maximize")
-    for trial in trials:
-        params = {key: trial.values[key] for key in keys}
+    for number, trial in enumerate(trials):
+        params = {key: values[number] for key, values in columns.items()}
         study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=trial.score))
     with warnings.catch_warnings(action="ignore"):
         shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
@@ -95,4 +108,4 @@ def _distribution(values: Sequence[Value]) -> object:
     if all(not isinstance(value, str) for value in values):
         low, high = float(min(values)), float(max(values))
         return FloatDistribution(low, high, log=low > 0 and high / low >= LOG_RATIO)
-    return CategoricalDistribution(sorted({str(value) for value in values}))
+    return CategoricalDistribution(sorted(set(map(str, values))))

@@ -18,8 +18,6 @@ from adafocus.inference.prediction import ClipFrames, VideoError
 from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.interop.export import export_programs
 from adafocus.interop.export import facts as collect_facts
-from adafocus.models.adafocus_plus import AdaFocusPlus
-from adafocus.models.uni_adafocus import UniAdaFocus
 from pipelines.progress import progress
 from preprocessing.ffmpeg.arguments import extraction_argv
 from preprocessing.files import atomic_write
@@ -48,15 +46,9 @@ def export(
     if out.exists():
         raise UserError(f"{out} exists: choose another --out, or remove it")
     model, meta = checkpoint.load_model(folder)
-    if isinstance(model, AdaFocusPlus):
+    if model.export_obstacle:  # before videos are read
         raise UserError(
-            f"{folder} is of method {model.config.method}, which cannot be exported: its gate decides how many patches "
-            "the focuser gets"
-        )
-    if isinstance(model, UniAdaFocus):
-        raise UserError(
-            f"{folder} is of method {model.config.method}, which cannot be exported yet: `adafocus predict` and "
-            "AdaFocusPredictor run it"
+            f"{folder} is of method {model.config.method}, which cannot be exported: {model.export_obstacle}"
         )
     predictor = AdaFocusPredictor(folder, device="cpu", shards=shards)
     clips = _read_videos(predictor, videos) if videos else packed_clips(predictor, shards, NUM_CLIPS)

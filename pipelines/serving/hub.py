@@ -29,7 +29,8 @@ def find_pretrained(name: str | Path, revision: str | None = None) -> Path:
 
 
 def push(folder: Path, name: str, *, private: bool = True, token: str | None = None) -> str:
-    """Upload a shared model's folder as `user/model`, which is made if it does not exist; the commit's address.
+    """Upload a shared model's folder as `user/model`, which is made if it does not exist; the commit's address. What is
+    to be private is not uploaded to a place that is public.
 
     `token` None takes the one of `hf auth login` or HF_TOKEN. Raises UserError where the hub refuses it.
     """
@@ -37,11 +38,17 @@ def push(folder: Path, name: str, *, private: bool = True, token: str | None = N
     try:
         api = hub.HfApi(token=token)
         target = api.create_repo(name, private=private, exist_ok=True).repo_id
+        if private and api.model_info(target).private is False:  # one that exists keeps its visibility
+            raise UserError(f"{target} exists and is public: say --public, or choose another name")
         done = api.upload_folder(
             repo_id=target, folder_path=folder, allow_patterns=list(FILES), commit_message="Share a model of AdaFocus"
         )
     except (hub.errors.HFValidationError, hub.errors.HfHubHTTPError, hub.errors.LocalTokenNotFoundError) as error:
         raise UserError(f"the hub does not take {name}: {_in_a_line(error)}") from None
+    except Exception as error:
+        if not type(error).__module__.startswith("httpx"):  # httpx or httpx2, by the version of huggingface_hub
+            raise
+        raise UserError(f"the hub cannot be reached: {_in_a_line(error)}") from None
     return str(done.commit_url)
 
 
@@ -50,7 +57,7 @@ def _library() -> ModuleType:
         import huggingface_hub
         import huggingface_hub.errors
     except ModuleNotFoundError:
-        raise UserError("the hub needs huggingface_hub: pip install 'adafocus[hub]'") from None
+        raise UserError("the hub needs huggingface_hub: in a checkout of AdaFocus, pip install '.[hub]'") from None
     return huggingface_hub
 
 

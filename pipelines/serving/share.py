@@ -62,7 +62,7 @@ def share(
         benchmarks = tuple(read_benchmarks(tracker, {selected.run_id})[0])
         shards = shards or tracker.shards_of(selected.run_id)
     model, meta = checkpoint.load_model(selected.folder)
-    facts = CardFacts(selected.name or selected.folder.name, recipe, licence, benchmarks)
+    facts = CardFacts(selected.name or hub_name or out.name, recipe, licence, benchmarks)
     card = model_card(model, meta, facts, hub_name or out.name)
     save_pretrained(selected.folder, out, spec or extraction_of(meta, shards, selected.folder), card)
 

@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from adafocus.training.stage_lock import StageLock
+from pipelines.logs import in_a_line
 from pipelines.ray_runtime.allocation import fit_resources
 from pipelines.ray_runtime.resources import Resources
 from pipelines.ray_runtime.session import ray_session
@@ -147,5 +148,8 @@ class SweepDriver:
         numbers = {f"trials_{status}": counts[status] for status in STATUSES}
         self.parent.log_metrics({"trials": len(outcomes), **numbers, **reuse.metrics()})
         self.parent.finish("FAILED" if counts["failed"] else "KILLED" if counts["stopped"] else "FINISHED")
-        log_sweep(self.tracker, self.parent, self.sweep.name)
+        try:
+            log_sweep(self.tracker, self.parent, self.sweep.name)
+        except Exception as error:  # the trials are done, and `adafocus report` draws the page again
+            log.warning("the page of sweep %s could not be logged: %s", self.sweep.name, in_a_line(error))
         return SweepOutcome(ranked, reuse)

@@ -155,11 +155,12 @@ class Tracker:
 
     def last_sign_ms(self, run_id: str) -> int:
         """When a run has last shown that it is alive, in milliseconds since 1970: by its start or a metric. Where the
-        load of its machines is logged, that comes every ten seconds."""
+        load of its machines is logged, that comes every ten seconds, until the store fails to answer once."""
         run = self.client.get_run(run_id)
         names = sorted(run.data.metrics)
         hosts = {name.split("/")[1]: name for name in names if name.startswith("system/")}
-        entries = [entry for name in hosts.values() or names for entry in self.open(run_id).entries(name)]
+        own = [name for name in names if not name.startswith("system/")]
+        entries = [entry for name in [*hosts.values(), *own] for entry in self.open(run_id).entries(name)]
         return max([run.info.start_time or 0, *(entry.timestamp for entry in entries)])
 
     def shards_of(self, run_id: str) -> str | None:

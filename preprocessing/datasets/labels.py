@@ -42,12 +42,15 @@ def classes_of(root: Path, manifest: Manifest) -> tuple[tuple[str, ...], list[in
             f"{manifest.where(row)}: label {label!r} is {'a number' if few else 'no number'}, unlike most others; "
             "where some classes are called by numbers, list all their names in classes.txt"
         )
-    numbers = {label: _class_number(label, manifest.where(labels.index(label))) for label in kinds}
+    first: dict[str, int] = {}  # the row of each label's first clip
+    for row, label in enumerate(labels):
+        first.setdefault(label, row)
+    numbers = {label: _class_number(label, manifest.where(first[label])) for label in kinds}
     if classes:
         places = {number: position for position, number in enumerate(classes)}
         for label, number in numbers.items():
             if number not in places:
-                where = manifest.where(labels.index(label))
+                where = manifest.where(first[label])
                 raise UserError(f"{where}: label {number} is not in {listed}, which has {min(places)} to {max(places)}")
         return tuple(classes.values()), [places[numbers[label]] for label in labels]
     of_rows = [numbers[label] for label in labels]

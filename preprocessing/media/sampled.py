@@ -99,9 +99,13 @@ def sample_frames(
     return clip if result.status in USABLE else SampledClip({}, replace(result, num_frames=0))
 
 
+_MOST_PASSES = 3
+"""Over a source whose number of frames is not the one that was guessed, or that changes."""
+
+
 def _sample_selected(guess: int, extract: Callable[[Sequence[int]], FrameStream], rule: Rule) -> SampledClip | None:
     """Encode only the frames that are asked for; None for a file where that might give other frames than packing."""
-    while True:
+    for _ in range(_MOST_PASSES):
         wanted = list(rule(guess)) if guess else []
         with extract(wanted) as stream:
             jpegs = list(stream)
@@ -113,11 +117,12 @@ def _sample_selected(guess: int, extract: Callable[[Sequence[int]], FrameStream]
         if stream.count == guess:
             return SampledClip(dict(zip(wanted, jpegs, strict=True)), result)
         guess = stream.count
+    return None
 
 
 def _sample_all(extract: Callable[[], Frames], rule: Rule, guess: int = 0) -> SampledClip:
     """Encode all frames and keep those that are asked for; once more where their number was not the guessed one."""
-    while True:
+    for _ in range(_MOST_PASSES):
         wanted, count, jpegs = set(rule(guess) if guess else ()), 0, dict[int, bytes]()
         with extract() as stream:
             for jpeg in stream:
@@ -127,3 +132,5 @@ def _sample_all(extract: Callable[[], Frames], rule: Rule, guess: int = 0) -> Sa
         if stream.result.status not in USABLE or count == guess:
             return SampledClip(jpegs, stream.result)
         guess = count
+    changes = replace(stream.result, status="decode_failed", error="its number of frames changes while it is read")
+    return SampledClip({}, changes)

@@ -32,6 +32,10 @@ _SIDE_BY_SIDE = 16
 Result = TypeVar("Result")
 
 
+def _climbs(name: str) -> bool:
+    return ".." in name.split("/")
+
+
 class FarRoot:
     """The files below a URL. Picklable, so that tasks on other machines can fetch from it."""
 
@@ -66,16 +70,20 @@ class FarRoot:
             free, needed = shutil.disk_usage(scratch).free, sum(sizes.values())
             if needed > free:
                 raise UserError(f"no space left in {scratch} for {source}: {needed} bytes of {free} (TMPDIR moves it)")
-            for name in sizes:
+
+            def fetch(name: str) -> None:
                 path = target / name if is_folder else target
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._fetch(posixpath.join(source, name) if is_folder else source, path)
+
+            with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+                list(pool.map(fetch, sizes))
             yield target
 
     def _path(self, name: str) -> str:
         """Path in the file system. Raises ValueError for a name that leads out of the root."""
         plain = posixpath.normpath(name) if name else ""
-        if plain.startswith(("/", "..")) or "\0" in plain or "\\" in plain:
+        if plain.startswith("/") or _climbs(plain) or "\0" in plain:
             raise ValueError(f"{name!r} leaves the data root")
         return posixpath.join(self._store.path("").rstrip("/"), plain) if plain else self._store.path("").rstrip("/")
 
@@ -90,7 +98,7 @@ class FarRoot:
         selector = pafs.FileSelector(root, recursive=True, allow_not_found=True)
         infos = self._persist(lambda: self._store.fs.get_file_info(selector), folder)
         files = {info.path.removeprefix(root).lstrip("/"): info.size for info in infos if info.is_file}
-        return {name: size for name, size in files.items() if posixpath.normpath(name) == name and ".." not in name}
+        return {name: size for name, size in files.items() if posixpath.normpath(name) == name and not _climbs(name)}
 
     def _fetch(self, name: str, path: Path) -> None:
         def transfer() -> None:

@@ -37,7 +37,6 @@ class Store:
     def fs(self) -> pafs.FileSystem:
         """The file system behind the URL. Raises UserError if there is none for it."""
         if self._fs is None or self._process != os.getpid():  # connections do not outlive a fork
-            self._process = os.getpid()
             if self.local is not None:
                 self._fs, self._root = pafs.LocalFileSystem(), str(self.local)
             else:
@@ -45,6 +44,7 @@ class Store:
                     self._fs, self._root = pafs.FileSystem.from_uri(self.url)
                 except (pa.ArrowInvalid, OSError, ValueError) as error:
                     raise UserError(f"cannot use {self.shown} as a folder: {without_secrets(str(error))}") from None
+            self._process = os.getpid()  # last: other threads take the file system for this process's from now on
         return self._fs
 
     def path(self, name: str) -> str:

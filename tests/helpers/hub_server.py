@@ -20,6 +20,7 @@ class Hub:
     def __init__(self) -> None:
         self.files: dict[str, dict[str, bytes]] = {}
         self.created: list[dict[str, Any]] = []
+        self.public: set[str] = set()
         self.requests: list[str] = []
         self.address = ""
 
@@ -51,6 +52,12 @@ def hub_server(token: str) -> Iterator[Hub]:
             if self.path == "/api/repos/create":
                 hub.created.append(json.loads(content))
                 name = "/".join(filter(None, (hub.created[-1].get("organization"), hub.created[-1]["name"])))
+                if (
+                    name not in hub.files
+                    and hub.created[-1].get("visibility") != "private"
+                    and not hub.created[-1].get("private")
+                ):
+                    hub.public.add(name)
                 hub.files.setdefault(name, {})
                 return self.answer(200, {"url": f"{hub.address}/{name}", "name": name})
             name, verb = self.path.removeprefix("/api/models/").rsplit("/", 2)[0:2]
@@ -78,7 +85,17 @@ def hub_server(token: str) -> Iterator[Hub]:
                     ]
                     return self.answer(200, rows)
                 siblings = [{"rfilename": path, "size": len(data)} for path, data in files.items()]
-                return self.answer(200, {"_id": "1", "id": name, "sha": COMMIT, "siblings": siblings, "tags": []})
+                return self.answer(
+                    200,
+                    {
+                        "_id": "1",
+                        "id": name,
+                        "sha": COMMIT,
+                        "siblings": siblings,
+                        "tags": [],
+                        "private": name not in hub.public,
+                    },
+                )
             name, _, path = self.path.lstrip("/").partition(f"/resolve/{COMMIT}/")
             data = hub.files.get(name, {}).get(path)
             if data is None:

@@ -136,7 +136,8 @@ def test_sources_are_measured_as_each_is_found(tmp_path: Path) -> None:
     for folder in (root / "a" / "b", outside, root / "frames"):
         folder.mkdir(parents=True)
     (outside / "x.mp4").write_bytes(b"outside")
-    (root / "a" / "x.mp4").write_bytes(b"inside")
+    for place in (root / "a", root):
+        (place / "x.mp4").write_bytes(b"inside")
     (root / "a" / "b" / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"no text")
     (root / "link").symlink_to(outside)
     (root / "near").symlink_to(root / "a")
@@ -151,7 +152,7 @@ def test_sources_are_measured_as_each_is_found(tmp_path: Path) -> None:
         "a",
         "none.mp4",
     ]
-    names += [r"a/b/caf\xe9.mp4", "/etc/passwd", "a/x.mp4/", ".", "..", "a/b/none/x.mp4", "a\0b"]
+    names += [r"a/b/caf\xe9.mp4", "/etc/passwd", "/file.mp4", "/x.mp4", "a/x.mp4/", ".", "..", "a/b/none/x.mp4", "a\0b"]
     clips = [clip(str(number), source=name) for number, name in enumerate(names)]
     clips.append(clip("frames", source="frames", source_kind="frames", listed_frames=3))
     assert measure_sources(root, clips) == [find_source(root, each).num_bytes for each in clips]

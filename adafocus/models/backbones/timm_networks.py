@@ -114,7 +114,7 @@ def timm_package() -> ModuleType:
         logging.getLogger("timm").setLevel(logging.WARNING)
         import timm
     except ImportError:
-        raise UserError("networks of timm need that package: pip install 'adafocus[timm]'") from None
+        raise UserError("networks of timm need timm: in a checkout of AdaFocus, pip install '.[timm]'") from None
     return timm
 
 

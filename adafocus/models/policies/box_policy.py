@@ -55,7 +55,6 @@ def crop_map(map_BGDhw: Tensor, action_BS4: Tensor, frame_size: int, smallest: i
     """The maps cut to the boxes of the same actions, (B, G, D, q, q): as many cells as a patch of `patch_size` has."""
     cells = map_BGDhw.shape[-1]
     kept = max(round(patch_size * cells / frame_size - 1e-9), 1)
-    size = (smallest + (frame_size - smallest) * action_BS4[..., 2:]) * (kept / patch_size)
-    box_BS4 = torch.cat([action_BS4[..., :2] * (cells - size), size], -1)
+    box_BS4 = boxes_of(action_BS4, frame_size, smallest) * (cells / frame_size)
     box_BG4 = box_BS4.expand(*map_BGDhw.shape[:2], 4)
     return crop_resized(map_BGDhw.flatten(0, 1), box_BG4.flatten(0, 1), kept).unflatten(0, map_BGDhw.shape[:2])

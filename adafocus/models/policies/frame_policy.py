@@ -66,5 +66,6 @@ def expected_logits(logits_BGK: Tensor, weight_BG: Tensor, without_INBG: Tensor)
     """What the glancer would say of one more frame that is drawn by the weights, logits_BK: a mean over I x N sets of
     glances that were drawn before it. The sums of the others' weights have no gradient."""
     kept_INBG = weight_BG.masked_fill(without_INBG, 0.0)
-    share_BG = (kept_INBG / kept_INBG.detach().sum(-1, keepdim=True)).mean((0, 1))
+    sum_INB1 = kept_INBG.detach().sum(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    share_BG = (kept_INBG / sum_INB1).mean((0, 1))
     return torch.einsum("bg,bgk->bk", share_BG, logits_BGK.float())

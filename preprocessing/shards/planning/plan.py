@@ -14,7 +14,8 @@ from preprocessing.schema import Clip
 SHARD_BYTES = 1_000_000_000
 """Bytes of a shard's frames where nothing else is asked for: what a killed task loses."""
 FEW_SHARDS, CLIPS_WHILE_FEW = 256, 64
-"""Up to so many shards of a split hold no more clips than that, so that small data sets keep many processors busy."""
+"""A split for which so many shards are enough has no more clips than that in any, so that small data sets keep many
+processors busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,9 @@ def plan_shards(
 
     `sizes` are those of the clips' sources in bytes, -1 for missing ones; `packed` says what these become. A shard
     holds at most `clips_per_shard` clips, and about `shard_bytes` bytes at most, but for a clip that is larger by
-    itself. Without `clips_per_shard` the number of clips limits shards only while they are few (`FEW_SHARDS`). The
-    largest clip goes to the lightest shard that has room, and so on down. Clips keep their order within a shard.
+    itself. Without `clips_per_shard` the number of clips limits the shards of a split that needs few of them
+    (`FEW_SHARDS`). The largest clip goes to the lightest shard that has room, and so on down. Clips keep their order
+    within a shard.
     """
     if clips_per_shard is not None and clips_per_shard < 1:
         raise ValueError(f"clips_per_shard is {clips_per_shard}, has to be at least 1")
@@ -86,6 +88,7 @@ def plan_shards(
         by_clips = -(-len(members) // (clips_per_shard or CLIPS_WHILE_FEW))
         least = by_clips if clips_per_shard else min(by_clips, FEW_SHARDS)
         num_shards = min(max(by_bytes, least), len(members))
+        room = clips_per_shard or (CLIPS_WHILE_FEW if by_clips <= FEW_SHARDS else len(members))
         shards: list[list[int]] = [[] for _ in range(num_shards)]
         lightest = [(0.0, shard) for shard in range(num_shards)]
         keys = [np.array([-column[index] for index in members]) for column in (sizes, loads)]
@@ -93,7 +96,7 @@ def plan_shards(
             index = members[place]
             load, shard = heapq.heappop(lightest)
             shards[shard].append(index)
-            if clips_per_shard is None or len(shards[shard]) < clips_per_shard:
+            if len(shards[shard]) < room:
                 heapq.heappush(lightest, (load + loads[index], shard))
         for shard_clips in shards:
             plans.append(

@@ -185,6 +185,10 @@ def test_a_model_that_glances_first_may_stop_before_any_look(
             torch.testing.assert_close(found.corners_T2, wanted.corners_T2[:looks])
             torch.testing.assert_close(found.sizes_T2, wanted.sizes_T2[:looks])
             assert found.places_T.tolist() == wanted.places_T[:looks].tolist() and found.looks_T is None
+            counted = whole.read(video)
+            boxes = torch.as_tensor(counted.index_T).float()[:, None].expand(-1, 4)
+            boxed, _ = stopping_after(copy, exits).predict_clip(replace(counted, boxes_T4=boxes))
+            assert boxed.boxes_T4 is not None and boxed.boxes_T4[:, 0].tolist() == boxed.index_T.tolist()
         else:  # then the glances are shown, as frames that the focuser did not look at
             assert len(clip.focus_TCHW) == 4 and not found.looks_T.any() and found.gflops["focuser"] == 0
     with pytest.raises(UserError, match="glances at the whole clip"):

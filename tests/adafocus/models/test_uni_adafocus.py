@@ -18,7 +18,8 @@ from adafocus.methods import build_model, check
 from adafocus.methods.uni_adafocus import UNI_ADAFOCUS
 from adafocus.models.frame_source import TensorFrames
 from adafocus.models.outputs import State
-from adafocus.models.policies.frame_policy import choose_places
+from adafocus.models.policies.box_policy import crop_map
+from adafocus.models.policies.frame_policy import choose_places, expected_logits
 from adafocus.models.uni_adafocus import UniAdaFocus
 from helpers.networks import settle
 from helpers.tiny import PER_CLIP, UNI
@@ -172,3 +173,27 @@ def test_a_glancer_may_widen_its_map_before_it_pools(tiny_config: Config, make_b
     batch = make_batch(model.config, 2, 5, 1)
     glance = model.glance(batch.glance_BTCHW)
     assert model.judged_map(glance, model.actions(glance)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("glances", [1, 2])
+def test_few_glances_give_finite_losses(glances: int, tiny_config: Config, make_batch: Callable[..., Batch]) -> None:
+    changes = {**UNI, "data.num_frames": glances, "data.num_focus_frames": 2, "data.num_candidates": 4}
+    config = override(tiny_config, changes)
+    stage = UNI_ADAFOCUS.stage("unified")(build_model(config, 5), config).train()
+    loss, _ = stage(stage.collect(make_batch(config, 3, 5, 1)))
+    assert loss.isfinite()
+
+
+def test_a_weight_of_nothing_left_is_no_nan() -> None:
+    weight_BG = torch.tensor([[1.0, 0.0, 0.0]])
+    without_INBG = torch.tensor([[[[True, False, False]]]])
+    assert expected_logits(torch.randn(1, 3, 5), weight_BG, without_INBG).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("cells", "frame_size", "patch_size"), [(5, 112, 44), (2, 112, 44), (3, 224, 80), (7, 224, 128)]
+)
+def test_the_whole_frame_is_the_whole_map(cells: int, frame_size: int, patch_size: int) -> None:
+    """Nothing of it lies outside, where zeros are read."""
+    cut = crop_map(torch.ones(1, 1, 2, cells, cells), torch.ones(1, 1, 4), frame_size, patch_size, patch_size)
+    torch.testing.assert_close(cut, torch.ones_like(cut))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from adafocus.training.reports import Options
 from helpers.browser import browser_page
 from pipelines.app.answer import ShownModel
 from pipelines.app.examples import find_examples
-from pipelines.app.server import serving
+from pipelines.app.server import MOST_UPLOADS, serving
 from pipelines.serving.predict import AdaFocusPredictor
 from preprocessing.schema import UserError
 
@@ -79,9 +80,19 @@ def test_in_a_browser(
         page.get_by_text("exceed the maximum").first.wait_for()
         assert all(url.startswith((address, "data:", "blob:", "about:")) for url in asked), "it asks somebody else"
 
-        # Without a browser, and so without its checks:
-        posted = requests.post(f"{address}gradio_api/upload", files={"files": ("large.mp4", large.read_bytes())})
-        assert posted.status_code == 413
+
+def test_without_a_browser_and_so_without_its_checks(models: list[ShownModel]) -> None:
+    pytest.importorskip("gradio", reason="pip install -c constraints.txt '.[app]'")
+    where = {"host": "127.0.0.1", "port": 7894, "max_mb": 1}
+    with serving(models, [], **where) as address:
+
+        def post(size: int) -> int:
+            files = {"files": ("clip.mp4", random.randbytes(size))}  # equal ones are kept once
+            return requests.post(f"{address}gradio_api/upload", files=files).status_code
+
+        assert post(1_500_000) == 413
         assert requests.get(f"{address}gradio_api/file=/etc/hostname").status_code == 403
-        with pytest.raises(UserError, match="port 7893"), serving(models, [], host="127.0.0.1", port=7893, max_mb=2):
+        statuses = [post(900_000) for _ in range(MOST_UPLOADS + 3)]
+        assert statuses[:MOST_UPLOADS] == [200] * MOST_UPLOADS and statuses[-1] == 507, "there is room for so many"
+        with pytest.raises(UserError, match="port 7894"), serving(models, [], **where):
             pass

@@ -176,6 +176,9 @@ def test_runs_that_nobody_closed_are_stale_after_a_while(tmp_path: Path) -> None
         trial = tracker.run("folder", "trial", name, parent=parent.run_id, sweep="s", trial=name)
         trial.log_metrics({"ppo/loss": 1.0}, time_ms=now)
         trial.log_metrics({"system/host/cpu_utilization_percentage": 50.0}, time_ms=now + later_min * 60_000)
+    unwatched = tracker.run("folder", "trial", "unwatched", parent=parent.run_id, sweep="s", trial="unwatched")
+    unwatched.log_metrics({"system/host/cpu_utilization_percentage": 50.0}, time_ms=now)
+    unwatched.log_metrics({"ppo/loss": 1.0}, time_ms=now + 20 * 60_000)  # after the store has once not answered
 
     def outcomes(**options: float) -> tuple[str, dict[str, str]]:
         (section,) = [each for each in collect_report(places, "s", **options).sections if each.sweeps]
@@ -186,14 +189,15 @@ def test_runs_that_nobody_closed_are_stale_after_a_while(tmp_path: Path) -> None
             patch.setattr(time, "time", lambda: now / 1000 + minute * 60)
             return outcomes(**options)
 
-    assert at(9) == ("running", {"killed": "running", "alive": "running"})
-    assert at(15) == ("running", {"killed": "stale", "alive": "running"})  # a sweep is heard of by its trials
-    assert at(15, stale_after_min=60) == ("running", {"killed": "running", "alive": "running"})
-    assert at(31) == ("stale", {"killed": "stale", "alive": "stale"})
+    alive = {"alive": "running", "unwatched": "running"}
+    assert at(9) == ("running", {"killed": "running", **alive})
+    assert at(15) == ("running", {"killed": "stale", **alive})  # a sweep is heard of by its trials
+    assert at(15, stale_after_min=60) == ("running", {"killed": "running", **alive})
+    assert at(31) == ("stale", dict.fromkeys(("killed", "alive", "unwatched"), "stale"))
     for trial in tracker.unfinished("trial", sweep="s"):
         trial.finish()
     parent.finish()
-    assert at(99) == ("finished", {"killed": "finished", "alive": "finished"})
+    assert at(99) == ("finished", dict.fromkeys(("killed", "alive", "unwatched"), "finished"))
 
 
 def test_an_empty_store_is_said(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -28,6 +29,18 @@ def test_what_decides_the_score_is_most_important() -> None:
     assert found.shares.keys() == {"ppo.lr", "patch", "action"} and not found.warning
     assert sum(found.shares.values()) == pytest.approx(1) and found.shares["ppo.lr"] > 0.8
     assert found == importance(trials(ENOUGH_TRIALS)), "it is not drawn anew each time"
+
+
+def test_values_of_several_kinds_and_trials_without_a_score_or_a_setting() -> None:
+    """Such as a dropout that is `none` or a number; sweeps that were continued have trials of other settings."""
+    mixed = trials(ENOUGH_TRIALS)
+    for number, trial in enumerate(mixed):
+        trial.values["model.head_dropout"] = plain_value((None, 0.2, 3)[number % 3])
+    found = importance([*mixed, replace(mixed[0], score=math.nan), replace(mixed[1], score=None)])
+    assert found.shares.keys() == {"ppo.lr", "patch", "action", "model.head_dropout"}
+    assert found.shares["ppo.lr"] > 0.8
+    del mixed[3].values["patch"]
+    assert "patch" not in importance(mixed).shares
 
 
 def test_few_trials_come_with_a_warning() -> None:

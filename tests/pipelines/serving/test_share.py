@@ -126,7 +126,7 @@ def test_what_is_no_model_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match="is no checkpoint's record"):
         AdaFocusPredictor.from_pretrained(tmp_path)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(UserError, match=r"pip install 'adafocus\[hub\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[hub\]'"):
         AdaFocusPredictor.from_pretrained("user/model")
 
 
@@ -160,6 +160,13 @@ def test_up_to_a_hub_and_down_again(model: AdaFocusPredictor, video: Path, hub: 
 def test_what_a_hub_refuses_is_a_line(model: AdaFocusPredictor, hub: Hub) -> None:
     with pytest.raises(UserError, match=r"the hub does not take alice/model: .*401 Unauthorized"):
         model.push_to_hub("alice/model", token="hf_wrong")
+    model.push_to_hub("alice/open", token="hf_secret", private=False)
+    with pytest.raises(UserError, match="alice/open exists and is public: say --public"):
+        model.push_to_hub("alice/open", token="hf_secret")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+        with pytest.raises(UserError, match="the hub cannot be reached"):
+            model.push_to_hub("alice/model", token="hf_secret")
     with pytest.raises(UserError, match="nobody/nothing is no folder, and cannot be had from the hub"):
         AdaFocusPredictor.from_pretrained("nobody/nothing")
     with pytest.raises(UserError, match="cannot be had from the hub"):

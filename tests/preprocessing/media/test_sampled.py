@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from preprocessing.ffmpeg.process import FFmpegReader
+from preprocessing.media import sampled
+from preprocessing.media.extraction import Extraction
 from preprocessing.media.frame_stream import extract_frames
 from preprocessing.media.sampled import sample_frames
 from preprocessing.schema import ExtractionSpec
@@ -21,6 +23,29 @@ Run = Callable[..., None]
 def rule(count: int) -> list[int]:
     """Four frames, as an evaluation samples them."""
     return sorted({int(count / 8 + count / 4 * step) for step in range(4)})
+
+
+def test_a_source_that_grows_while_it_is_read_comes_to_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a folder that a download fills."""
+    passes = 0
+
+    class Growing:
+        result = Extraction("ok", "", 0, 10.0, 40, 40, 1.0, None, 0)
+
+        def __enter__(self) -> Growing:
+            nonlocal passes
+            passes += 1
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def __iter__(self) -> Iterator[bytes]:
+            return iter([b"jpeg"] * (10 + passes))
+
+    monkeypatch.setattr(sampled, "open_frames", lambda *_, **options: Growing())
+    found = sample_frames(tmp_path, SPEC, rule).result
+    assert found.status == "decode_failed" and "changes" in found.error and passes < 5
 
 
 def check(path: Path, spec: ExtractionSpec = SPEC) -> None:

@@ -78,6 +78,27 @@ def test_a_clip_is_there_only_while_it_is_read(url: str, folder_root: Path, scra
     assert not [*scratch.iterdir()]
 
 
+def test_names_with_dots_and_backslashes_are_names(proxy: SlowProxy, tmp_path: Path, scratch: Path) -> None:
+    store = Store(s3_url(proxy.address, "dots"))
+    names = ["wait...what.mp4", "..hidden.mp4", r"back\slash.mp4"]
+    for name in names:
+        with store.fs.open_output_stream(f"{store.path('').rstrip('/')}/{name}") as file:
+            file.write(name.encode())
+    root, mirror = FarRoot(store.url), tmp_path / "mirror"
+    mirror.mkdir()
+    root.mirror(mirror)
+    assert sorted(path.name for path in mirror.iterdir()) == sorted(names)
+    for name in names:
+        with root.fetched(name, is_folder=False) as path:
+            assert path.read_bytes() == name.encode()
+
+
+def test_an_error_in_the_block_names_the_url_and_not_the_mirror(url: str, tmp_path: Path, scratch: Path) -> None:
+    opened = Request("folder", url, str(tmp_path), SPEC).opened()
+    with pytest.raises(UserError, match=r"^s3://shards/videos.*/boxes.csv:2: no such frame"), opened as (job, _):
+        raise UserError(f"{job.root}/boxes.csv:2: no such frame")
+
+
 def test_an_estimate_needs_no_more(url: str, folder_root: Path, tmp_path: Path, scratch: Path) -> None:
     near, far = (estimate(Request("folder", root, str(tmp_path / "o"), SPEC)) for root in (folder_root, url))
     varying = {"cpu_hours": 0, "free_bytes": 0}

@@ -54,6 +54,7 @@ def test_shards_hold_about_as_many_bytes_as_are_asked_for(sizes: list[int], limi
     loads = [sum(packed.of(sizes[int(item.clip_id)]) for item in plan.clips) for plan in plans]
     largest = max(packed.of(size) for size in sizes)
     assert max(loads) <= limit + largest
+    assert max(len(plan.clips) for plan in plans) <= CLIPS_WHILE_FEW
     few = -(-len(clips) // CLIPS_WHILE_FEW)
     assert len(plans) <= max(sum(loads) / limit + 1, few)
 
