@@ -104,7 +104,7 @@ def test_networks_of_timm_that_are_refused(name: str, wrong: str) -> None:
 
 def test_without_timm_its_networks_are_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(UserError, match=r"pip install 'adafocus\[timm\]'"):
+    with pytest.raises(UserError, match=r"need timm: in a checkout of AdaFocus, pip install '\.\[timm\]'"):
         build_backbone("timm/test_vit", 5)
 
 

@@ -18,7 +18,8 @@ from PIL import Image
 from adafocus.inference.predictor import AdaFocusPredictor
 from pipelines.cli.main import main
 from pipelines.visualize.drawing import BACKGROUND, GREEN, YELLOW, font, shorten
-from pipelines.visualize.explain.explain import explain, explain_video
+from pipelines.visualize.explain import explain_video
+from pipelines.visualize.explain.explain import explain
 from pipelines.visualize.explain.explain_page import PageSection, PredictedClip, page
 from pipelines.visualize.explain.explain_video import LONGEST_SIDE, WIDTH, explained_frames
 from pipelines.visualize.explain.explained_clip import ExplainedClip
