@@ -149,22 +149,25 @@ def select_clips(clips: Sequence[Clip], splits: Sequence[str] | None, limit: int
     return selected
 
 
-def clips_digest(clips: Iterable[Clip]) -> str:
-    """Hash of a list of clips: of everything that is known of each, in their order."""
+def clips_digest(clips: Iterable[Clip], *, source_boxes: bool = False) -> str:
+    """Hash of a list of clips: of what is known of each, in their order.
+
+    Boxes in pixels, which change no frame and no shard, count only where `source_boxes` says so, as they once did.
+    """
     state = hashlib.sha256()
     for clip in clips:
-        state.update(_line(clip).encode())
+        state.update(_line(clip, source_boxes).encode())
     return state.hexdigest()[:16]
 
 
-def _line(clip: Clip) -> str:
+def _line(clip: Clip, source_boxes: bool) -> str:
     """What is known of a clip as a line of JSON, the names in order: put together by hand, for there may be millions.
 
     Where its boxes are listed says nothing of it, and clips without any stay equal to those of versions that knew no
     boxes in pixels.
     """
     boxes = ""
-    if clip.source_boxes is not None:
+    if source_boxes and clip.source_boxes is not None:
         listed = [{name: value for name, value in asdict(box).items() if name != "where"} for box in clip.source_boxes]
         boxes = f'"source_boxes": {json.dumps(listed, sort_keys=True)}, '
     return (

@@ -153,10 +153,13 @@ INDEX_SCHEMA = pa.schema(
         # Of a clip whose frames were not all packed; null where they were, and in indexes of schemas 1 and 2.
         ("source_frames", pa.int32()),  # number of frames of the clip; num_frames are those that are there
         ("frame_indices", pa.list_(pa.int32())),  # which they are, counted from 0
+        # Pixels of the source as it is seen upright; null where unknown, and in indexes of schemas 1 to 3.
+        ("source_height", pa.int32()),
+        ("source_width", pa.int32()),
     ]
 )
 """Of index.parquet and of the .parquet beside each shard; METADATA_KEY holds info, spec and versions as JSON."""
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Of the index: stands in its metadata as `schema`, which the first version lacks. Columns are only ever added."""
 
 

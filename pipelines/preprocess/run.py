@@ -17,6 +17,7 @@ from preprocessing.ffmpeg.program import ffmpeg_version, find_ffmpeg
 from preprocessing.schema import UserError
 from preprocessing.shards.build_index import build_index
 from preprocessing.shards.planning.estimate import estimate_cost
+from preprocessing.shards.planning.probe_boxes import probe_boxes
 from preprocessing.shards.planning.worklist import open_worklist
 from preprocessing.shards.statistics import summarise
 from preprocessing.shards.storage import Store
@@ -45,6 +46,7 @@ def preprocess(
         with _locked(job.store):
             job.store.remove_partials()
             work = open_worklist(job, clips, sizes, retry_failed=retry_failed)
+            probe_boxes(job, work.open_plans)
             if job.shard_bytes:  # else nobody has estimated what sources become
                 _say_if_full(job.store, sum(plan.packed_bytes for plan in work.open_plans))
             is_new = stop_if_alike and not work.finished

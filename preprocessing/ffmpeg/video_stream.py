@@ -49,6 +49,13 @@ class VideoStream:
     """Of its clock, where that is a whole number."""
 
     @property
+    def upright_size(self) -> tuple[int, int] | None:
+        """(height, width) of its frames as they are seen upright; None where the header does not say."""
+        is_on_its_side = (self.rotation or 0) % 180 == 90
+        size = (self.width, self.height) if is_on_its_side else (self.height, self.width)
+        return size if min(size) else None
+
+    @property
     def is_hdr(self) -> bool:
         """Are its brightnesses those of an HDR screen?"""
         return self.transfer in HDR_TRANSFERS

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from preprocessing.schema import METADATA_KEY, SCHEMA_VERSION, Clip, with_all_columns
 from preprocessing.shards.index import INDEX, Index, boxes_digest, content_digest
 from preprocessing.shards.mapped_index import MAPPED, write_mapped
+from preprocessing.shards.object_boxes import with_boxes
 from preprocessing.shards.planning.job import Job
 from preprocessing.shards.record import ShardRecord
 from preprocessing.shards.storage import Store
@@ -23,12 +24,14 @@ from preprocessing.shards.storage import Store
 def build_index(job: Job, clips: Sequence[Clip], records: Sequence[ShardRecord]) -> Index:
     """Merge the rows of all shards, one per clip, and write index.parquet: from then on the data set is complete.
 
-    Where a clip has been tried more than once the last shard's row holds.
+    Where a clip has been tried more than once the last shard's row holds. Raises UserError for boxes that no frame of
+    their clip can have.
     """
     with ThreadPoolExecutor(8) as pool:
         tables = list(pool.map(lambda record: _read_rows(job.store, record.name), records))
     rows = pa.concat_tables(with_all_columns(table) for table in tables).combine_chunks()
     rows = rows.take(_places(rows["clip_id"].chunk(0), clips)).replace_schema_metadata(None)
+    rows = with_boxes(rows, clips, job.spec)
     metadata = {
         "info": job.info.to_dict(),
         "schema": SCHEMA_VERSION,

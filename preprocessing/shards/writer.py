@@ -21,7 +21,7 @@ from preprocessing.media.frames import open_frames
 from preprocessing.media.sampled import sample_frames
 from preprocessing.schema import MIN_FRAMES, USABLE, Clip, UserError
 from preprocessing.shards.archive import TarStream
-from preprocessing.shards.object_boxes import packed_boxes
+from preprocessing.shards.object_boxes import upright_size
 from preprocessing.shards.planning.job import Job
 from preprocessing.shards.planning.plan import ShardPlan, shard_key
 from preprocessing.shards.record import ShardRecord, write_rows
@@ -30,8 +30,8 @@ from preprocessing.shards.record import ShardRecord, write_rows
 def write_shard(job: Job, plan: ShardPlan) -> ShardRecord:
     """Extract the clips of `plan` into `{name}.tar`, then write `{name}.parquet`, which makes the shard finished.
 
-    A clip that fails costs its row only. Raises UserError if there is no space left, and for a box that no frame of its
-    clip can have, OSError for other troubles of the disk.
+    A clip that fails costs its row only. Raises UserError if there is no space left, OSError for other troubles of the
+    disk. Objects' boxes are none of a shard's business: the index has them.
     """
     try:
         with job.store.atomic_write(plan.tar) as partial, open(partial, "wb") as file:
@@ -80,20 +80,18 @@ def _write_clip(job: Job, plan: ShardPlan, position: int, tar: TarStream) -> dic
         tar.add(f"{key}.json", json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
     else:
         tar.back_to(mark)
-    boxes = packed_boxes(clip, job.spec, result, count) if usable else None
     return row | {
         "first_offset": written.first_offset if usable else None,
         "frame_sizes": sizes if usable else [],
         "num_bytes": sum(sizes) if usable else 0,
         "seconds": round(time.monotonic() - started, 3),
-        "boxes": None if boxes is None else [boxes[index] for index in indices],
         **_source_columns(result),
     }
 
 
 def _source_columns(result: Extraction) -> dict[str, Any]:
     """What the source says of itself: not in the JSON member, whose bytes are those of earlier versions."""
-    video = result.video
+    video, size = result.video, upright_size(result)
     return {
         "sample_aspect": video and video.sample_aspect,
         "rotation": video and video.rotation,
@@ -101,6 +99,8 @@ def _source_columns(result: Extraction) -> dict[str, Any]:
         "primaries": video and video.primaries,
         "color_range": video and video.color_range,
         "interlaced": video and video.interlaced,
+        "source_height": size and size[0],
+        "source_width": size and size[1],
     }
 
 

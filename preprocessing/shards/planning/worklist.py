@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from preprocessing.clips import clips_digest
 from preprocessing.schema import USABLE, Clip, UserError
 from preprocessing.shards.index import INDEX, read_index, read_metadata
 from preprocessing.shards.planning.estimate import estimate_packed_size
@@ -58,7 +59,7 @@ def open_worklist(job: Job, clips: Sequence[Clip], sizes: Sequence[int], *, retr
         store.write(json.dumps(record).encode(), PLAN)
     else:
         record = before
-        _check_settings(store, record["identity"], identity)
+        _check_settings(store, record["identity"], identity, clips)
         _check_sources(store, record, clips, sizes, _failed(store, clips) if INDEX in files else set())
     plans = _plans(job, record, clips)
     finished = _finished(store, plans, files)
@@ -83,8 +84,10 @@ def _read_plan(store: Store) -> dict[str, Any]:
         raise UserError(f"{store.shown}/{PLAN} cannot be read ({error!r}); choose another --out") from None
 
 
-def _check_settings(store: Store, before: dict[str, Any], now: dict[str, Any]) -> None:
+def _check_settings(store: Store, before: dict[str, Any], now: dict[str, Any], clips: Sequence[Clip]) -> None:
     for name in {**now, **before}:
+        if name == "clips" and before.get(name) == clips_digest(clips, source_boxes=True):
+            continue  # an earlier version's folder, where boxes counted; they are the same
         if before.get(name) != now.get(name):
             raise UserError(
                 f"{store.shown} was started with {name} = {before.get(name)}, now it is {now.get(name)}; "

@@ -88,7 +88,7 @@ def test_the_frames_are_those_of_packing_all(both: tuple[Index, Path, Index, Pat
     assert jpegs.items() <= all_frames.items() and len(jpegs) < len(all_frames)
     same = ("clip_id", "status", "error", "height", "width", "fps", "duration_s")
     for one, other in zip(whole.table.to_pylist(), part.table.to_pylist(), strict=True):
-        assert all(one[name] == other[name] for name in same), other
+        assert {name: one[name] for name in same} == {name: other[name] for name in same}
         if not one["num_frames"]:
             assert other["frame_indices"] is None
             continue

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -15,10 +17,13 @@ from adafocus.data.clip_table import ClipTable
 from adafocus.data.loader import ClipLoader
 from helpers.packing import SPEC, finish, start
 from pipelines.preprocess.request import Request
+from preprocessing.clips import clips_digest
+from preprocessing.datasets import find_dataset
 from preprocessing.frame_choice import evaluation_frames
 from preprocessing.schema import ExtractionSpec, UserError
 from preprocessing.shards.index import read_index
 from preprocessing.shards.mapped_index import MAPPED, map_index
+from preprocessing.shards.planning.worklist import PLAN
 from preprocessing.shards.storage import Store
 from preprocessing.shards.verify import Problem, verify
 
@@ -38,7 +43,9 @@ def pack(root: Path, rows: list[str], out: Path, spec: ExtractionSpec = SPEC) ->
     names = sorted(path.name for path in root.glob("*.mp4"))
     splits = {name: "val" if name.startswith("val") else "train" for name in names}
     (root / "manifest.csv").write_text("\n".join(["path,label,split", *(f"{name},a,{splits[name]}" for name in names)]))
-    (root / "boxes.csv").write_text("\n".join(["path,frame,x,y,w,h", *rows]))
+    (root / "boxes.csv").unlink(missing_ok=True)
+    if rows:
+        (root / "boxes.csv").write_text("\n".join(["path,frame,x,y,w,h", *rows]))
     finish(*start(root, out, spec))
     return out
 
@@ -97,6 +104,51 @@ def test_boxes_that_no_frame_can_have_are_named(tmp_path: Path, run_ffmpeg: Run)
         pack(root, [good, row("a.mp4", 1, 200, 8, 20, 16)], tmp_path / "two")
     capped = ExtractionSpec(height=48, max_frames=3)  # then there may be frames behind
     assert ClipTable(pack(root, [good, row("a.mp4", 4, *BOX.values())], tmp_path / "three", capped), "train").has_boxes
+
+
+def contents(out: Path) -> dict[str, int]:
+    """When the files of each shard were written."""
+    return {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.stem.startswith("train")}
+
+
+def test_mended_boxes_cost_no_new_extraction(tmp_path: Path, run_ffmpeg: Run) -> None:
+    root, out = tmp_path / "root", tmp_path / "out"
+    for name in ("a.mp4", "b.mp4"):
+        make(run_ffmpeg, root / name, WHITE.format(**BOX))
+    good, bad = row("a.mp4", 0, *BOX.values()), [row(name, 5, *BOX.values()) for name in ("a.mp4", "b.mp4")]
+    message = (
+        r"csv:3: there is no frame 5: .* \(and boxes of 1 other clips are wrong\); mend that and start again: what"
+    )
+    with pytest.raises(UserError, match=message):
+        pack(root, [good, *bad], out)
+    written = contents(out)
+    assert len(written) == 2
+    found = []
+    for rows in ([good], [good, row("b.mp4", 1, *BOX.values())], []):
+        index = read_index(Store(pack(root, rows, out)))
+        found.append((index.digest, index.boxes, index.table["boxes"].null_count))
+        assert contents(out) == written
+        assert not [each for each in verify(Store(out)) if isinstance(each, Problem)]
+        assert map_index(Store(out))[0].boxes == index.boxes
+    assert len({digest for digest, _, _ in found}) == 1 and len({boxes for _, boxes, _ in found}) == 3
+    assert [nulls for _, _, nulls in found] == [1, 0, 2]
+
+
+def test_boxes_of_an_earlier_versions_folder_are_kept_while_they_are_the_same(tmp_path: Path, run_ffmpeg: Run) -> None:
+    """Its rows have the boxes, and not the source's size; its plan is of clips with these boxes."""
+    root = tmp_path / "root"
+    make(run_ffmpeg, root / "a.mp4", WHITE.format(**BOX))
+    rows = [row("a.mp4", 0, *BOX.values())]
+    out = pack(root, rows, tmp_path / "out")
+    boxes, (tar,) = read_index(Store(out)).table["boxes"], out.glob("train-*.tar")
+    old = pq.read_table(tar.with_suffix(".parquet")).drop_columns(["source_height", "source_width", "boxes"])
+    pq.write_table(old.append_column("boxes", boxes), tar.with_suffix(".parquet"))
+    plan = json.loads((out / PLAN).read_text())
+    plan["identity"]["clips"] = clips_digest(find_dataset("folder").read_clips(root)[1], source_boxes=True)
+    (out / PLAN).write_text(json.dumps(plan))
+    assert read_index(Store(pack(root, rows, out))).table["boxes"].to_pylist()[0][0] == boxes.to_pylist()[0][0]
+    with pytest.raises(UserError, match="was started with clips ="):
+        pack(root, [row("a.mp4", 1, *BOX.values())], out)
 
 
 def test_other_frames_than_the_sources_are_refused(tmp_path: Path, run_ffmpeg: Run) -> None:
