@@ -8,21 +8,28 @@ grey are distractors. The same seed gives the same files, byte for byte, and the
 from __future__ import annotations
 
 import json
-import os
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from preprocessing.datasets.annotations import read_json
 from preprocessing.ffmpeg.encode import encode_video
 from preprocessing.files import write_file
-from preprocessing.schema import Clip, DatasetInfo
+from preprocessing.processors import usable_cores
+from preprocessing.schema import Clip, DatasetInfo, UserError
+
+log = logging.getLogger(__name__)
 
 NAMES = ("synthetic",)
 _MANIFEST = "synthetic.json"
+_STARTED = "synthetic.started.json"
+"""Lies beside the videos while they are made: what is there is by the settings in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +53,34 @@ class SyntheticSpec:
 
 
 def make(root: Path, spec: SyntheticSpec | None = None) -> None:
-    """Write the videos and their manifest below `root`. What is there already, by the same spec, is kept."""
-    spec = spec or SyntheticSpec()
-    manifest = root / _MANIFEST
-    if manifest.exists() and json.loads(manifest.read_text())["spec"] == asdict(spec):
+    """Write the videos and their manifest below `root`. What is there already is kept, also if it is by other settings
+    and `spec` is None.
+
+    Raises UserError if it is not what `spec` asks for, or no video of this data set: nothing is written over.
+    """
+    manifest, started = root / _MANIFEST, root / _STARTED
+    if manifest.exists():
+        _check_same(manifest, spec)
         return
-    manifest.unlink(missing_ok=True)
+    spec = spec or SyntheticSpec()
     jobs = [("train", i) for i in range(spec.num_train)] + [("val", i) for i in range(spec.num_val)]
+    if started.exists():
+        _check_same(started, spec)
+    elif there := next((path for job in jobs if (path := _path(root, *job)).exists()), None):
+        raise UserError(f"{there} is no synthetic video, and one would be written over it: give another folder")
     for split in ("train", "val"):
         (root / split).mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    write_file(started, json.dumps({"spec": asdict(spec)}).encode())
+    with ProcessPoolExecutor(usable_cores()) as pool:
         rows = list(pool.map(_make_clip, [root] * len(jobs), [spec] * len(jobs), *zip(*jobs, strict=True), chunksize=8))
     # Last: its presence says that every video is there.
     write_file(manifest, json.dumps({"spec": asdict(spec), "clips": rows}).encode())
+    started.unlink()
 
 
 def read_clips(root: Path) -> tuple[DatasetInfo, list[Clip]]:
     """Read the manifest that `make` wrote. The digit's box stands in each clip's `boxes`."""
-    rows = json.loads((root / _MANIFEST).read_text())["clips"]
+    rows = _read(root / _MANIFEST)["clips"]
     info = DatasetInfo(
         name="synthetic",
         class_names=tuple(str(digit) for digit in range(10)),
@@ -85,14 +102,38 @@ def read_clips(root: Path) -> tuple[DatasetInfo, list[Clip]]:
     return info, clips
 
 
+def _check_same(path: Path, spec: SyntheticSpec | None) -> None:
+    """Raise UserError unless the videos that a file tells of are those of `spec`; None: it is said if they are not the
+    usual ones."""
+    wanted, there = asdict(spec or SyntheticSpec()), _read(path)["spec"]
+    differing = ", ".join(f"{name} = {there.get(name)}" for name in wanted if there.get(name) != wanted[name])
+    if differing and spec is None:
+        log.info("%s: these videos were made with %s, and are used as they are", path.parent, differing)
+    elif differing:
+        raise UserError(f"{path}: the videos there were made with {differing}: give another folder, or remove that one")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a file says that `make` wrote. Raises UserError if it is none."""
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("spec"), dict):
+        raise UserError(f"{path}: this is no list of synthetic videos: give another folder, or remove that one")
+    return content
+
+
+def _path(root: Path, split: str, number: int) -> Path:
+    return root / split / f"{number:05d}.mp4"
+
+
 def _make_clip(root: Path, spec: SyntheticSpec, split: str, number: int) -> dict[str, object]:
     rng = np.random.default_rng([spec.seed, ("train", "val").index(split), number])
     scans, targets = _scans(split)
     label = int(_labels(spec, split)[number])
     scan = scans[rng.choice(np.flatnonzero(targets == label))]
     path_TX = _drift(rng, spec)
-    path = root / split / f"{number:05d}.mp4"
-    encode_video(path, _render(rng, spec, scan, scans, path_TX), fps=spec.fps, crf=spec.crf)
+    path = _path(root, split, number)
+    if not path.exists():
+        encode_video(path, _render(rng, spec, scan, scans, path_TX), fps=spec.fps, crf=spec.crf)
     boxes = [
         [top / spec.size, left / spec.size, (top + spec.digit) / spec.size, (left + spec.digit) / spec.size]
         for top, left in path_TX.tolist()

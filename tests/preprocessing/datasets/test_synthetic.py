@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preprocessing.datasets import synthetic
+from preprocessing.datasets import find_dataset, synthetic
 from preprocessing.datasets.synthetic import SyntheticSpec
 from preprocessing.media.frame_stream import extract_frames
-from preprocessing.schema import ExtractionSpec
+from preprocessing.schema import ExtractionSpec, UserError
 
 SPEC = SyntheticSpec(num_train=4, num_val=2, num_frames=6, fragments=2)
 
@@ -30,6 +32,49 @@ def test_same_seed_same_files(tmp_path: Path) -> None:
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*.mp4")}
     synthetic.make(tmp_path / "a", SPEC)
     assert written == {path: path.stat().st_mtime_ns for path in written}, "what is there is kept"
+
+
+def state(root: Path) -> dict[str, tuple[bytes, int]]:
+    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in root.rglob("*") if path.is_file()}
+
+
+def test_nothing_is_written_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made, own, broken = tmp_path / "made", tmp_path / "own", tmp_path / "broken"
+    synthetic.make(made, SPEC)
+    (own / "val").mkdir(parents=True)
+    (own / "val" / "00001.mp4").write_bytes(b"somebody's own")
+    broken.mkdir()
+    (broken / "synthetic.json").write_text("[]")
+    before = state(tmp_path)
+    with caplog.at_level(logging.INFO):
+        find_dataset("synthetic").make(made)  # as the command line does
+    assert (
+        "made with num_train = 4, num_val = 2, num_frames = 6, fragments = 2, and are used as they are" in caplog.text
+    )
+    assert len(find_dataset("synthetic").read_clips(made)[1]) == 6
+    for root, spec, wrong in (
+        (made, replace(SPEC, num_frames=7), "synthetic.json: the videos there were made with num_frames = 6: give"),
+        (own, SPEC, "00001.mp4 is no synthetic video"),
+        (own, None, "00001.mp4 is no synthetic video"),
+        (broken, None, "synthetic.json: this is no list of synthetic videos"),
+    ):
+        with pytest.raises(UserError, match=wrong):
+            synthetic.make(root, spec)
+    assert state(tmp_path) == before
+
+
+def test_what_was_begun_is_gone_on_with(tmp_path: Path) -> None:
+    synthetic.make(tmp_path / "whole", SPEC)
+    half, whole = tmp_path / "half", files(tmp_path / "whole")
+    manifest = tmp_path / "whole" / "synthetic.json"
+    shutil.copytree(tmp_path / "whole", half)
+    (half / "synthetic.json").rename(half / "synthetic.started.json")  # as a killed run leaves it
+    (half / "train" / "00002.mp4").unlink()
+    with pytest.raises(UserError, match=r"started.json: the videos there were made with num_frames = 6"):
+        synthetic.make(half, replace(SPEC, num_frames=7))
+    synthetic.make(half, SPEC)
+    assert files(half) == whole and (half / "synthetic.json").read_text() == manifest.read_text()
+    assert not (half / "synthetic.started.json").exists()
 
 
 def test_classes_are_even_and_splits_use_different_scans() -> None:
