@@ -12,7 +12,7 @@ import posixpath
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -28,12 +28,20 @@ ANNOTATIONS = (".csv", ".txt", ".json", ".tsv", ".md")
 WAITS_S = (1.0, 4.0)
 """Pauses before a transfer that has failed is made again."""
 _SIDE_BY_SIDE = 16
+_LEAST_END, _MOST_END, _END_SHARE = 1 << 20, 64 << 20, 32
+"""Bytes of a file's end that are fetched with its beginning, a share of all: many formats have their index there."""
 
 Result = TypeVar("Result")
 
 
 def _climbs(name: str) -> bool:
     return ".." in name.split("/")
+
+
+def _parts(size: int, first: int | None) -> list[tuple[int, int]]:
+    """Ranges of a file's bytes that are fetched: all of it, or `first` ones and its end."""
+    end = min(max(_LEAST_END, size // _END_SHARE), _MOST_END)
+    return [(0, size)] if first is None or size <= first + end else [(0, first), (size - end, size)]
 
 
 class FarRoot:
@@ -61,20 +69,30 @@ class FarRoot:
             list(pool.map(lambda name: self._fetch(name, folder / name), texts))
 
     @contextlib.contextmanager
-    def fetched(self, source: str, is_folder: bool) -> Iterator[Path]:
+    def fetched(self, source: str, is_folder: bool, first: int | None = None) -> Iterator[Path]:
         """A source on this machine, until the block ends: a file, or a folder of files. The path leads nowhere if it is
-        not there. Raises UserError if it cannot be fetched."""
+        not there. Raises UserError if it cannot be fetched.
+
+        `first`: of a file that is larger by far only so many bytes of its beginning and what may be its index at its
+        end; nothing but zeros stand between.
+        """
         with tempfile.TemporaryDirectory(prefix="adafocus-") as scratch:
             target = Path(scratch) / posixpath.basename(source)
             sizes = self._sizes(source) if is_folder else self._size(source)
-            free, needed = shutil.disk_usage(scratch).free, sum(sizes.values())
+            parts = {name: [(0, size)] if is_folder else _parts(size, first) for name, size in sizes.items()}
+            needed = sum(end - start for each in parts.values() for start, end in each)
+            free = shutil.disk_usage(scratch).free
             if needed > free:
                 raise UserError(f"no space left in {scratch} for {source}: {needed} bytes of {free} (TMPDIR moves it)")
 
             def fetch(name: str) -> None:
                 path = target / name if is_folder else target
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._fetch(posixpath.join(source, name) if is_folder else source, path)
+                far = posixpath.join(source, name) if is_folder else source
+                if len(parts[name]) == 1:
+                    self._fetch(far, path)
+                else:
+                    self._fetch_parts(far, path, parts[name])
 
             with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
                 list(pool.map(fetch, sizes))
@@ -104,6 +122,15 @@ class FarRoot:
         def transfer() -> None:
             with self._store.fs.open_input_stream(self._path(name)) as source, open(path, "wb") as target:
                 shutil.copyfileobj(source, target, 4 << 20)
+
+        self._persist(transfer, name)
+
+    def _fetch_parts(self, name: str, path: Path, parts: Sequence[tuple[int, int]]) -> None:
+        def transfer() -> None:
+            with self._store.fs.open_input_file(self._path(name)) as source, open(path, "wb") as target:
+                for start, end in parts:
+                    target.seek(start)
+                    target.write(source.read_at(end - start, start))
 
         self._persist(transfer, name)
 

@@ -17,6 +17,8 @@ class SlowProxy:
         self._target, self._latency_s = (host, port), latency_s
         self.requests = 0
         """GET and HEAD requests so far."""
+        self.num_bytes = 0
+        """Bytes of all answers so far."""
         self.to_lose = 0
         """So many of the next requests get no answer: their connection ends."""
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -56,6 +58,8 @@ class SlowProxy:
 
     def _answer(self, near: socket.socket, far: socket.socket) -> None:
         for data in _chunks(far):
+            with self._lock:
+                self.num_bytes += len(data)
             with contextlib.suppress(OSError):
                 near.sendall(data)
         _close(near, far)

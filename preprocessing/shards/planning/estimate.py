@@ -24,6 +24,8 @@ _SAMPLE_FRAMES = 300
 _SAMPLE_LIMITS = Limits(timeout_s=120)
 _SIZE_SAMPLE, _SIZE_FRAMES = 6, 24
 """Clips, and frames of each, from which sizes alone are estimated, before the work."""
+_FETCHED, _SIZE_FETCHED = 32 << 20, 8 << 20
+"""Bytes of a sampled clip's beginning that are fetched from far away, for the one and for the other."""
 _MOST_GROWTH = 200
 """Hardly a video is packed to so many times its size."""
 
@@ -48,7 +50,7 @@ def estimate_cost(job: Job, clips: Sequence[Clip], sizes: Sequence[int]) -> dict
     samples, problems = list[_Sample](), list[tuple[str, str, str]]()
     rows = _spread(sizes, SAMPLE)
     for row in rows:
-        sample, result = _extract_sample(job, clips[row], sizes[row], _SAMPLE_FRAMES)
+        sample, result = _extract_sample(job, clips[row], sizes[row], _SAMPLE_FRAMES, _FETCHED)
         if sample.frames:
             samples.append(sample)
         if result.status != "ok":
@@ -79,7 +81,7 @@ def estimate_packed_size(job: Job, clips: Sequence[Clip], sizes: Sequence[int]) 
         return PackedSize()
 
     def sample(row: int) -> _Sample:
-        return _extract_sample(job, clips[row], sizes[row], _SIZE_FRAMES)[0]
+        return _extract_sample(job, clips[row], sizes[row], _SIZE_FRAMES, _SIZE_FETCHED)[0]
 
     with ThreadPoolExecutor(_SIZE_SAMPLE) as pool:
         return _packed_size(job, list(pool.map(sample, _spread(sizes, _SIZE_SAMPLE))))
@@ -107,20 +109,28 @@ def _spread(sizes: Sequence[int], count: int) -> list[int]:
     return [by_size[place] for place in places]
 
 
-def _extract_sample(job: Job, clip: Clip, source_bytes: int, most: int) -> tuple[_Sample, Extraction]:
+def _extract_sample(job: Job, clip: Clip, source_bytes: int, most: int, fetched: int) -> tuple[_Sample, Extraction]:
     """Extract the first frames of a clip, `most` of them, write nothing; what the whole clip would cost, and how the
-    extraction ended."""
+    extraction ended.
+
+    Of a file far away that has more than so many bytes to be `fetched` the first frames stand for those of the clip.
+    """
+    is_part = job.far is not None and clip.source_kind == "video" and source_bytes > fetched
     cap = min(job.spec.max_frames or most, most)
     started_s, num_bytes, count = _cpu_s(), 0, 0
-    spec, cut = replace(job.spec, max_frames=cap, frames_per_clip=None), (clip.start_s, clip.end_s)
+    spec = replace(job.spec, max_frames=cap, frames_per_clip=None)
+    cut = (None, None) if is_part else (clip.start_s, clip.end_s)
     with (
-        job.source(clip) as path,
+        job.source(clip, fetched) as path,
         open_frames(path, spec, start_s=cut[0], end_s=cut[1], limits=_SAMPLE_LIMITS) as stream,
     ):
         for jpeg in stream:
             count, num_bytes = count + 1, num_bytes + 512 + -(-len(jpeg) // 512) * 512
     result = stream.result
-    total = max(count, _total_frames(clip, result, job.spec)) if count >= cap else count
+    if is_part and result.status != "ok":
+        reason = f"of {source_bytes} bytes {fetched} and the end were fetched: {result.error}"
+        result = replace(result, status="ok" if count else result.status, error="" if count else reason)
+    total = max(count, _total_frames(clip, result, job.spec)) if is_part or count >= cap else count
     packed = len(packed_frames(total, job.spec.frames_per_clip)) if total and job.spec.frames_per_clip else total
     cpu_s = (_cpu_s() - started_s) * total / max(count, 1)
     frames = packed if result.status in USABLE else 0

@@ -37,11 +37,12 @@ class Job:
     far: FarRoot | None = None
     """Where the videos really lie, if `root` is a mirror of it."""
 
-    def source(self, clip: Clip) -> AbstractContextManager[Path]:
-        """Path of a clip's source while the `with` block lasts; whether it is there is another question. Raises
-        ValueError if it does not stay below the data root."""
+    def source(self, clip: Clip, first: int | None = None) -> AbstractContextManager[Path]:
+        """Path of a clip's source while the `with` block lasts; whether it is there is another question. Of a large
+        file that is far away only the `first` bytes and its end are there, None: all. Raises ValueError if it does not
+        stay below the data root."""
         if self.far is not None:
-            return self.far.fetched(clip.source, is_folder=clip.source_kind == "frames")
+            return self.far.fetched(clip.source, clip.source_kind == "frames", first)
         return nullcontext(resolve_source(self.root, clip.source))
 
     def identity(self, clips: Sequence[Clip]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.fs as pafs
@@ -19,6 +19,7 @@ from preprocessing.shards import far_root
 from preprocessing.shards.build_index import build_index
 from preprocessing.shards.far_root import FarRoot
 from preprocessing.shards.index import Index
+from preprocessing.shards.planning import estimate as planning
 from preprocessing.shards.planning.worklist import open_worklist
 from preprocessing.shards.storage import Store
 from preprocessing.shards.writer import write_shard
@@ -103,6 +104,45 @@ def test_an_estimate_needs_no_more(url: str, folder_root: Path, tmp_path: Path, 
     near, far = (estimate(Request("folder", root, str(tmp_path / "o"), SPEC)) for root in (folder_root, url))
     varying = {"cpu_hours": 0, "free_bytes": 0}
     assert {**near, **varying} == {**far, **varying}
+
+
+@pytest.mark.parametrize("start_s", [None, 60.0], ids=["whole", "cut"])
+def test_of_large_files_an_estimate_reads_the_ends_alone(
+    start_s: float | None,
+    proxy: SlowProxy,
+    tmp_path: Path,
+    make_video: Callable[..., Path],
+    run_ffmpeg: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    scratch: Path,
+) -> None:
+    root, store = tmp_path / "root", Store(s3_url(proxy.address, f"large{start_s}"))
+    root.mkdir()
+    short = make_video(tmp_path / "short.mp4", count=100)
+    run_ffmpeg("-stream_loop", 29, "-i", short, "-c", "copy", root / "a.mp4")  # with its index at its end
+    start = "" if start_s is None else f"{start_s:g}"
+    (root / "manifest.csv").write_text(f"path,label,split,start_s\na.mp4,a,train,{start}\n")
+    size = (root / "a.mp4").stat().st_size
+    far = store.path("").rstrip("/")
+    pafs.copy_files(str(root), far, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=store.fs)
+    first, end = size // 8, size // 4
+    monkeypatch.setattr(far_root, "_LEAST_END", end)
+    for name in ("_FETCHED", "_SIZE_FETCHED"):
+        monkeypatch.setattr(planning, name, first)
+    with FarRoot(store.url).fetched("a.mp4", False, first) as path:
+        data, there = (root / "a.mp4").read_bytes(), path.read_bytes()
+    assert there == data[:first] + bytes(size - first - end) + data[-end:]
+    before = proxy.num_bytes
+    near, cost = (estimate(Request("folder", each, str(tmp_path / "o"), SPEC)) for each in (root, store.url))
+    assert proxy.num_bytes - before < first + end + 20_000 and first + end + 20_000 < size
+    assert cost["sample_problems"] == [] and cost["num_frames"] == near["num_frames"] > 1000
+    assert cost["num_bytes"] == pytest.approx(near["num_bytes"], rel=0.1)
+    with Request("folder", store.url, str(tmp_path / "o"), SPEC, shard_bytes=1).opened() as (job, clips):
+        packed = planning.estimate_packed_size(job, clips, measure_sources(job.root, clips))
+    assert packed.per_source_byte == pytest.approx(near["num_bytes"] / size, rel=0.1)
+    monkeypatch.setattr(far_root, "_LEAST_END", 100)
+    (problem,) = estimate(Request("folder", store.url, str(tmp_path / "o"), SPEC))["sample_problems"]
+    assert problem[1] == "probe_failed" and f"of {size} bytes {first} and the end were fetched: " in problem[2]
 
 
 def test_what_is_wrong_is_said_of_the_url(
