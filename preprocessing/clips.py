@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -172,13 +173,20 @@ def _line(clip: Clip, source_boxes: bool) -> str:
         boxes = f'"source_boxes": {json.dumps(listed, sort_keys=True)}, '
     return (
         f'{{"boxes": {_json(clip.boxes)}, "clip_id": {_text(clip.clip_id)}, "dataset": {_text(clip.dataset)}, '
-        f'"end_s": {_json(clip.end_s)}, "labels": {_json(clip.labels)}, "listed_frames": {_json(clip.listed_frames)}, '
+        f'"end_s": {_json(clip.end_s)}, "labels": {_labels(clip.labels)}, '
+        f'"listed_frames": {_json(clip.listed_frames)}, '
         f'"source": {_text(clip.source)}, {boxes}"source_kind": {_text(clip.source_kind)}, '
         f'"split": {_text(clip.split)}, "start_s": {_json(clip.start_s)}}}\n'
     )
 
 
 _text = json.encoder.encode_basestring_ascii
+
+
+@functools.lru_cache(1 << 16)
+def _labels(labels: tuple[int, ...]) -> str:
+    """Labels as JSON: of millions of clips few are different."""
+    return json.dumps(labels)
 
 
 def _json(value: object) -> str:

@@ -39,9 +39,11 @@ def _read_manifest(root: Path, path: Path) -> tuple[DatasetInfo, list[Clip]]:
     names, labels = classes_of(root, manifest)
     clips, once = ClipList(len(names), repeats=True), [(label,) for label in range(len(names))]
     columns = (manifest[name] for name in ("path", "split", "clip_id", "start_s", "end_s"))
+    folders = _Folders(root)
     for row, (source, split, clip_id, start, end) in enumerate(zip(*columns, strict=True)):
         where = manifest.where(row)
-        start_s, end_s = _seconds(start, "start_s", where), _seconds(end, "end_s", where)
+        start_s = _seconds(start, "start_s", where) if start else None
+        end_s = _seconds(end, "end_s", where) if end else None
         cut = "" if start_s is None and end_s is None else f"@{start_s or 0:g}-{'' if end_s is None else f'{end_s:g}'}"
         clip = Clip(
             dataset="folder",
@@ -49,7 +51,7 @@ def _read_manifest(root: Path, path: Path) -> tuple[DatasetInfo, list[Clip]]:
             clip_id=clip_id or (source + cut if cut else source),
             source=source,
             labels=once[labels[row]],
-            source_kind="frames" if os.path.isdir(f"{root}/{source}") else "video",
+            source_kind="frames" if source in folders else "video",
             start_s=start_s,
             end_s=end_s,
         )
@@ -57,9 +59,31 @@ def _read_manifest(root: Path, path: Path) -> tuple[DatasetInfo, list[Clip]]:
     return DatasetInfo("folder", names, annotations=path.name), clips.clips
 
 
-def _seconds(text: str, column: str, where: str) -> float | None:
+class _Folders:
+    """The folders below a data root, each of whose parents is listed only once: a disk is asked little of millions of
+    paths."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._below: dict[str, set[str]] = {}
+
+    def __contains__(self, source: str) -> bool:
+        parent, _, name = source.rpartition("/")
+        if not name or name in (".", ".."):
+            return os.path.isdir(f"{self._root}/{source}")
+        if (names := self._below.get(parent)) is None:
+            try:
+                entries = os.scandir(f"{self._root}/{parent}")
+                names = {entry.name.casefold() for entry in entries if entry.is_dir()}
+            except (OSError, ValueError):
+                names = set()
+            self._below[parent] = names
+        return name.casefold() in names and os.path.isdir(f"{self._root}/{source}")  # some disks tell upper from lower
+
+
+def _seconds(text: str, column: str, where: str) -> float:
     try:
-        return float(text) if text else None
+        return float(text)
     except ValueError:
         raise UserError(f"{where}: {column} is {text!r}, not a number of seconds") from None
 

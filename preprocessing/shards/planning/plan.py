@@ -54,9 +54,10 @@ class PackedSize:
     most: float | None = None
     """Of one clip: where no more than some number of its frames is packed."""
 
-    def of(self, source_bytes: int) -> float:
-        packed = max(source_bytes, 0) * self.per_source_byte
-        return packed if self.most is None else min(packed, self.most)
+    def of(self, source_bytes: np.ndarray) -> np.ndarray:
+        """float64 (N,) of sources' sizes (N,), where missing ones have -1."""
+        packed = np.maximum(source_bytes, 0) * self.per_source_byte
+        return packed if self.most is None else np.minimum(packed, self.most)
 
 
 def plan_shards(
@@ -78,7 +79,9 @@ def plan_shards(
     if clips_per_shard is not None and clips_per_shard < 1:
         raise ValueError(f"clips_per_shard is {clips_per_shard}, has to be at least 1")
     estimate = packed or PackedSize()
-    loads = [estimate.of(size) for size in sizes]
+    size_N = np.array(sizes, np.int64)
+    load_N = estimate.of(size_N)
+    loads: list[float] = load_N.tolist()
     by_split: dict[str, list[int]] = {}
     for index, clip in enumerate(clips):
         by_split.setdefault(clip.split, []).append(index)
@@ -91,9 +94,9 @@ def plan_shards(
         room = clips_per_shard or (CLIPS_WHILE_FEW if by_clips <= FEW_SHARDS else len(members))
         shards: list[list[int]] = [[] for _ in range(num_shards)]
         lightest = [(0.0, shard) for shard in range(num_shards)]
-        keys = [np.array([-column[index] for index in members]) for column in (sizes, loads)]
-        for place in np.lexsort(keys).tolist():  # by load, then by size, then in their order
-            index = members[place]
+        rows = np.array(members)
+        order = np.lexsort([-size_N[rows], -load_N[rows]])  # by load, then by size, then in their order
+        for index in rows[order].tolist():
             load, shard = heapq.heappop(lightest)
             shards[shard].append(index)
             if len(shards[shard]) < room:
@@ -104,8 +107,8 @@ def plan_shards(
                     number=first_number + len(plans),
                     split=split,
                     clips=tuple(clips[index] for index in sorted(shard_clips)),
-                    num_bytes=sum(max(sizes[index], 0) for index in shard_clips),
-                    packed_bytes=sum(loads[index] for index in shard_clips),
+                    num_bytes=int(np.maximum(size_N[shard_clips], 0).sum()),
+                    packed_bytes=float(load_N[shard_clips].sum()),
                 )
             )
     return plans
