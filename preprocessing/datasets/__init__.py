@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preprocessing.clips import is_text
+from preprocessing.datasets.class_names import check_class_names, log_similar_names
 from preprocessing.schema import Clip, DatasetInfo, UserError
 
 
@@ -25,8 +25,8 @@ class Dataset:
     def read_clips(self, root: Path) -> tuple[DatasetInfo, list[Clip]]:
         """Facts and clips in a stable order. Raises UserError for annotations that are absent or wrong."""
         info, clips = self._function(self.reader)(root)
-        if bad := [name for name in info.class_names if not name.strip() or not is_text(name)]:
-            raise UserError(f"{root}: {bad[0]!r} is no name of a class: it is empty, or not text")
+        check_class_names(info.class_names, lambda name: str(root))
+        log_similar_names(info.class_names, str(root))
         return info, clips
 
     def make(self, root: Path) -> None:

@@ -101,6 +101,16 @@ def to_int(text: str, what: str, where: str) -> int:
     return int(text)
 
 
+def to_float(text: str, what: str, where: str) -> float:
+    """`text` as a number, which may be nan or infinite. Raises UserError naming `what`, its unit included, and
+    `where`."""
+    try:
+        return float(text.replace("_", "no number"))  # Python reads 1_0 as 10
+    except ValueError:
+        name, _, unit = what.partition(" in ")
+        raise UserError(f"{where}: {name} is {text!r}, not a number of {unit}") from None
+
+
 def first_existing(root: Path, names: Iterable[str]) -> Path | None:
     """The first of `names` that exists below `root` or its folder `annotations`."""
     for name in names:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from preprocessing.datasets.annotations import csv_rows, first_existing, to_int
+from preprocessing.datasets.annotations import csv_rows, first_existing, to_float, to_int
 from preprocessing.schema import Clip, SourceBox, UserError
 
 log = logging.getLogger(__name__)
@@ -71,10 +71,7 @@ def read_boxes(path: Path) -> dict[str, list[SourceBox]]:
 
 
 def _pixels(row: Mapping[str, str], column: str, where: str) -> float:
-    try:
-        value = float(row[column])
-    except ValueError:
-        value = math.nan
+    value = to_float(row[column], f"{column} in pixels", where)
     if not math.isfinite(value):
         raise UserError(f"{where}: {column} is {row[column]!r}, not a number of pixels")
     return value

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from preprocessing.clips import ClipList
-from preprocessing.datasets.annotations import SPLIT_NAMES, first_existing
+from preprocessing.datasets.annotations import SPLIT_NAMES, first_existing, to_float
 from preprocessing.datasets.boxes import add_boxes
 from preprocessing.datasets.labels import classes_of
 from preprocessing.datasets.manifest import Manifest
@@ -42,8 +42,8 @@ def _read_manifest(root: Path, path: Path) -> tuple[DatasetInfo, list[Clip]]:
     folders = _Folders(root)
     for row, (source, split, clip_id, start, end) in enumerate(zip(*columns, strict=True)):
         where = manifest.where(row)
-        start_s = _seconds(start, "start_s", where) if start else None
-        end_s = _seconds(end, "end_s", where) if end else None
+        start_s = to_float(start, "start_s in seconds", where) if start else None
+        end_s = to_float(end, "end_s in seconds", where) if end else None
         cut = "" if start_s is None and end_s is None else f"@{start_s or 0:g}-{'' if end_s is None else f'{end_s:g}'}"
         clip = Clip(
             dataset="folder",
@@ -79,13 +79,6 @@ class _Folders:
                 names = set()
             self._below[parent] = names
         return name.casefold() in names and os.path.isdir(f"{self._root}/{source}")  # some disks tell upper from lower
-
-
-def _seconds(text: str, column: str, where: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(f"{where}: {column} is {text!r}, not a number of seconds") from None
 
 
 def _read_folders(root: Path) -> tuple[DatasetInfo, list[Clip]]:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from preprocessing.datasets.annotations import first_existing, numbered_classes
+from preprocessing.datasets.class_names import check_class_names
 from preprocessing.datasets.manifest import Manifest
 from preprocessing.schema import UserError
 
@@ -21,6 +22,7 @@ def classes_of(root: Path, manifest: Manifest) -> tuple[tuple[str, ...], list[in
     kinds = dict.fromkeys(labels)  # far fewer than rows
     if "" in kinds:
         raise UserError(f"{manifest.where(labels.index(''))}: the label is empty")
+    check_class_names(kinds, lambda label: manifest.where(labels.index(label)))
     listed = first_existing(root, ["classInd.txt", "classes.txt"])
     classes = {} if listed is None else numbered_classes(listed)
     by_name = {name: position for position, name in enumerate(classes.values())}

@@ -47,6 +47,7 @@ def test_folders_of_classes_may_have_boxes_too(tmp_path: Path) -> None:
         ("a.mp4,0,1,2,3,4\na.mp4,one,1,2,3,4\n", "boxes.csv:3: frame is 'one'"),
         ("a.mp4,-1,1,2,3,4\n", "boxes.csv:2: frame is -1"),
         ("a.mp4,0,left,2,3,4\n", "boxes.csv:2: x is 'left'"),
+        ("a.mp4,0,1_0,2,3,4\n", "boxes.csv:2: x is '1_0'"),
         ("a.mp4,0,1,2,nan,4\n", "boxes.csv:2: w is 'nan'"),
         ("a.mp4,0,1,2,3,0\n", "boxes.csv:2: the box has 3 x 0 pixels"),
         (
