@@ -81,6 +81,8 @@ class ClipTable:
         many clips, evenly spread. Raises UserError if there are no clips, and for an index that makes no sense."""
         self.store = Store(shards)
         index, self._path = map_index(self.store)
+        if not index.table.num_rows:
+            raise UserError(f"{self.store.shown} has no clips in its index; `adafocus verify` says more")
         for row, what in row_faults(index):
             clip_id = index.table["clip_id"][row].as_py()
             raise UserError(f"{self.store.shown}: clip {clip_id!r}: {what}; `adafocus verify` lists all that is wrong")

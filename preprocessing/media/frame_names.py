@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 _NUMBER = re.compile(r"(\d+)")
+_FEW_KINDS = 8
 
 
 def order_frames(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Names in the order of the numbers in them, and the oddities in words: frames that are missing or there twice,
-    files that are named unlike the others.
+    files that are named unlike the others. Where several kinds of files have the same numbers, as pictures and optical
+    flow do, there are no frames.
 
     Hidden files are passed over, as macOS leaves one beside each file (`._00001.jpg`).
     """
@@ -20,6 +22,10 @@ def order_frames(names: Iterable[str]) -> tuple[list[str], list[str]]:
     kinds = Counter(_words(name) for name in visible)
     (kind, number), *_ = kinds.most_common(1) or [(("",), 0)]
     if 2 * number <= len(visible) or len(kind) < 2:  # without numbers, or of so many kinds that none is the rule
+        if 1 < len(kinds) <= _FEW_KINDS and _share_numbers(visible):
+            first = {_words(name): name for name in reversed(visible)}
+            kinds_text = ", ".join(sorted(first.values()))
+            return [], [f"files of several kinds have the same numbers ({kinds_text}): leave one kind in the folder"]
         return sorted(visible, key=_key), []
     oddities = [f"{name}: not named like the other frames, left out" for name in visible if _words(name) != kind]
     ordered = list[str]()
@@ -29,6 +35,12 @@ def order_frames(names: Iterable[str]) -> tuple[list[str], list[str]]:
         else:
             ordered.append(name)
     return ordered, oddities + _gaps(ordered)
+
+
+def _share_numbers(names: list[str]) -> bool:
+    """Do most numbers stand in more than one name?"""
+    counts = Counter(tuple(_numbers(name)) for name in names)
+    return () not in counts and 2 * sum(count > 1 for count in counts.values()) > len(counts)
 
 
 def _gaps(ordered: list[str]) -> list[str]:

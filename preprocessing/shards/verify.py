@@ -172,6 +172,8 @@ def row_faults(index: Index) -> Iterator[tuple[int, str]]:
         "its numbers of frames differ": usable & ((lengths < 1) | (lengths != counts)),
         "its frames lie before the beginning of the shard": usable
         & (column["first_offset"].fill_null(-1).to_numpy() < BLOCK),
+        "a frame of it has no size": _holds_null(column["frame_sizes"]),
+        "a box of it is none": _holds_null(column["boxes"]),
         "it does not say which frames of the clip it has": usable & _wrong_indices(column, lengths),
         "it has not one box for each frame": usable & boxes & (_lengths(column["boxes"]) != lengths),
     }
@@ -197,6 +199,21 @@ def _wrong_indices(column: dict[str, pa.Array], lengths: np.ndarray) -> np.ndarr
     last[has_some] = numbers[bounds[1:][has_some] - 1]
     wrong = (before[bounds[1:]] > before[bounds[:-1]]) | (_lengths(listed) != lengths) | (last >= count)
     return np.asarray(np.where(is_listed, wrong, count >= 0))
+
+
+def _holds_null(column: pa.ListArray) -> np.ndarray:
+    """In which rows a list holds a null, or a list that holds one."""
+    values = column.values
+    is_null = np.zeros(len(values), bool)
+    if values.null_count:
+        is_null |= values.is_null().to_numpy(zero_copy_only=False)
+    if pa.types.is_fixed_size_list(values.type) and values.values.null_count:
+        corners = values.values.is_null().to_numpy(zero_copy_only=False)
+        is_null |= corners.reshape(-1, values.type.list_size).any(1)
+    if not is_null.any():
+        return np.zeros(len(column), bool)
+    before, bounds = np.concatenate([[0], np.cumsum(is_null)]), column.offsets.to_numpy()
+    return np.asarray(before[bounds[1:]] > before[bounds[:-1]])
 
 
 def _in_one_piece(column: pa.ChunkedArray) -> pa.Array:

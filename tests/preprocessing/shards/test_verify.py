@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adafocus.data.clip_table import ClipTable
 from preprocessing.schema import INDEX_SCHEMA, METADATA_KEY, UserError
 from preprocessing.shards.index import INDEX
 from preprocessing.shards.mapped_index import MAPPED
@@ -52,6 +53,8 @@ from preprocessing.shards.verify import Problem, verify
         (lambda out: edit(out, "split", 0, None), "it is in no split"),
         (lambda out: edit(out, "clip_id", 0, None), "it has no id"),
         (lambda out: edit(out, "boxes", 0, [[0.0, 0.0, 1.0, 1.0]]), "it has not one box for each frame"),
+        (lambda out: edit(out, "boxes", 0, [[0.0, None, 1.0, 1.0]] * 10), "a box of it is none"),
+        (lambda out: edit(out, "frame_sizes", 0, [None] * 10), "a frame of it has no size"),
         (lambda out: edit(out, "frame_indices", 0, [0, 2, 1]), "it does not say which frames of the clip it has"),
         (lambda out: edit(out, "frame_indices", 0, list(range(10))), "it does not say which frames of the clip it has"),
         (lambda out: edit(out, "source_frames", 0, 12), "it does not say which frames of the clip it has"),
@@ -65,6 +68,21 @@ def test_verify_finds(out: Path, damage: Callable[[Path], None], problem: str) -
     damage(out)
     found = [f"{item.shard} {item.clip_id} {item.what}" for item in verify(store) if isinstance(item, Problem)]
     assert any(re.search(problem, line) for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("damage", "refusal"),
+    [
+        (lambda out: edit(out, "frame_sizes", 0, [None] * 10), "a frame of it has no size; `adafocus verify`"),
+        (lambda out: edit(out, "boxes", 0, [[0.0, None, 1.0, 1.0]] * 10), "a box of it is none; `adafocus verify`"),
+        (lambda out: pq.write_table(pq.read_table(out / INDEX)[:0], out / INDEX), "has no clips in its index"),
+    ],
+)
+def test_a_loader_refuses_such_an_index(out: Path, damage: Callable[[Path], None], refusal: str) -> None:
+    damage(out)
+    (out / MAPPED).unlink(missing_ok=True)
+    with pytest.raises(UserError, match=refusal):
+        ClipTable(out, "train")
 
 
 def edit(out: Path, column: str, row: int, value: object, *, keep_mapped: bool = True) -> None:
