@@ -9,6 +9,9 @@ from preprocessing.ffmpeg.log import FFmpegLog
 from preprocessing.media.extraction import Limits
 from preprocessing.schema import Status
 
+_WITHOUT_LENGTH = ("mpegts", "mpeg")
+"""Containers that state no length: what ffmpeg shows is the last time stamp less the first, wherever a clock jumps."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -66,6 +69,8 @@ def _why_early(end: Ending) -> str:
     """A container that was cut off without the decoder noticing: its header promises more time than came out."""
     log = end.log
     if log.duration_s is None or log.out_time_s is None or end.is_capped:
+        return ""
+    if log.container in _WITHOUT_LENGTH:
         return ""
     # Some containers state the time of their end, others their length: where the clock starts late, the shorter counts.
     duration_s = log.duration_s - max(log.start_s, 0.0)

@@ -60,6 +60,19 @@ def test_no_clock_loses_a_frame(
     assert sampled.jpegs == {0: expected[0], COUNT // 2: expected[COUNT // 2], COUNT - 1: expected[-1]}
 
 
+@pytest.mark.parametrize("container", ["ts", "mpg"])
+def test_a_stream_that_states_no_length_is_not_damaged_where_its_clock_jumps(
+    container: str, sound: Path, tmp_path: Path, run_ffmpeg: Callable[..., None]
+) -> None:
+    path = tmp_path / f"jump.{container}"
+    codec = ["-c:v", "mpeg2video", "-r", 25, "-bf", 0, "-bsf:v", f"setts=ts='{CLOCKS['jump']}'"]
+    run_ffmpeg("-i", sound, *codec, path)
+    plain = tmp_path / f"plain.{container}"
+    run_ffmpeg("-i", sound, *codec[:-2], plain)
+    jpegs, result = frames_of(path)
+    assert (result.status, result.error) == ("ok", "") and jpegs == frames_of(plain)[0]
+
+
 @pytest.mark.parametrize("start_s", [0, 100])
 def test_a_file_that_ends_before_its_header_says_is_still_damaged(
     start_s: int, sound: Path, tmp_path: Path, run_ffmpeg: Callable[..., None]
