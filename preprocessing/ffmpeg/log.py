@@ -48,6 +48,7 @@ class FFmpegLog:
     """Is each of them later than the one before?"""
     num_errors: int = 0
     errors: list[str] = field(default_factory=list)
+    _is_empty: bool = False
     _in_header: bool = False
     _entered: tuple[str, Fraction] | None = None
     _rest: bytes = b""
@@ -87,6 +88,8 @@ class FFmpegLog:
         elif level in ("panic", "fatal", "error") or any(word in text for word in _CORRUPT):
             if self.errors and text.startswith("Error opening input"):
                 return  # says no more than the line before it, and where the data root is
+            if self._is_empty:
+                return  # an encoder that got no frame complains of all it can think of
             self.num_errors += 1
             if len(self.errors) < 3:
                 self.errors.append(_ADDRESS.sub("", text))
@@ -95,6 +98,8 @@ class FFmpegLog:
                 self._show(*shown.groups())
             elif clock := _CLOCK.search(text):
                 self.ticks_per_s = int(clock[1])
+        elif text.startswith("No filtered frames for output stream"):
+            self._is_empty = True
         elif text.startswith("Reconfiguring filter graph"):
             self.reconfigured = True
         elif opened := _INPUT.match(text):

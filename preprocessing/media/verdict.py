@@ -62,7 +62,7 @@ def _why_no_frames(end: Ending, messages: str) -> str:
     duration_s = end.log.duration_s
     if duration_s is not None and end.start_s >= duration_s:
         return f"the range starts at {end.start_s:g} s, the file ends at {duration_s:g} s"
-    return messages or "no frame could be decoded"
+    return messages or "no frame could be decoded, or its list of edits hides them all"
 
 
 def _why_early(end: Ending) -> str:

@@ -60,6 +60,16 @@ def test_no_clock_loses_a_frame(
     assert sampled.jpegs == {0: expected[0], COUNT // 2: expected[COUNT // 2], COUNT - 1: expected[-1]}
 
 
+def test_a_file_that_hides_all_of_its_frames_is_told_in_words(
+    sound: Path, tmp_path: Path, run_ffmpeg: Callable[..., None]
+) -> None:
+    path = tmp_path / "hidden.mp4"
+    run_ffmpeg("-i", sound, "-c", "copy", "-bsf:v", "setts=ts=PTS-9/TB", "-avoid_negative_ts", 0, path)
+    _, result = frames_of(path)
+    expected = ("decode_failed", "no frame could be decoded, or its list of edits hides them all")
+    assert (result.status, result.error) == expected
+
+
 @pytest.mark.parametrize("container", ["ts", "mpg"])
 def test_a_stream_that_states_no_length_is_not_damaged_where_its_clock_jumps(
     container: str, sound: Path, tmp_path: Path, run_ffmpeg: Callable[..., None]
