@@ -75,7 +75,7 @@ class PrefixClassifier(Classifier):
 
 class GlanceFirstClassifier(Classifier):
     """A prefix classifier of the glances, and one of the focuser's frames whose last layers see the maxima over all
-    glances too."""
+    glances too, if they are to be reused."""
 
     def __init__(
         self,
@@ -84,12 +84,15 @@ class GlanceFirstClassifier(Classifier):
         num_classes: int,
         num_prefixes: tuple[int, int],
         dropout: float,
+        *,
+        reuse_glances: bool = True,
     ) -> None:
         """Widths and numbers are those of glances and focuser, in this order."""
         super().__init__()
-        sizes = (num_hidden, num_classes)
+        sizes, self.reuse_glances = (num_hidden, num_classes), reuse_glances
+        beside = num_hidden if reuse_glances else 0
         self.glances = PrefixClassifier(num_features[0], *sizes, num_prefixes[0], dropout)
-        self.looks = PrefixClassifier(num_features[1], *sizes, num_prefixes[1], dropout, num_beside=num_hidden)
+        self.looks = PrefixClassifier(num_features[1], *sizes, num_prefixes[1], dropout, num_beside=beside)
 
     def glance(self, feature_BGD: Tensor) -> tuple[Tensor, Tensor]:
         """logits_BGK of every prefix of the glances, and what later predictions see of them: the maxima (1, B, H)."""
@@ -100,9 +103,10 @@ class GlanceFirstClassifier(Classifier):
         self, feature_BTD: Tensor, state: Tensor | None = None, glances_1BH: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """logits_BTK of every prefix of the focuser's frames, behind all glances, and the state after the last one."""
+        if not self.reuse_glances:
+            return self.looks(feature_BTD, state)
         assert glances_1BH is not None
-        logits_BTK, after = self.looks(feature_BTD, state, glances_1BH[0])
-        return logits_BTK, after
+        return self.looks(feature_BTD, state, glances_1BH[0])
 
     def start(self, clips: int) -> Tensor:
         """The state of so many clips at their start, of the focuser's frames: zeros (1, B, H + 1)."""

@@ -78,7 +78,8 @@ class UniAdaFocus(AdaFocusV2):
         model, data = self.config.model, self.config.data
         features = (self.glancer.num_features, self.focuser.num_features)
         prefixes = (data.num_frames, data.num_focus_frames)
-        return GlanceFirstClassifier(features, model.classifier_hidden, self.num_classes, prefixes, model.dropout)
+        sizes = (model.classifier_hidden, self.num_classes, prefixes, model.dropout)
+        return GlanceFirstClassifier(features, *sizes, reuse_glances=model.reuse_glance)
 
     @property
     def actions_per_clip(self) -> int:
