@@ -42,13 +42,20 @@ def clip_frames(
 
     candidates = data.num_candidates
     if candidates and data.focus_frames == "shared":
-        focus, size = candidate_frames(num_frames, candidates, rng, packed), candidates // data.num_frames
-        offset = size // 2 if rng is None else rng.integers(0, size, data.num_frames)
-        return focus[np.arange(data.num_frames) * size + offset], focus
+        focus = candidate_frames(num_frames, candidates, rng, packed)
+        return focus[glance_places(data, rng)], focus
     glance = in_order(pick(data.num_frames), data.frame_order)
     if data.focus_frames == "shared":
         return glance, glance
     return glance, candidate_frames(num_frames, candidates, rng, packed) if candidates else pick(data.num_focus_frames)
+
+
+def glance_places(data: DataConfig, rng: np.random.Generator | None = None) -> np.ndarray:
+    """Which of the candidates the glancer sees where frames are shared, int64 (T,): the middle of each equal group, or
+    with random numbers any of it."""
+    size = data.num_candidates // data.num_frames
+    offset = size // 2 if rng is None else rng.integers(0, size, data.num_frames)
+    return np.arange(data.num_frames) * size + offset
 
 
 def candidate_frames(

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from adafocus.checkpoint import Meta
-from adafocus.data.sampling import spread_order
+from adafocus.data.sampling import glance_places, spread_order
 from adafocus.inference.prediction import ClipFrames
 from adafocus.interop.programs import Program, glance_input, start_states, take_apart
+from adafocus.interop.uni_programs import exit_inputs
 from adafocus.models.adafocus import IMAGENET_MEAN, IMAGENET_STD, AdaFocus
+from adafocus.models.uni_adafocus import UniAdaFocus
 from preprocessing.schema import ExtractionSpec
 
 TOLERANCE = 1e-4
@@ -131,8 +133,12 @@ def _errors(model: AdaFocus, clip: ClipFrames, programs: Sequence[Program], runs
 
 def run_clip(model: AdaFocus, clip: ClipFrames, run: Callable[..., list[Tensor]]) -> Tensor:
     """A whole clip by its parts: `run(name, *inputs)` -> outputs. Returns the prediction after each frame (T, K)."""
-    states, side, used = start_states(model), model.config.model.patch_size, glance_input(model)
     seen = dict(zip(("map", "feature", "logits"), run("glancer", clip.glance_TCHW), strict=True))
+    if isinstance(model, UniAdaFocus):
+        places, boxes = run("policy", seen["map"], seen["feature"])
+        focus = run("focuser", clip.focus_TCHW[places], boxes.expand(len(places), 4).contiguous())[0]
+        return run("classifier", focus, *(seen[name] for name in exit_inputs(model)))[0]
+    states, side, used = start_states(model), model.config.model.patch_size, glance_input(model)
     policy_state = states["policy_state"]
 
     def focus_on(frames_NCHW: Tensor, corner_12: Tensor) -> Tensor:
@@ -158,14 +164,17 @@ def run_clip(model: AdaFocus, clip: ClipFrames, run: Callable[..., list[Tensor]]
 def facts(model: AdaFocus, meta: Meta, spec: ExtractionSpec, programs: dict[str, Any]) -> dict[str, Any]:
     """All that a program has to know to use the files: plain values."""
     config = model.config
+    among = config.data.num_candidates and config.data.focus_frames == "shared"  # are glances some of the candidates?
     return {
         "method": config.method,
-        "by": "frame" if model.is_causal else "clip",
+        "by": "choice" if isinstance(model, UniAdaFocus) else "frame" if model.is_causal else "clip",
         "class_names": list(meta.class_names),
         "preprocessing": {
             "extraction": asdict(spec),
             "num_frames": config.data.num_frames,
             "num_focus_frames": config.data.num_focus_frames,
+            "num_candidates": config.data.num_candidates,
+            "glance_places": glance_places(config.data).tolist() if among else None,
             "pad": meta.info["pad"],
             "order": None if config.data.frame_order == "time" else spread_order(config.data.num_frames).tolist(),
             "resize_short_side": config.data.resize,

@@ -1,8 +1,8 @@
 """A model taken apart into four programs that run on their own: modules in plain tensors, for `torch.export` and ONNX.
 
 Of a causal model: glancer, policy (one step), focuser, classifier (one step); states of the last step go into the next
-one, and start as zeros. Of any other: the same four, once a clip. Frames go in as uint8: normalisation and the
-glancer's resizing are part of the programs.
+one, and start as zeros. Of any other: the same four, once a clip; those of Uni-AdaFocus, which chooses frames too, are
+in `uni_programs`. Frames go in as uint8: normalisation and the glancer's resizing are part of the programs.
 
 Shapes: N frames of one or more clips, B clips, T glance and F focus frames of a clip, C colours, H W pixels, h w map
 cells, P patch side, D features, K classes.
@@ -10,57 +10,18 @@ cells, P patch side, D features, K classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from adafocus.models.adafocus import AdaFocus, glance_at, normalise
+from adafocus.interop.program import GlancerProgram, Normalised, Program
+from adafocus.interop.uni_programs import take_uni_apart
+from adafocus.models.adafocus import AdaFocus
 from adafocus.models.classifier import MeanClassifier, running_mean
 from adafocus.models.crop import crop_between
 from adafocus.models.policies.policy import GridActions
 from adafocus.models.prefix_classifier import TwoHeads
+from adafocus.models.uni_adafocus import UniAdaFocus
 from preprocessing.schema import UserError
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Program:
-    """One exportable part, with inputs that show their shapes."""
-
-    name: str
-    module: nn.Module
-    inputs: dict[str, Tensor]
-    outputs: tuple[str, ...]
-    any_number: bool
-    """Is the inputs' first axis of any length (the same for all), rather than that of a clip?"""
-
-
-class Normalised(nn.Module):
-    """What takes uint8 images."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, model: AdaFocus) -> None:
-        super().__init__()
-        self.register_buffer("mean", model.mean.clone())
-        self.register_buffer("std", model.std.clone())
-
-    def normalise(self, images_NCHW: Tensor) -> Tensor:
-        """As `AdaFocus.prepare`."""
-        return normalise(images_NCHW, self.mean, self.std)
-
-
-class GlancerProgram(Normalised):
-    """frames uint8 (N, C, H, W) -> map (N, D, h, w), feature (N, D), logits (N, K)."""
-
-    def __init__(self, model: AdaFocus) -> None:
-        super().__init__(model)
-        self.net, self.settings = model.glancer, model.config.model
-
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `AdaFocus.glance`."""
-        return glance_at(self.net, self.normalise(frames), self.settings)
 
 
 class FocuserProgram(Normalised):
@@ -153,7 +114,10 @@ class ClipClassifier(nn.Module):
 
 
 def glance_input(model: AdaFocus) -> str | None:
-    """Which of the glancer's outputs the classifier takes as `glance`: feature, logits, or none of them."""
+    """Which of the glancer's outputs the classifier takes as `glance`: feature, logits, or none of them. (Of
+    Uni-AdaFocus it takes them under their own names.)"""
+    if isinstance(model, UniAdaFocus):
+        return None
     if model.concatenates or isinstance(model.classifier, TwoHeads):
         return "feature" if model.config.model.reuse_glance else None
     return "logits" if model.averages_glances else None
@@ -161,6 +125,8 @@ def glance_input(model: AdaFocus) -> str | None:
 
 def start_states(model: AdaFocus, clips: int = 1) -> dict[str, Tensor]:
     """The zeros that states start with, by their names."""
+    if isinstance(model, UniAdaFocus):
+        return {}
     states = {"policy_state": torch.zeros(clips, model.config.model.policy_hidden)}
     return states | {"classifier_state": model.classifier.start(clips)[0]} if model.is_causal else states
 
@@ -171,6 +137,8 @@ def take_apart(model: AdaFocus) -> list[Program]:
     cannot be exported."""
     if model.export_obstacle:
         raise UserError(f"method {model.config.method} cannot be exported: {model.export_obstacle}")
+    if isinstance(model, UniAdaFocus):
+        return take_uni_apart(model)
     causal, data, side = model.is_causal, model.config.data, model.config.model.patch_size
     count, focused = (2, 2) if causal else (data.num_frames, data.num_focus_frames)
     states = start_states(model, 2 if causal else 1)

@@ -25,6 +25,11 @@ class Glance:
         """That of some of a batch's clips."""
         return Glance(self.map_BTDhw[kept_B], self.feature_BTD[kept_B], self.logits_BTK[kept_B])
 
+    def without_map(self) -> Glance:
+        """The same with maps of no frames: only policies read them, once a clip."""
+        clips, _, *sizes = self.map_BTDhw.shape
+        return Glance(self.map_BTDhw.new_empty(clips, 0, *sizes), self.feature_BTD, self.logits_BTK)
+
 
 @dataclass(frozen=True, slots=True)
 class PatchChoice:
@@ -73,7 +78,8 @@ class State:
     gate: Tensor | None = None
     """What AdaFocus+'s gate knows of its decisions."""
     glance: Glance | None = None
-    """Of the whole clip, where it is glanced at before the focuser sees anything (Uni-AdaFocus)."""
+    """Of the whole clip, where it is glanced at before the focuser sees anything (Uni-AdaFocus); without its map once
+    the choice is made."""
     choice: PatchChoice | None = None
     """Of all its frames, once it is made there."""
 

@@ -26,7 +26,7 @@ from adafocus.models.adafocus_v2 import AdaFocusV2
 from adafocus.models.crop import crop_resized
 from adafocus.models.frame_source import FrameSource, at_places
 from adafocus.models.outputs import Glance, Output, PatchChoice, State
-from adafocus.models.policies.box_policy import BoxPolicy, actions_of_frames, boxes_of, crop_map
+from adafocus.models.policies.box_policy import BoxPolicy, actions_at, boxes_of, crop_map
 from adafocus.models.policies.frame_policy import FramePolicy, choose_places
 from adafocus.models.policies.policy import PatchPolicy, PolicyOutput
 from adafocus.models.policies.position_policy import Positions
@@ -97,11 +97,6 @@ class UniAdaFocus(AdaFocusV2):
         return True
 
     @property
-    def export_obstacle(self) -> str:
-        """Programs that choose frames and resize boxes are not written yet."""
-        return "no program chooses frames and resizes boxes yet; `adafocus predict` and AdaFocusPredictor run it"
-
-    @property
     def most_frames(self) -> int | None:
         """Clips do not arrive frame by frame."""
         return None
@@ -124,8 +119,7 @@ class UniAdaFocus(AdaFocusV2):
         """Boxes (B, S, 4) in pixels of the frames at these places, or of the clip."""
         data = self.config.data
         if self.acts_per_frame:
-            action_BN4 = actions_of_frames(action_BS4, data.num_candidates)
-            action_BS4 = action_BN4.gather(1, places_BF.unsqueeze(-1).expand(-1, -1, 4))
+            action_BS4 = actions_at(action_BS4, places_BF, data.num_candidates)
         return boxes_of(action_BS4, data.crop, self.config.model.smallest_patch)
 
     def judged_map(self, glance: Glance, action_BS4: Tensor) -> Tensor:
@@ -261,7 +255,8 @@ class UniAdaFocus(AdaFocusV2):
                     more_BfK = self._end(glance, focus_BfD)
             logits.append(more_BfK)
         logits_BXK = torch.cat(logits, 1)
-        after = State(classifier=classifier, glances=maxima_1BH, glance=glance, choice=choice)
+        kept = glance if choice is None else glance.without_map()  # by far the most of it
+        after = State(classifier=classifier, glances=maxima_1BH, glance=kept, choice=choice)
         corners_BT2 = shown.corners_BS2.expand(-1, len(looks), 2)
         return Output(logits_BXK, logits_BXK[:, -1], corners_BT2, glance, shown, after)
 

@@ -25,14 +25,24 @@ from preprocessing.schema import UserError
 
 NUM_CLIPS = 2
 """Real clips on which the files are compared with the model."""
+POLICY = """3. `policy(map, policy_state)` gives the `corner` of a patch of $patch x $patch pixels, and the next state.
+   States begin as zeros.
+"""
 STEPS = {
-    "frame": """4. `focuser(patches)` gives `focus`; `classifier(focus, classifier_state$glance)` gives the
+    "frame": POLICY
+    + """4. `focuser(patches)` gives `focus`; `classifier(focus, classifier_state$glance)` gives the
    prediction after this frame, and the next state. Steps 3 and 4 are repeated for every frame: a video can be followed
    while it arrives.""",
-    "clip": """4. `focuser(patches)`, of the same place in $focus frames, gives `focus`; `classifier(focus$glance)`
+    "clip": POLICY
+    + """4. `focuser(patches)`, of the same place in $focus frames, gives `focus`; `classifier(focus$glance)`
    gives the prediction after 1, 2, ... frames. One patch position serves the whole clip.""",
+    "choice": """3. `policy(map, feature)` gives the `places` of $focus frames among the clip's $candidates candidates
+   (`predict_onnx.py: candidates`), and `boxes` (top, left, height, width in pixels): one for each, or one for all.
+4. `focuser(frames, boxes)`, of these frames with a box each, cuts the boxes out, resizes them to patches of
+   $patch x $patch pixels, and gives `focus`; `classifier(focus$glance)` gives the prediction of every exit: after all
+   glances, then behind the frames.""",
 }
-"""How the parts are put together, for the README: by whether there is a patch per frame or one per clip."""
+"""How the parts are put together, for the README: with a patch per frame, one per clip, or a choice of frames."""
 
 
 def export(
@@ -84,9 +94,13 @@ def _read_videos(predictor: AdaFocusPredictor, videos: Sequence[Path]) -> list[C
 def _readme(facts: dict[str, Any], title: str, num_clips: int, predictor: AdaFocusPredictor) -> str:
     """The folder's README.md."""
     data = facts["preprocessing"]
-    glance_input = facts["glance_input"]
+    chooses = facts["by"] == "choice"
+    taken = list(facts["programs"]["classifier"]["inputs"])[1:] if chooses else [facts["glance_input"]]
     steps = Template(STEPS[facts["by"]]).substitute(
-        glance=f", {glance_input}" if glance_input else "", focus=data["num_focus_frames"]
+        glance="".join(f", {name}" for name in taken if name),
+        focus=data["num_focus_frames"],
+        candidates=data["num_candidates"],
+        patch=facts["patch_size"],
     )
     rows = [
         f"| {name} | {part['pt2_error']:.1e} | {part['onnx_error']:.1e} |" for name, part in facts["programs"].items()
@@ -103,7 +117,7 @@ def _readme(facts: dict[str, Any], title: str, num_clips: int, predictor: AdaFoc
         num_frames=data["num_frames"],
         resize=data["resize_short_side"],
         crop=data["crop"],
-        patch=facts["patch_size"],
+        sizes=" and its size" if chooses else "",
         steps=steps,
         errors="\n".join(rows),
     )

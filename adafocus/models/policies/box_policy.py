@@ -51,6 +51,12 @@ def actions_of_frames(action_BS4: Tensor, num_frames: int) -> Tensor:
     return F.interpolate(action_BS4.transpose(1, 2), num_frames, mode="linear").transpose(1, 2)
 
 
+def actions_at(action_BS4: Tensor, places_BF: Tensor, num_frames: int) -> Tensor:
+    """Of the actions of all candidate frames, those of the frames at these places: (B, F, 4)."""
+    action_BN4 = actions_of_frames(action_BS4, num_frames)
+    return action_BN4.gather(1, places_BF.unsqueeze(-1).expand(-1, -1, 4))
+
+
 def crop_map(map_BGDhw: Tensor, action_BS4: Tensor, frame_size: int, smallest: int, patch_size: int) -> Tensor:
     """The maps cut to the boxes of the same actions, (B, G, D, q, q): as many cells as a patch of `patch_size` has."""
     cells = map_BGDhw.shape[-1]

@@ -39,13 +39,16 @@ def choose_places(weight_BG: Tensor, candidates: int, count: int, draw_BF: Tenso
     [0, 1) those at (i + draw) / F. Places that would come twice move on."""
     clips, glances = weight_BG.shape
     steps_F = torch.arange(count, device=weight_BG.device)
-    share_BF = ((steps_F + (0.5 if draw_BF is None else draw_BF)) / count).expand(clips, count).contiguous()
+    share_BF = ((steps_F + (0.5 if draw_BF is None else draw_BF)) / count).expand(clips, count)
     until_BG = weight_BG.cumsum(1)
-    stretch_BF = torch.searchsorted(until_BG, share_BF).clamp(max=glances - 1)
+    passed_BFG = until_BG[:, None] < share_BF[..., None]  # as searchsorted and cummax, which ONNX has not
+    stretch_BF = passed_BFG.sum(-1).clamp(max=glances - 1)
     weight_BF = weight_BG.gather(1, stretch_BF)
     before_BF = nn.functional.pad(until_BG, (1, 0)).gather(1, stretch_BF)
     place_BF = (stretch_BF + (share_BF - before_BF) / weight_BF) * (candidates / glances)
-    rising_BF = (place_BF.floor().long() - steps_F).cummax(1).values + steps_F
+    free_BF = place_BF.floor().long() - steps_F
+    behind_FF = steps_F[:, None] < steps_F
+    rising_BF = torch.where(behind_FF, free_BF[:, :1, None], free_BF[:, None]).amax(-1) + steps_F
     return torch.minimum(rising_BF, candidates - count + steps_F)
 
 

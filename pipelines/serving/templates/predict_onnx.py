@@ -24,6 +24,12 @@ def sample(num_frames: int, count: int, pad: str) -> list[int]:
     return [int(tick / 2.0 + tick * i) for i in range(count)]
 
 
+def candidates(num_frames: int, count: int) -> list[int]:
+    """Of a model that chooses frames, those that it chooses among: the same centres, in clips of any length."""
+    tick = num_frames / count
+    return [int(tick / 2.0 + tick * i) for i in range(count)]
+
+
 def ordered(num_frames: int, which: str, data: dict) -> list[int]:
     """The same in the order in which the networks see them."""
     frames = sample(num_frames, data[which], data["pad"])
@@ -43,7 +49,7 @@ def read(path: str, facts: dict) -> np.ndarray:
 
 
 def main(paths: list[str]) -> dict:
-    """The prediction after every frame, and where the patches were."""
+    """The prediction at every exit, and where the patches were."""
     facts = json.loads((HERE / "facts.json").read_text())
     sessions = {name: onnxruntime.InferenceSession(HERE / f"{name}.onnx") for name in facts["programs"]}
 
@@ -61,20 +67,35 @@ def main(paths: list[str]) -> dict:
     data, side = facts["preprocessing"], facts["patch_size"]
     states = {name: np.zeros(shape, np.float32) for name, shape in facts["states"].items()}
     paths = sorted(paths)
-    glances = np.stack([read(paths[i], facts) for i in ordered(len(paths), "num_frames", data)])
-    frames = np.stack([read(paths[i], facts) for i in ordered(len(paths), "num_focus_frames", data)])
-    glance = run("glancer", frames=glances)
+    offered = candidates(len(paths), data["num_candidates"]) if data["num_candidates"] else []
+    places = data["glance_places"]  # of the glancer's frames among these, where they are
+    seen = [offered[i] for i in places] if places else ordered(len(paths), "num_frames", data)
+    glance = run("glancer", frames=np.stack([read(paths[i], facts) for i in seen]))
+    sizes = None
+
+    def frames() -> np.ndarray:
+        """Those that the focuser sees."""
+        return np.stack([read(paths[i], facts) for i in ordered(len(paths), "num_focus_frames", data)])
+
     glance_input = facts["glance_input"]  # which of the glancer's outputs the classifier takes, if any
 
-    if facts["by"] == "clip":  # one patch for the whole clip
+    if facts["by"] == "choice":  # some of the candidates, and boxes of their own sizes
+        choice = run("policy", map=glance["map"], feature=glance["feature"])
+        chosen = np.stack([read(paths[offered[i]], facts) for i in choice["places"]])
+        boxes = np.broadcast_to(choice["boxes"], (len(chosen), 4)).copy()
+        focus = run("focuser", frames=chosen, boxes=boxes)["focus"]
+        more = {name: glance[name] for name in facts["programs"]["classifier"]["inputs"] if name in glance}
+        logits = run("classifier", focus=focus, **more)["prediction"]
+        corners, sizes = boxes[:, :2].tolist(), boxes[:, 2:].tolist()
+    elif facts["by"] == "clip":  # one patch for the whole clip
         corner = run("policy", map=glance["map"], policy_state=states["policy_state"])["corner"][0]
-        focus = look(frames, corner)
+        focus = look(frames(), corner)
         more = {"glance": glance[glance_input]} if glance_input else {}
         logits = run("classifier", focus=focus, **more)["prediction"]
         corners = [corner.tolist()]
     else:  # a patch for every frame
         corners, logits = [], []
-        for i, frame in enumerate(frames):
+        for i, frame in enumerate(frames()):
             choice = run("policy", map=glance["map"][i : i + 1], policy_state=states["policy_state"])
             states["policy_state"] = choice["next_policy_state"]
             corner = choice["corner"][0]
@@ -93,6 +114,7 @@ def main(paths: list[str]) -> dict:
         "top": [{"class": facts["class_names"][k], "probability": float(probability[-1, k])} for k in best],
         "probability": probability.tolist(),
         "corners": corners,
+        **({} if sizes is None else {"sizes": sizes}),
     }
 
 

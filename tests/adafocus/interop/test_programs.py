@@ -34,13 +34,15 @@ def test_step_by_step_they_are_the_model(
     predictor = AdaFocusPredictor.from_folder(checkpoints["frame"])
     clip = predictor.read(make_video(tmp_path / "a.mp4"))
     torch.manual_seed(3)
-    first, second = "adafocus", "adafocus-v2"
+    first, second, third = "adafocus", "adafocus-v2", "uni-adafocus"
     for regime, action, method in (
         ("frame", "grid", first),
         ("frame", "gaussian", first),
         ("clip", "gaussian", first),
         ("frame", "grid", second),
         ("clip", "grid", second),
+        ("uni", "grid", third),
+        ("uni per clip", "grid", third),
     ):
         base = load_model(checkpoints[regime])[0].config
         model = build_model(override(base, {"model.action": action, "method": method, **changes}), 10).eval()

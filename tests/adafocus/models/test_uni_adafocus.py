@@ -52,10 +52,24 @@ def test_exits_one_by_one_are_those_of_the_whole_pass(model: UniAdaFocus, batch:
         for portion in portions:
             output = model.advance(TensorFrames(batch.glance_BTCHW, batch.focus_BTCHW), portion, state)
             state = output.state
+            assert state.glance is not None and state.glance.map_BTDhw.shape[1] == (4 if state.choice is None else 0)
             logits.append(output.logits_BTK)
             corners.append(output.corners_BT2)
         torch.testing.assert_close(torch.cat(logits, 1), whole.logits_BTK, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(torch.cat(corners, 1), whole.corners_BT2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("reuses", [False, True])
+def test_glances_are_reused_as_configured(reuses: bool, tiny_config: Config, make_batch: Callable[..., Batch]) -> None:
+    model = build_model(override(tiny_config, {**UNI, "model.reuse_glance": reuses}), 5)
+    settle(model)
+    batch = make_batch(model.config, 3, 5, 1)
+    seen = model.look(batch.glance_BTCHW, batch.focus_BTCHW)
+    focus_BTD, other = model.focus(seen.patches_BTCPP), model.glance(batch.glance_BTCHW.flip(0))
+    left_BXK, right_BXK = (model.classify(glance, focus_BTD) for glance in (seen.glance, other))
+    assert not torch.equal(left_BXK[:, 0], right_BXK[:, 0])  # after the glances
+    assert torch.equal(left_BXK[:, 1:], right_BXK[:, 1:]) != reuses
 
 
 @torch.no_grad()

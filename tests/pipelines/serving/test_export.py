@@ -72,7 +72,10 @@ def test_the_folder_says_what_is_in_it(exported: tuple[Path, Path]) -> None:
     assert meta.extraction["height"] == 40
 
 
-@pytest.mark.parametrize("exported", [*REGIMES, pytest.param("second", marks=pytest.mark.slow)], indirect=True)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("second", "uni", "uni per clip")]
+
+
+@pytest.mark.parametrize("exported", [*REGIMES, *SLOW], indirect=True)
 def test_another_program_predicts_the_same(
     exported: tuple[Path, Path], make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -89,6 +92,9 @@ def test_another_program_predicts_the_same(
     corners = torch.tensor(found["corners"])
     tolerance = 0.01 * model.config.data.crop if corners.is_floating_point() else 0
     torch.testing.assert_close(corners.expand_as(wanted.corners_T2), wanted.corners_T2, rtol=0, atol=tolerance)
+    assert ("sizes" in found) == (wanted.sizes_T2 is not None)
+    if wanted.sizes_T2 is not None:
+        torch.testing.assert_close(torch.tensor(found["sizes"]), wanted.sizes_T2, rtol=0, atol=tolerance)
     assert found["top"][0]["class"] == wanted.top(1)[0][0]
 
 

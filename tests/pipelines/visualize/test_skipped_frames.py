@@ -73,8 +73,6 @@ def test_what_cannot_be_is_refused_in_one_line(
 ) -> None:
     with pytest.raises(UserError, match="cannot be exported: its gate decides how many patches"):
         export(checkpoints["plus"], tmp_path / "out", shards=synthetic_shards)
-    with pytest.raises(UserError, match="of method uni-adafocus, which cannot be exported: "):
-        export(checkpoints["uni"], tmp_path / "out", shards=synthetic_shards)
     assert not (tmp_path / "out").exists()
     places = Places.of(synthetic_shards, tmp_path)
     with pytest.raises(UserError, match="cannot be compiled"):
