@@ -1,4 +1,4 @@
-"""A comparison of two methods as users start it, what it logs, and what the report makes of it."""
+"""A comparison of methods as users start it, what it logs, and what the report makes of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adafocus import checkpoint
-from helpers.tiny import STAGES, TINY
+from helpers.tiny import STAGES, TINY, UNI
 from pipelines.benchmarks.frontier import Contestant, training_cost
 from pipelines.cli.main import main
 from pipelines.paths import Places
@@ -23,14 +23,16 @@ SMALL = {
     **{f"{stage}.epochs": 1 for stage in (*STAGES, "joint")},
     "joint.batch_size": 8,
 }
-SETTINGS = "".join(f":{key}={value}" for key, value in SMALL.items())
+CONTESTANTS = {"demo": SMALL, "demo-v2": SMALL, "demo-uni": {**SMALL, **UNI, "unified.epochs": 1}}
 
 
 @pytest.mark.slow
-def test_two_methods_in_one_table_and_one_chart(
+def test_methods_in_one_table_and_one_chart(
     synthetic_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipes = [f"{recipe}{SETTINGS}" for recipe in ("demo", "demo-v2")]
+    recipes = [
+        recipe + "".join(f":{key}={value}" for key, value in changes.items()) for recipe, changes in CONTESTANTS.items()
+    ]
     words = ["--shards", synthetic_shards, "--runs", str(tmp_path), "--device", "cpu", "--json"]
     monkeypatch.setattr(sys, "argv", ["adafocus", "frontier", "--recipes", ",".join(recipes), *words])
     with pytest.raises(SystemExit) as stop:
@@ -41,13 +43,19 @@ def test_two_methods_in_one_table_and_one_chart(
     for recipe, own in points.items():
         labels = [point["label"] for point in own]
         assert [point["kind"] for point in own].count("own") == 1
-        assert {f"{count} frames, evenly spread" for count in (1, 2, 3)} <= set(labels)
-        assert [label for label in labels if label.startswith("stopped")] == [
-            f"stopped after {count} frames" for count in (1, 2, 3)
-        ]
         whole = next(point for point in own if point["kind"] == "own")
-        half = next(point for point in own if point["label"] == "2 frames, evenly spread")
-        assert half["gflops"] == pytest.approx(whole["gflops"] / 2)
+        stopped = [point for point in own if point["kind"] == "prefix"]
+        glances_first = recipe.startswith("demo-uni")
+        counts = range(4) if glances_first else range(1, 4)
+        assert [point["label"] for point in stopped] == [f"stopped after {count} frames" for count in counts]
+        costs = [point["gflops"] for point in (*stopped, whole)]
+        assert costs == sorted(set(costs))
+        if glances_first:  # it takes no other number of frames
+            assert not any("evenly spread" in label for label in labels)
+        else:
+            assert {f"{count} frames, evenly spread" for count in (1, 2, 3)} <= set(labels)
+            half = next(point for point in own if point["label"] == "2 frames, evenly spread")
+            assert half["gflops"] == pytest.approx(whole["gflops"] / 2)
         assert table["training"][recipe]["processor_minutes"] > 0
     places = Places.of(synthetic_shards, tmp_path)
     (run,) = Tracker.at(places).frontiers()
@@ -58,9 +66,9 @@ def test_two_methods_in_one_table_and_one_chart(
     assert "Methods compared" in page and page.count("accuracy over latency") == 1
     # The stages that it found are those that `adafocus train` makes: nothing is trained twice.
     finished = sorted(path.parent.name.split("-")[0] for path in tmp_path.glob("*/meta.json"))
-    assert finished == sorted([*STAGES, "joint"])
+    assert finished == sorted([*STAGES, "joint", "unified"])
     (folder,) = tmp_path.glob("finetune-*")
-    metas = [checkpoint.read_meta(path.parent) for path in tmp_path.glob("*/meta.json") if "joint" not in str(path)]
+    metas = [checkpoint.read_meta(path.parent) for name in STAGES for path in tmp_path.glob(f"{name}-*/meta.json")]
     assert training_cost(folder, places).minutes == pytest.approx(sum(meta.seconds for meta in metas) / 60)
 
 
