@@ -70,15 +70,24 @@ def demo_v2() -> Config:
 
 
 def demo_uni() -> Config:
-    """The synthetic data set with Uni-AdaFocus: glances at 6 of 18 frames, of which 6 are chosen to focus on.
+    """The synthetic data set with Uni-AdaFocus: glances at 3 of 18 frames, of which 6 are chosen to focus on.
 
-    The digit is small in these frames, so boxes may be small too, and little pulls them up to the whole frame.
+    Its policies learn from the glancer alone. So there are fewer glances than looks, and finer ones: they cost what the
+    demo's six do. No box is smaller than its patch, for enlarged pixels show no more; and little pulls boxes up to the
+    whole frame, where the digit is small.
     """
     config = demo()
-    data = replace(config.data, num_candidates=18)
-    model = replace(config.model, smallest_patch=20, policy_channels=16, temporal_channels=32, classifier_hidden=128)
+    data = replace(config.data, num_frames=3, num_candidates=18)
+    model = replace(
+        config.model,
+        glance_size=28,
+        smallest_patch=config.model.patch_size,
+        policy_channels=16,
+        temporal_channels=32,
+        reuse_glance=True,
+    )
     settings = UnifiedConfig(
-        epochs=8,
+        epochs=12,
         batch_size=16,
         lr=2e-3,
         glancer_lr_scale=1.0,
