@@ -25,6 +25,7 @@ from preprocessing.schema import UserError
 
 NUM_CLIPS = 2
 """Real clips on which the files are compared with the model."""
+CENTRES = "the centres of equal parts of the clip (`predict_onnx.py: sample`)"
 POLICY = """3. `policy(map, policy_state)` gives the `corner` of a patch of $patch x $patch pixels, and the next state.
    States begin as zeros.
 """
@@ -91,6 +92,11 @@ def _read_videos(predictor: AdaFocusPredictor, videos: Sequence[Path]) -> list[C
         raise UserError(f"--video cannot be read: {error}") from error
 
 
+def _listed(data: dict[str, Any]) -> str:
+    """Places of the glancer's frames among the candidates; empty where they are not among them."""
+    return ", ".join(map(str, data["glance_places"] or ()))
+
+
 def _readme(facts: dict[str, Any], title: str, num_clips: int, predictor: AdaFocusPredictor) -> str:
     """The folder's README.md."""
     data = facts["preprocessing"]
@@ -115,6 +121,7 @@ def _readme(facts: dict[str, Any], title: str, num_clips: int, predictor: AdaFoc
         num_clips=num_clips,
         ffmpeg=" ".join(arguments),
         num_frames=data["num_frames"],
+        glances=f"numbers {places} of the clip's candidates, from 0" if (places := _listed(data)) else CENTRES,
         resize=data["resize_short_side"],
         crop=data["crop"],
         sizes=" and its size" if chooses else "",

@@ -55,6 +55,7 @@ def exported(
     return source, out
 
 
+@pytest.mark.parametrize("exported", [*REGIMES, pytest.param("uni", marks=pytest.mark.slow)], indirect=True)
 def test_the_folder_says_what_is_in_it(exported: tuple[Path, Path]) -> None:
     source, out = exported
     parts = ("glancer", "policy", "focuser", "classifier")
@@ -67,6 +68,9 @@ def test_the_folder_says_what_is_in_it(exported: tuple[Path, Path]) -> None:
     assert facts["class_names"] == [str(digit) for digit in range(10)]
     assert facts["preprocessing"]["extraction"]["height"] == 40
     assert ":h=40" in (out / "README.md").read_text() and "$" not in (out / "README.md").read_text()
+    glanced = facts["preprocessing"]["glance_places"]
+    said = f"numbers {', '.join(map(str, glanced))} of" if glanced else "the centres of equal parts"
+    assert said in (out / "README.md").read_text()
     (left, _), (right, meta) = load_model(source), load_model(out)  # it is a checkpoint too
     assert all(torch.equal(value, right.state_dict()[name]) for name, value in left.state_dict().items())
     assert meta.extraction["height"] == 40
