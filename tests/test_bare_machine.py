@@ -12,11 +12,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 NEEDED = {
-    *("torch", "torchvision", "numpy", "pyarrow", "safetensors", "pillow"),
+    *("torch", "numpy", "pyarrow", "safetensors", "pillow"),
     *("pydantic", "simplejpeg", "filelock"),
 }
-"""Distributions that the lower floors import when they are imported. Others that they use (webdataset, ffmpeg-python,
-scikit-learn, ONNX) are imported where something is done with them."""
+"""Distributions that the lower floors import when they are imported. Others that they use (torchvision, webdataset,
+ffmpeg-python, scikit-learn, ONNX) are imported where something is done with them."""
 
 PROGRAM = """
 import importlib, sys
@@ -68,6 +68,14 @@ def test_the_lower_floors_import_without_what_only_the_upper_one_needs() -> None
     for module in ("pydantic", "simplejpeg", "filelock", "PIL"):
         users = ["adafocus.data.loader", "adafocus.training.stage_lock", "preprocessing.datasets.synthetic"]
         assert f"No module named '{module}" in without({module}, users).stdout
+
+
+def test_what_is_slow_to_import_waits_until_it_is_needed() -> None:
+    """To predict with a model in a folder takes none of them, and the workers of a sweep train before they draw."""
+    predict = without({"mlflow", "ray", "matplotlib", "torchvision", "sklearn"}, ["pipelines.serving.predict"])
+    assert predict.returncode == 0, predict.stdout + predict.stderr
+    trial = without({"matplotlib", "torchvision", "sklearn"}, ["pipelines.sweeps.trial", "pipelines.sweeps.driver"])
+    assert trial.returncode == 0, trial.stdout + trial.stderr
 
 
 ALL = packages_distributions()

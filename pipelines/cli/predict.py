@@ -66,9 +66,6 @@ def predict(
     from pipelines.serving.predict import AdaFocusPredictor, default_decoders, predict_all
     from pipelines.serving.videos import find_videos
     from pipelines.tracking.checkpoints import find_checkpoint
-    from pipelines.tracking.client import Tracker
-    from pipelines.visualize.explain.explain import explain as write_pictures
-    from pipelines.visualize.known_boxes import KnownBoxes
     from preprocessing.media.extraction import Limits
     from preprocessing.sources import readable_name
 
@@ -79,11 +76,17 @@ def predict(
         raise UserError(f"--precision is {precision!r}, but has to be float32, bf16 or fp16")
     if boxes and not explain:
         raise UserError("--boxes only says what --explain draws: give both")
+    if explain:  # imported only then, like MLflow below: each takes half a second or more
+        from pipelines.visualize.explain.explain import explain as write_pictures
+        from pipelines.visualize.known_boxes import KnownBoxes
     known = KnownBoxes(boxes) if boxes else None
     paths = find_videos(videos)
     places = Places.of(shards or "", runs)
     selected = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
-    shards = shards or (Tracker.at(places).shards_of(selected.run_id) if selected.run_id else None)
+    if selected.run_id and not shards:
+        from pipelines.tracking.client import Tracker
+
+        shards = Tracker.at(places).shards_of(selected.run_id)
     model = AdaFocusPredictor(
         selected.folder,
         device=device,

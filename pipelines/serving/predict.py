@@ -20,7 +20,6 @@ from adafocus.inference.prediction import ClipFrames, Prediction, VideoError
 from adafocus.models.adafocus import Patches
 from pipelines.paths import Places
 from pipelines.serving.hub import find_pretrained, push
-from pipelines.serving.share import share
 from pipelines.tracking.checkpoints import SelectedCheckpoint, find_checkpoint
 from preprocessing.processors import usable_cores
 
@@ -72,6 +71,8 @@ class AdaFocusPredictor(predictor.AdaFocusPredictor):
 
         Raises UserError if there is something else in `out`.
         """
+        from pipelines.serving.share import share  # not above: it reads MLflow, which is slow to import
+
         places = Places.of("", Path("runs"))
         share(SelectedCheckpoint(self.folder), places, Path(out), spec=self.spec, licence=licence, hub_name=hub_name)
         return Path(out)

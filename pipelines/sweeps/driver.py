@@ -18,11 +18,10 @@ from pipelines.ray_runtime.resources import Resources
 from pipelines.ray_runtime.session import ray_session
 from pipelines.sweeps.outcomes import STATUSES, TrialOutcome
 from pipelines.sweeps.plan import finished_trials, make_plan, unreported_trials
-from pipelines.sweeps.stages.shared_stages import start_imports, train_shared_stages
+from pipelines.sweeps.stages.shared_stages import train_shared_stages
 from pipelines.sweeps.stages.sharing import Reuse, measure_reuse
 from pipelines.sweeps.sweep import Sweep
 from pipelines.sweeps.sweep_file import continue_sweep, save_sweep
-from pipelines.sweeps.sweep_logger import log_sweep
 from pipelines.sweeps.tuner import run_trials
 from pipelines.tracking.client import Kind, Tracker
 from pipelines.tracking.run import FinalStatus, Run
@@ -95,9 +94,7 @@ class SweepDriver:
         resources, metric = self.sweep.resources, self.info.metric
         # The dashboard takes seconds to start and is needed only to clean up after groups of workers.
         group = resources.workers_per_trial > 1
-        with ray_session(resources.ray_address, dashboard=group, worker_logs=True) as is_own_session:
-            if is_own_session and resources.starts_ray and not group:
-                start_imports()
+        with ray_session(resources.ray_address, dashboard=group, worker_logs=True):
             sweep = self.sweep = replace(self.sweep, resources=self._fit_resources())
             in_time = train_shared_stages(sweep, self.parent, self.deadline)
             past = finished_trials(sweep, self.tracker, metric)
@@ -149,6 +146,8 @@ class SweepDriver:
         self.parent.log_metrics({"trials": len(outcomes), **numbers, **reuse.metrics()})
         self.parent.finish("FAILED" if counts["failed"] else "KILLED" if counts["stopped"] else "FINISHED")
         try:
+            from pipelines.sweeps.sweep_logger import log_sweep  # here, for Matplotlib would delay the first epoch
+
             log_sweep(self.tracker, self.parent, self.sweep.name)
         except Exception as error:  # the trials are done, and `adafocus report` draws the page again
             log.warning("the page of sweep %s could not be logged: %s", self.sweep.name, in_a_line(error))

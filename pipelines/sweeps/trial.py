@@ -138,7 +138,3 @@ def check_gpu(sweep: Sweep) -> None:
             f"Ray gave this worker on {socket.gethostname()} {gpus:g} GPUs, and torch {torch.__version__} finds none: "
             "install its CUDA build and the driver there, or give --gpus-per-worker 0 and --device cpu"
         )
-
-
-def import_modules() -> None:
-    """Do nothing: to call it in a worker imports this module and all that it needs."""

@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.paths import Places
-from pipelines.tracking.client import Tracker
 from pipelines.tracking.records import TrialRecord
 from preprocessing.schema import UserError
+
+if TYPE_CHECKING:
+    from pipelines.tracking.client import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,8 @@ def find_checkpoints(
     """The same as a list, with the `best` trials of a sweep by the data set's metric, or as many as have finished."""
     if folder:
         return [SelectedCheckpoint(folder.absolute(), name=folder.name)]
+    from pipelines.tracking.client import Tracker  # not above: a folder needs no MLflow, which is slow to import
+
     tracker = Tracker.at(places)
     if run is not None:
         return [_selected(_trial_named(tracker, run, places.store), places)]

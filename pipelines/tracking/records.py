@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import textwrap
 from dataclasses import dataclass
-from typing import Any, Literal, Self
-
-from mlflow.entities import Run as MlflowRun
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pipelines.tracking import tag_names
 from pipelines.tracking.score import SCORE, last_score, reached_stages, score_name
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run as MlflowRun
 
 Outcome = Literal["finished", "pruned", "failed", "stopped", "running", "stale"]
 OUTCOMES: dict[str, Outcome] = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}

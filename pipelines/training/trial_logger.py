@@ -16,8 +16,6 @@ from pipelines.paths import Places
 from pipelines.tracking.logged_model import log_checkpoint, log_scores
 from pipelines.tracking.metric_names import SCORES
 from pipelines.tracking.run import Run
-from pipelines.visualize.charts.result_charts import reward_chart
-from pipelines.visualize.patch_strips import save_strips
 from preprocessing.shards.index import read_metadata
 
 MODEL = "model"
@@ -34,6 +32,8 @@ def log_setup(run: Run, config: Config, places: Places, recipe: str, device: str
 
 def log_result(run: Run, folder: Path, places: Places) -> None:
     """Log the model of a finished trial, with a chart of the reward and a picture of where the model looks."""
+    from pipelines.visualize.patch_strips import save_strips  # here, for Matplotlib would delay the first epoch
+
     run.log_artifact(folder, MODEL)
     with tempfile.TemporaryDirectory() as temporary:
         strips = Path(temporary) / "patches.png"
@@ -59,6 +59,8 @@ def _log_rewards(run: Run) -> None:
     """Log a chart of the policy's reward, if the trial has logged any."""
     rewards = run.curve("ppo/reward")
     if rewards:
+        from pipelines.visualize.charts.result_charts import reward_chart
+
         by_time: dict[int, list[float]] = {step: [] for step in rewards}
         for name in sorted(name for name in run.metric_names() if name.startswith("ppo/reward_t")):
             for step, value in run.curve(name).items():

@@ -1,13 +1,15 @@
-"""torchvision's networks as backbones, and any network with its names: `features`, `classifier` or `fc`."""
+"""torchvision's networks as backbones, and any network with its names: `features`, `classifier` or `fc`.
+
+torchvision takes more than a second to import, so it is imported where one of its networks is built; what differs
+between them goes by the names of their classes.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from typing import cast
 
-import torchvision
 from torch import Tensor, nn
-from torchvision.models import convnext, densenet, efficientnet, mobilenetv2, mobilenetv3, regnet, resnet
 
 from adafocus.models.backbones.backbone import Backbone, MaxPool, MeanPool
 from adafocus.models.backbones.weights import State
@@ -23,16 +25,21 @@ TORCHVISION = (
     *(f"convnext_{size}" for size in ("tiny", "small")),
 )
 
-FIRST_LAYER: dict[type[nn.Module], str] = {
-    resnet.BasicBlock: "conv1",
-    resnet.Bottleneck: "conv1",
-    mobilenetv2.InvertedResidual: "conv.0.0",
-    mobilenetv3.InvertedResidual: "block.0.0",
-    efficientnet.MBConv: "block.0.0",
-    regnet.ResBottleneckBlock: "f.a.0",
-    convnext.CNBlock: "block.0",
+FIRST_LAYER = {
+    "torchvision.models.resnet.BasicBlock": "conv1",
+    "torchvision.models.resnet.Bottleneck": "conv1",
+    "torchvision.models.mobilenetv2.InvertedResidual": "conv.0.0",
+    "torchvision.models.mobilenetv3.InvertedResidual": "block.0.0",
+    "torchvision.models.efficientnet.MBConv": "block.0.0",
+    "torchvision.models.regnet.ResBottleneckBlock": "f.a.0",
+    "torchvision.models.convnext.CNBlock": "block.0",
 }
 """Residual blocks and the name of their first convolution."""
+
+
+def class_name(module: nn.Module) -> str:
+    """Full name of a module's class."""
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 class PlainBackbone(Backbone):
@@ -41,11 +48,12 @@ class PlainBackbone(Backbone):
     def shift_sites(self) -> list[tuple[nn.Module, str]]:
         """Inverted residuals count only where they add their input, as in the published MobileNetV2. A block may also
         carry an attribute `first_layer` that names its own convolution."""
-        blocks = [each for each in self.body.modules() if type(each) in FIRST_LAYER or hasattr(each, "first_layer")]
+        blocks = list(self.body.modules())
+        names = [FIRST_LAYER.get(class_name(block)) or str(getattr(block, "first_layer", "")) for block in blocks]
         return [
-            (block, FIRST_LAYER.get(type(block)) or str(block.first_layer))
-            for block in blocks
-            if getattr(block, "use_res_connect", True)
+            (block, name)
+            for block, name in zip(blocks, names, strict=True)
+            if name and getattr(block, "use_res_connect", True)
         ]
 
 
@@ -59,6 +67,8 @@ class AsMap(nn.Module):
 
 def build(name: str, num_classes: int) -> nn.Module:
     """A whole network of torchvision with random weights."""
+    import torchvision
+
     net: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
     return net
 
@@ -73,10 +83,10 @@ def take_apart(name: str, net: nn.Module) -> Backbone:
         raise UserError(f"{name} cannot be a backbone: it has no `classifier` or `fc` with a linear layer")
     if isinstance(last, nn.Linear):
         last = nn.Sequential(nn.Dropout(0.0), last)
-    if isinstance(net, convnext.ConvNeXt):
+    if class_name(net) == "torchvision.models.convnext.ConvNeXt":
         last = nn.Sequential(AsMap(), *last.children())
     body = parts["features"] if "features" in parts else nn.Sequential(parts)
-    if isinstance(net, densenet.DenseNet):
+    if class_name(net) == "torchvision.models.densenet.DenseNet":
         body = nn.Sequential(body, nn.ReLU(inplace=True))
     pooled = MaxPool() if isinstance(pooling, MaxPool) else MeanPool()
     return PlainBackbone(body, pooled, cast(nn.Sequential, last), linear[0].in_features)
@@ -85,6 +95,8 @@ def take_apart(name: str, net: nn.Module) -> Backbone:
 def published_weights(name: str, ways: str) -> State:
     """torchvision's first published ImageNet weights. Raises UserError, which ends with `ways` out, if they cannot be
     fetched."""
+    import torchvision
+
     weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
     try:
         return dict(weights.get_state_dict(progress=False, check_hash=True))

@@ -11,22 +11,16 @@ from adafocus import checkpoint
 from adafocus.divergence import DivergedError
 from adafocus.training.reports import EpochReport
 from pipelines.logs import in_a_line
-from pipelines.ray_runtime.cluster import largest, total_of
+from pipelines.ray_runtime.cluster import largest
 from pipelines.sweeps.outages import OutageError
 from pipelines.sweeps.outcomes import BUDGET_ENDED
 from pipelines.sweeps.sweep import Sweep
-from pipelines.sweeps.trial import import_modules, train_shared
+from pipelines.sweeps.trial import train_shared
 from pipelines.tracking.run import Run
 from pipelines.training.train import to_mlflow
 from preprocessing.schema import UserError
 
 log = logging.getLogger(__name__)
-
-
-def start_imports() -> None:
-    """Let all workers import side by side what the shared stages and the first trials would import in turn."""
-    for _ in range(total_of("CPU")):
-        ray.remote(num_cpus=1)(import_modules).remote()
 
 
 def train_shared_stages(sweep: Sweep, parent: Run, deadline: float | None) -> bool:
