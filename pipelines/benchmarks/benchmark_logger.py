@@ -25,6 +25,7 @@ from pipelines.tracking.logged_model import link_measured, log_scores
 from pipelines.tracking.metric_names import IN_WORDS, SCORES
 from pipelines.tracking.registry import MeasuredModel, register
 from pipelines.tracking.run import Run
+from pipelines.tracking.saved_views import benchmarks_view, save_view
 from pipelines.tracking.score import SCORE
 from pipelines.training.trial_logger import MODEL
 from pipelines.visualize.charts.class_charts import class_chart, confusion_chart
@@ -83,10 +84,11 @@ def result_of(measurement: Measurement, selected: SelectedCheckpoint, run: Run) 
 
 
 def describe_benchmark(run: Run, selected: SelectedCheckpoint, measurement: Measurement, places: Places) -> None:
-    """Write the run's description, with the artifacts that it has by then."""
+    """Write the run's description, with the artifacts that it has by then; save the view that compares benchmarks."""
     tracker, result = Tracker.at(places), result_of(measurement, selected, run)
     subject = f"the trial {tracker.open(selected.run_id).link}" if selected.run_id else f"`{selected.folder.name}`"
-    run.set_description(benchmark_note(result, subject, run.artifact_names()))
+    view = save_view(tracker, run.experiment_id, benchmarks_view())
+    run.set_description(benchmark_note(result, subject, run.artifact_names(), view))
 
 
 def _headline(measurement: Measurement, metric: str) -> dict[str, float]:

@@ -16,6 +16,7 @@ from pipelines.reporting.sweep_data import sweep_data
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.metric_names import IN_WORDS
 from pipelines.tracking.records import SweepRecord, TrialRecord
+from pipelines.tracking.saved_views import view_addresses
 from pipelines.tracking.stale import STALE_AFTER_MIN, mark_stale
 from preprocessing.schema import UserError
 
@@ -45,7 +46,8 @@ def collect_report(places: Places, sweep: str | None = None, stale_after_min: fl
         own_sweeps = [each for each in summaries if each.dataset == dataset]
         missing = _missing(dataset, own, own_sweeps) if sweep is None else []
         compared = [each for each in frontiers if each.dataset == dataset]
-        sections.append(Section(dataset, own, own_sweeps, compared, missing))
+        views = view_addresses(tracker, dataset)
+        sections.append(Section(dataset, own, own_sweeps, compared, missing, views))
     sections.sort(key=lambda section: not (section.benchmarks or section.sweeps))
     unfinished = [trial for trial in trials if not trial.sweep and trial.outcome != "finished"]
     return Report(places.store, sections, unfinished, broken)

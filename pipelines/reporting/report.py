@@ -54,6 +54,8 @@ class Section:
     """Comparisons of methods, the newest first."""
     missing: list[str] = field(default_factory=list)
     """What a reader may look for and does not find, in words."""
+    views: dict[str, str] = field(default_factory=dict)
+    """Views in MLflow's dashboard, by their names: their addresses."""
 
     @property
     def published(self) -> tuple[PublishedResult, ...]:

@@ -23,18 +23,21 @@ PICTURES = {
 """Artifacts that are worth a look, with what they show."""
 
 
-def benchmark_note(result: BenchmarkResult, subject: str, artifacts: Sequence[str]) -> str:
-    """The description of a benchmark's run. `subject`: what was measured, as Markdown."""
+def benchmark_note(result: BenchmarkResult, subject: str, artifacts: Sequence[str], view: str = "") -> str:
+    """The description of a benchmark's run. `subject`: what was measured, `view`: where it is compared with others,
+    both as Markdown."""
     (rows,) = result_tables([result])
     parts = [f"Measures {subject}: {result.conditions}.", table(rows.headings, 1, rows.blocks[0]), f"{LEGEND}."]
     if result.exits:
         headings = [heading for _, heading, _ in EXIT_COLUMNS]
         parts += [f"Early exit, {result.exit_conditions}:", table(headings, 0, exit_texts(result))]
-    return "\n\n".join([*parts, _pictures(artifacts)]).strip()
+    parts += [f"Beside the others: {view}." if view else "", _pictures(artifacts)]
+    return "\n\n".join(part for part in parts if part)
 
 
-def sweep_note(summary: SweepSummary, links: Mapping[str, str], artifacts: Sequence[str]) -> str:
-    """The description of a sweep's run. `links`: Markdown links to its trials by their run ids."""
+def sweep_note(summary: SweepSummary, links: Mapping[str, str], artifacts: Sequence[str], view: str = "") -> str:
+    """The description of a sweep's run. `links`: Markdown links to its trials by their run ids, `view`: one to their
+    charts."""
     tried = "\n".join(f"* `{key}`: {cell(values)}" for key, values in summary.space.items())
     shown = summary.trials[:MOST_TRIALS]
     lines = [f"| trial | {summary.metric} | ended |", "|---|---:|---|"]
@@ -44,7 +47,8 @@ def sweep_note(summary: SweepSummary, links: Mapping[str, str], artifacts: Seque
     rest = len(summary.trials) - len(shown)
     more = f"{rest} more below it." if rest else ""
     about = f"A sweep over recipe `{summary.recipe}`; {len(summary.trials)} trials, the best first."
-    return "\n\n".join(part for part in (about, tried, "\n".join(lines), more, _pictures(artifacts)) if part)
+    charts = f"Charts of its trials: {view}." if view else ""
+    return "\n\n".join(part for part in (about, tried, "\n".join(lines), more, charts, _pictures(artifacts)) if part)
 
 
 def _pictures(artifacts: Sequence[str]) -> str:

@@ -63,9 +63,13 @@ class Tracker:
         return self.uri.startswith("http")
 
     def address(self, experiment_id: str, run_id: str) -> str:
-        """Address of a run's page in the dashboard: the server's, or the one that `adafocus dashboard` serves."""
-        base = without_secrets(self.uri).rstrip("/") if self.is_server else "http://127.0.0.1:5000"
-        return f"{base}/#/experiments/{experiment_id}/runs/{run_id}?{MODEL_VIEW}"
+        """Address of a run's page in the dashboard."""
+        return f"{self.dashboard}/#/experiments/{experiment_id}/runs/{run_id}?{MODEL_VIEW}"
+
+    @property
+    def dashboard(self) -> str:
+        """Address of the dashboard: the server's, or the one that `adafocus dashboard` serves."""
+        return without_secrets(self.uri).rstrip("/") if self.is_server else "http://127.0.0.1:5000"
 
     def experiment(self, name: str) -> str:
         """Id of an experiment, which is created if need be. A local store keeps its artifacts below `runs` too.
@@ -185,6 +189,11 @@ def _reason(error: Exception) -> str:
         return f"the package of its database driver is not installed here ({error}); for PostgreSQL: .[server]"
     text = error.message if isinstance(error, MlflowException) else str(error)
     return next(iter(text.splitlines()), type(error).__name__)
+
+
+def runs_filter(kind: Kind, **identity: str) -> str:
+    """MLflow's filter for the runs of a kind and identity. Raises UserError for a value that it cannot express."""
+    return _query(_tags(kind, identity))
 
 
 def _tags(kind: Kind, identity: Mapping[str, str]) -> dict[str, str]:

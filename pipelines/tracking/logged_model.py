@@ -17,7 +17,7 @@ from mlflow.entities import LoggedModelInput, LoggedModelOutput, Metric
 from mlflow.exceptions import MlflowException
 
 from pipelines.tracking.run import Run, short_digest
-from pipelines.tracking.tag_names import PREFIX, VERSIONS
+from pipelines.tracking.tag_names import COMMIT, NOTE, PREFIX, SOURCE, SOURCE_TYPE, USER, VERSIONS
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,11 @@ def log_checkpoint(run: Run, recipe: str, record: Path, params: Mapping[str, str
         return run.logged_model
     client, name = run.client, re.sub(r"[^\w-]", "-", recipe) or "checkpoint"
     try:
-        place = f"{client.get_run(run.run_id).info.artifact_uri}/{weights}"
-        tags = {f"{PREFIX}weights": place, f"{PREFIX}recipe": recipe}
+        trained = client.get_run(run.run_id)
+        place = f"{trained.info.artifact_uri}/{weights}"
+        about = f"Trained by {run.link}, where its weights are: `adafocus predict VIDEO --run {run.run_id}` uses it."
+        tags = {f"{PREFIX}weights": place, f"{PREFIX}recipe": recipe, NOTE: about}
+        tags |= {tag: trained.data.tags[tag] for tag in (SOURCE, SOURCE_TYPE, COMMIT, USER) if tag in trained.data.tags}
         model = client.create_logged_model(
             run.experiment_id, name, run.run_id, tags, {key: str(value) for key, value in params.items()}, MODEL_TYPE
         )

@@ -41,3 +41,6 @@ SOURCE_TYPE = "mlflow.source.type"
 USER = "mlflow.user"
 VERSIONS = "mlflow.modelVersions"
 """Of a logged model: its versions in the registry, as JSON, from which MLflow makes the links on its page."""
+
+VIEW = "mlflow.sharedViewState."
+"""Of an experiment: begins the names of its saved views."""

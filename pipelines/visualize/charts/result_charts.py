@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -92,8 +91,9 @@ def compute_chart(
     if measured:
         gflops, accuracy = [p.gflops for p in measured], [p.accuracy for p in measured]
         axes.scatter(gflops, accuracy, s=60, marker="D", color=RED, label="measured here", zorder=3)
-    for point in measured:
-        _label(axes, point, INK, 8)
+    for number, point in enumerate(measured):
+        covered = [other for other in measured[:number] if _labels_meet(point, other, [*measured, *published])]
+        _label(axes, point, INK, 8, len(covered))
     if max((p.gflops for p in (*published, *measured)), default=0) > 150:
         axes.set_xscale("log")
     axes.set(xlabel="GFLOPs per video (multiply-adds)", ylabel=f"{metric} (%)")
@@ -102,20 +102,24 @@ def compute_chart(
     return figure
 
 
+def _labels_meet(point: ResultPoint, other: ResultPoint, shown: Sequence[ResultPoint]) -> bool:
+    """Would the labels of two points cover each other in a chart of all that is shown?"""
+    wide, high = (np.ptp([getattr(each, name) for each in shown]) or 1.0 for name in ("gflops", "accuracy"))
+    return abs(other.gflops - point.gflops) <= 0.14 * wide and abs(other.accuracy - point.accuracy) <= 0.04 * high
+
+
 def _without_overlap(points: list[ResultPoint]) -> list[ResultPoint]:
     """The points whose labels do not cover each other, the best ones first."""
-    wide, high = (np.ptp([getattr(p, name) for p in points]) or 1.0 for name in ("gflops", "accuracy"))
     kept: list[ResultPoint] = []
     for point in sorted(points, key=lambda p: -p.accuracy):
-        far = (
-            abs(p.gflops - point.gflops) > 0.14 * wide or abs(p.accuracy - point.accuracy) > 0.04 * high for p in kept
-        )
-        if all(far):
+        if not any(_labels_meet(point, other, points) for other in kept):
             kept.append(point)
     return kept
 
 
-def _label(axes: Axes, point: ResultPoint, colour: str, size: float) -> None:
-    """Write a point's label beside it."""
-    place: tuple[Literal["offset points"], tuple[int, int]] = ("offset points", (5, 4))
-    axes.annotate(point.label, (point.gflops, point.accuracy), place[1], textcoords=place[0], size=size, color=colour)
+def _label(axes: Axes, point: ResultPoint, colour: str, size: float, lower: int = 0) -> None:
+    """Write a point's label beside it, or so many lines lower."""
+    offset = (5, 4 - lower * 1.25 * size)
+    axes.annotate(
+        point.label, (point.gflops, point.accuracy), offset, textcoords="offset points", size=size, color=colour
+    )

@@ -34,6 +34,7 @@ def test_scores_stand_by_data_set(tracker: Tracker, trial: Run, tmp_path: Path) 
 
     model = tracker.client.get_logged_model(model_id)
     assert (model.source_run_id, model.name, model.status.value) == (trial.run_id, "demo-v1-0", "READY")
+    assert model.tags["mlflow.source.name"] == "adafocus train" and trial.link in model.tags["mlflow.note.content"]
     assert model.params == {"method": "AdaFocus"} and model.tags["adafocus.weights"].endswith("/artifacts/model")
     assert {(each.dataset_name, each.dataset_digest, each.value) for each in model.metrics or ()} == {
         ("d", "1" * 36, 80.0),

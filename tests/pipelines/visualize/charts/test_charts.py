@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -74,3 +75,13 @@ def test_published_figures_have_a_mark_a_source_and_a_known_recipe() -> None:
             assert row.recipe is None or (row.recipe in RECIPES and row.recipe.startswith(dataset))
     assert not any(row.family == "AdaFocus" for name in ("fcvid", "minikinetics") for row in published_on(name))
     assert published_on("folder") == ()
+
+
+def test_measured_points_that_coincide_keep_labels_that_can_be_read() -> None:
+    names = ("policy (AdaFocus)", "random, warm-up weights", "oracle: around the object's own box", "centre")
+    points = [ResultPoint(name, 0.03 + 0.001 * n, 15.0) for n, name in enumerate(names)]
+    figure = compute_chart([*points, ResultPoint("none: glancer alone", 0.01, 8.0)], [], "top-1")
+    FigureCanvasAgg(figure).draw()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == 5
+    assert not any(one.overlaps(other) for n, one in enumerate(boxes) for other in boxes[:n])
