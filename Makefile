@@ -9,6 +9,8 @@ SHARDS    ?= shards/$(DATASET)
 RUNS      ?= runs
 RECIPE    ?= demo
 RECIPES   ?= demo,demo-v2
+# Index of PyTorch's builds; empty: PyPI's, which bring CUDA. `make demo TORCH=https://download.pytorch.org/whl/cpu`
+TORCH     ?=
 ARGS      ?=
 
 export ADAFOCUS_RUNS := $(RUNS)
@@ -17,7 +19,7 @@ export ADAFOCUS_RUNS := $(RUNS)
 .PHONY: help env demo preprocess train tune benchmark frontier report mlflow docs bench test test-slow gpu-prepare gpu-check lint format clean
 
 help: ## Print the targets
-	@echo "Usage: make TARGET [DATASET=...] [DATA_ROOT=...] [SHARDS=...] [RUNS=...] [RECIPE=...] [RECIPES=...] [ARGS='...']"
+	@echo "Usage: make TARGET [DATASET=...] [DATA_ROOT=...] [SHARDS=...] [RUNS=...] [RECIPE=...] [RECIPES=...] [TORCH=...] [ARGS='...']"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(VENV)/.ready ## Make the environment: .venv with the pinned packages
@@ -25,6 +27,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
 	@echo "Making $(VENV) (once; a few minutes)"
 	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH),$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  --index-url $(TORCH) --extra-index-url https://pypi.org/simple torch torchvision)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
 	@touch $@
 

@@ -24,7 +24,7 @@ PAGES = [*(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG
 TARGETS = {
     line.split(":")[0] for line in (ROOT / "Makefile").read_text().splitlines() if re.match(r"[a-z-]+:.*##", line)
 }
-VARIABLES = {"DATASET", "DATA_ROOT", "SHARDS", "RUNS", "RECIPE", "RECIPES", "ARGS", "PYTHON"}
+VARIABLES = {"DATASET", "DATA_ROOT", "SHARDS", "RUNS", "RECIPE", "RECIPES", "ARGS", "PYTHON", "TORCH"}
 BARE = {key: value for key, value in os.environ.items() if not key.startswith("MAKE") and key != "ARGS"}
 """Without what `make test ARGS=...` hands on to every make below it."""
 
