@@ -6,6 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -14,14 +15,14 @@ from pipelines.preprocess.extract import extract
 from pipelines.preprocess.request import Request
 from pipelines.ray_runtime.session import check_address
 from preprocessing.ffmpeg.program import ffmpeg_version, find_ffmpeg
-from preprocessing.schema import UserError
+from preprocessing.schema import Clip, UserError
 from preprocessing.shards.build_index import build_index
 from preprocessing.shards.planning.estimate import estimate_cost
 from preprocessing.shards.planning.probe_boxes import probe_boxes
 from preprocessing.shards.planning.worklist import open_worklist
 from preprocessing.shards.statistics import summarise
 from preprocessing.shards.storage import Store
-from preprocessing.sources import measure_sources
+from preprocessing.sources import measure_sources, resolve_source
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def preprocess(
         sizes = measure_sources(job.root, clips)
         if max(sizes) < 0:
             root = job.far.shown if job.far else job.root
-            raise UserError(f"none of the {len(clips)} clips is below {root} (the first would be {clips[0].source})")
+            raise UserError(f"none of the {len(clips)} clips is below {root} ({_where_sought(job.root, clips[0])})")
         job.store.create()
         with _locked(job.store):
             job.store.remove_partials()
@@ -62,6 +63,15 @@ def estimate(request: Request) -> dict[str, Any]:
     with request.opened() as (job, clips):
         facts = {"dataset": job.info.name, "annotations": job.info.annotations, "free_bytes": job.store.free_bytes()}
         return facts | estimate_cost(job, clips, measure_sources(job.root, clips))
+
+
+def _where_sought(root: Path, clip: Clip) -> str:
+    """Where a clip that is not there would be, or why it may not be read there."""
+    try:
+        resolve_source(root, clip.source)
+    except ValueError as error:
+        return f"{error}: make the folder that it lies in the data root, or copy it"
+    return f"the first would be {clip.source}"
 
 
 def _say_if_full(store: Store, expected_bytes: float) -> None:

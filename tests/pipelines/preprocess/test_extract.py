@@ -106,6 +106,10 @@ def test_what_cannot_work_is_told_before_anything_is_written(local_ray: str, fol
     (root / "manifest.csv").write_text("path,label,split\na.mp4,x,train\n")
     with pytest.raises(UserError, match=r"none of the 1 clips is below .* \(the first would be a.mp4\)"):
         preprocess(Request("folder", root, str(tmp_path / "out"), spec=SPEC))
+    (tmp_path / "a.mp4").touch()
+    (root / "a.mp4").symlink_to(tmp_path / "a.mp4")
+    with pytest.raises(UserError, match=r"none of the 1 clips is below .* \('a.mp4' leaves the data root by a link: "):
+        preprocess(Request("folder", root, str(tmp_path / "out"), spec=SPEC))
     assert not (tmp_path / "out").exists()
 
 
