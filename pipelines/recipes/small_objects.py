@@ -15,8 +15,12 @@ LITE = "timm/tf_efficientnet_lite0"
 
 
 def _frozen(data: DataConfig, patch_size: int, glance_size: int) -> Config:
-    """AdaFocus on networks that keep their weights: only what stands on them learns."""
-    head = adamw(OptimConfig(batch_size=16, backbone_lr=0.0, head_lr=1e-3, label_smoothing=0.1))
+    """AdaFocus on networks that keep their weights: only what stands on them learns.
+
+    Few random patches show what decides, so that the classifier needs many passes before it reads it there; until then
+    no reward points at it.
+    """
+    head = adamw(OptimConfig(batch_size=16, backbone_lr=0.0, head_lr=1e-3, label_smoothing=0.1, precision="bf16"))
     return Config(
         data=data,
         model=ModelConfig(
@@ -25,13 +29,16 @@ def _frozen(data: DataConfig, patch_size: int, glance_size: int) -> Config:
             glance_size=glance_size,
             patch_size=patch_size,
             policy_hidden=256,
+            policy_norm=True,  # without it the policy is sure of one place after two epochs, whatever it sees
             classifier_hidden=256,
             dropout=0.5,
             reuse_glance=False,
         ),
         pretrain=PretrainConfig(epochs=0),
-        warmup=replace(head, epochs=8),
-        ppo=PPOConfig(epochs=10, batch_size=16, lr=5e-4, update_epochs=2, gamma=0.0),
+        warmup=replace(head, epochs=60),
+        ppo=PPOConfig(
+            epochs=8, batch_size=16, lr=5e-4, update_epochs=2, gamma=0.0, entropy_coef=0.02, precision="bf16"
+        ),
         finetune=replace(head, epochs=4),
     )
 
@@ -41,7 +48,7 @@ def _end_to_end(config: Config) -> Config:
     return replace(
         config,
         method="adafocus-v2",
-        model=replace(config.model, policy_channels=64, head_dropout=0.2),
+        model=replace(config.model, policy_channels=64, policy_norm=False, head_dropout=0.2),
         joint=adamw(
             JointConfig(
                 epochs=6,
