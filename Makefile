@@ -81,7 +81,7 @@ test-plain: env
 	@$(BIN)/pytest -m 'not slow and not ray' --numprocesses 2 --dist loadfile $(ARGS) || test $$? = 5  # ARGS leave none
 
 test-ray: env
-	@out=$$(mktemp); $(BIN)/pytest -m 'not slow and ray' $(ARGS) >$$out 2>&1; status=$$?; cat $$out; rm $$out; test $$status = 0 -o $$status = 5
+	@out=$$(mktemp); trap 'cat $$out; rm $$out' EXIT; $(BIN)/pytest -m 'not slow and ray' $(ARGS) >$$out 2>&1; status=$$?; test $$status = 0 -o $$status = 5
 
 test-slow: env ## Run the tests that take minutes
 	$(BIN)/pytest -m slow $(ARGS)

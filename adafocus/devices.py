@@ -60,7 +60,7 @@ def use_deterministic_kernels() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else sums depend on which stream was faster
     torch.backends.cudnn.benchmark = False  # it would choose kernels by their speed in this run
     # Nothing here reads what it has not written: to fill it would only take time.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a module property
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 

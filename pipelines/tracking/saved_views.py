@@ -47,8 +47,7 @@ class SavedView:
 
     def save(self, client: MlflowClient, experiment_id: str, now_ms: int) -> None:
         """Add the view to an experiment, or replace it."""
-        known = client.get_experiment(experiment_id).tags.get(VIEW + self.key)
-        created = json.loads(known)["createdAt"] if known else now_ms
+        created = _written(client.get_experiment(experiment_id).tags.get(VIEW + self.key)).get("createdAt", now_ms)
         text = base64.b64encode(zlib.compress(json.dumps(self._state()).encode())).decode()
         record = {"name": self.name, "createdAt": created, "updatedAt": now_ms, "state": f"deflate;{text}"}
         client.set_experiment_tag(experiment_id, VIEW + self.key, json.dumps(record))
@@ -111,8 +110,18 @@ def view_addresses(tracker: Tracker, dataset: str) -> dict[str, str]:
     tags = sorted(experiment.tags.items()) if experiment else []
     ours = [(tag.removeprefix(VIEW), text) for tag, text in tags if tag.startswith(VIEW + OURS)]
     return {
-        json.loads(text)["name"]: f"{tracker.dashboard}/{_place(experiment.experiment_id, key)}" for key, text in ours
+        _written(text).get("name", key): f"{tracker.dashboard}/{_place(experiment.experiment_id, key)}"
+        for key, text in ours
     }
+
+
+def _written(text: str | None) -> dict[str, Any]:
+    """What a view's tag says; nothing if there is none, or another version of MLflow writes it otherwise."""
+    try:
+        record = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _place(experiment_id: str, key: str) -> str:
@@ -124,7 +133,7 @@ def _place(experiment_id: str, key: str) -> str:
 def _remove_old(client: MlflowClient, experiment_id: str) -> None:
     """Remove the views of all sweeps but the newest: MLflow's page lets its readers have 40 in all."""
     tags = client.get_experiment(experiment_id).tags
-    ours = {tag: json.loads(text)["updatedAt"] for tag, text in tags.items() if tag.startswith(VIEW + OF_SWEEP)}
+    ours = {tag: _written(text).get("updatedAt", 0) for tag, text in tags.items() if tag.startswith(VIEW + OF_SWEEP)}
     for tag in sorted(ours, key=lambda each: ours[each], reverse=True)[MOST_SWEEPS:]:
         client.delete_experiment_tag(experiment_id, tag)
 

@@ -71,6 +71,17 @@ def test_only_the_newest_sweeps_have_views(tracker: Tracker) -> None:
     }
 
 
+@pytest.mark.parametrize("text", ["not JSON", "[]", '{"title": "of a later MLflow"}'])
+def test_a_view_that_another_version_has_written_stops_nothing(tracker: Tracker, text: str) -> None:
+    experiment = tracker.experiment("other views")
+    tracker.client.set_experiment_tag(experiment, f"{VIEW}adafocus-sweep-old", text)
+    assert list(view_addresses(tracker, "other views")) == ["adafocus-sweep-old"]
+    for name in ("old", "new"):
+        assert save_view(tracker, experiment, sweep_view(name, []))
+    assert {"Sweep old", "Sweep new"} <= set(view_addresses(tracker, "other views"))
+    tracker.client.delete_experiment_tag(experiment, f"{VIEW}adafocus-sweep-new")
+
+
 def test_a_name_that_mlflow_does_not_take_is_a_warning(
     tracker: Tracker, experiment: str, caplog: pytest.LogCaptureFixture
 ) -> None:
