@@ -74,7 +74,9 @@ def test_what_is_slow_to_import_waits_until_it_is_needed() -> None:
     """To predict with a model in a folder takes none of them, and the workers of a sweep train before they draw."""
     predict = without({"mlflow", "ray", "matplotlib", "torchvision", "sklearn"}, ["pipelines.serving.predict"])
     assert predict.returncode == 0, predict.stdout + predict.stderr
-    trial = without({"matplotlib", "torchvision", "sklearn"}, ["pipelines.sweeps.trial", "pipelines.sweeps.driver"])
+    trial = without(
+        {"matplotlib", "torchvision", "sklearn"}, ["pipelines.sweeps.workers.trial", "pipelines.sweeps.driver"]
+    )
     assert trial.returncode == 0, trial.stdout + trial.stderr
 
 

@@ -19,11 +19,11 @@ from pipelines.paths import Places
 from pipelines.reporting.benchmark_result import BenchmarkResult
 from pipelines.reporting.published import published_on
 from pipelines.reporting.run_notes import benchmark_note
-from pipelines.tracking.checkpoints import SelectedCheckpoint
 from pipelines.tracking.client import Tracker
-from pipelines.tracking.logged_model import link_measured, log_scores
 from pipelines.tracking.metric_names import IN_WORDS, SCORES
-from pipelines.tracking.registry import MeasuredModel, register
+from pipelines.tracking.models.checkpoints import SelectedCheckpoint
+from pipelines.tracking.models.logged_model import link_measured, log_scores
+from pipelines.tracking.models.registry import MeasuredModel, register
 from pipelines.tracking.run import Run
 from pipelines.tracking.saved_views import benchmarks_view, save_view
 from pipelines.tracking.score import SCORE

@@ -29,8 +29,8 @@ from pipelines.benchmarks.options import BenchmarkOptions
 from pipelines.benchmarks.run import run_benchmark
 from pipelines.paths import Places
 from pipelines.recipes import find_recipe
-from pipelines.tracking.checkpoints import SelectedCheckpoint, find_checkpoint
 from pipelines.tracking.client import Tracker
+from pipelines.tracking.models.checkpoints import SelectedCheckpoint, find_checkpoint
 from pipelines.training.train import train
 from preprocessing.schema import UserError
 from preprocessing.shards.index import read_metadata

@@ -15,8 +15,8 @@ from pipelines.benchmarks.benchmark_logger import describe_benchmark, log_benchm
 from pipelines.benchmarks.options import BenchmarkOptions
 from pipelines.paths import Places
 from pipelines.reporting.benchmark_result import BenchmarkResult
-from pipelines.tracking.checkpoints import SelectedCheckpoint
 from pipelines.tracking.client import Tracker
+from pipelines.tracking.models.checkpoints import SelectedCheckpoint
 from preprocessing.shards.index import read_metadata
 
 

@@ -41,8 +41,8 @@ def serve(
     from pipelines.app.server import serving
     from pipelines.paths import Places
     from pipelines.serving.predict import AdaFocusPredictor
-    from pipelines.tracking.checkpoints import find_checkpoint
     from pipelines.tracking.client import Tracker
+    from pipelines.tracking.models.checkpoints import find_checkpoint
     from preprocessing.media.extraction import Limits
 
     if not 1 <= len(run or ()) + len(checkpoint or ()) <= MOST_MODELS:

@@ -65,7 +65,7 @@ def predict(
     from pipelines.progress import progress
     from pipelines.serving.predict import AdaFocusPredictor, default_decoders, predict_all
     from pipelines.serving.videos import find_videos
-    from pipelines.tracking.checkpoints import find_checkpoint
+    from pipelines.tracking.models.checkpoints import find_checkpoint
     from preprocessing.media.extraction import Limits
     from preprocessing.sources import readable_name
 
@@ -147,8 +147,8 @@ def export(
     from pipelines.paths import Places
     from pipelines.serving.export import export as write
     from pipelines.serving.log_model import log_model
-    from pipelines.tracking.checkpoints import find_checkpoint
     from pipelines.tracking.client import Tracker
+    from pipelines.tracking.models.checkpoints import find_checkpoint
 
     exactly_one(run=run, sweep=sweep, checkpoint=checkpoint)
     places = Places.of(shards or "", runs)
@@ -178,7 +178,7 @@ def share(
     from pipelines.paths import Places
     from pipelines.serving.hub import push as upload
     from pipelines.serving.share import share as write
-    from pipelines.tracking.checkpoints import find_checkpoint
+    from pipelines.tracking.models.checkpoints import find_checkpoint
 
     exactly_one(run=run, sweep=sweep, checkpoint=checkpoint)
     if public and push is None:

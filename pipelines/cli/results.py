@@ -73,7 +73,7 @@ def benchmark(
     from pipelines.machine.checks import say_troubles
     from pipelines.paths import Places
     from pipelines.reporting.tables import print_results, to_json
-    from pipelines.tracking.checkpoints import find_checkpoints
+    from pipelines.tracking.models.checkpoints import find_checkpoints
 
     exactly_one(run=run, sweep=sweep, checkpoint=checkpoint)
     if best > 1 and sweep is None:

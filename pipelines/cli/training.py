@@ -127,7 +127,7 @@ def calibrate(
     from dataclasses import asdict
 
     from pipelines.paths import Places
-    from pipelines.tracking.checkpoints import find_checkpoint
+    from pipelines.tracking.models.checkpoints import find_checkpoint
     from pipelines.training.calibrate import calibrate_selected
 
     exactly_one(run=run, sweep=sweep, checkpoint=checkpoint)

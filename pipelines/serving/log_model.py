@@ -11,8 +11,8 @@ from types import ModuleType
 import adafocus
 import preprocessing
 from adafocus import checkpoint
+from pipelines.tracking.models.served_model import log_served_model
 from pipelines.tracking.run import Run
-from pipelines.tracking.served_model import log_served_model
 
 REQUIREMENTS = (
     *("torch", "torchvision", "numpy", "pandas", "pillow", "pyarrow", "safetensors"),

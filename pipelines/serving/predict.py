@@ -20,7 +20,7 @@ from adafocus.inference.prediction import ClipFrames, Prediction, VideoError
 from adafocus.models.adafocus import Patches
 from pipelines.paths import Places
 from pipelines.serving.hub import find_pretrained, push
-from pipelines.tracking.checkpoints import SelectedCheckpoint, find_checkpoint
+from pipelines.tracking.models.checkpoints import SelectedCheckpoint, find_checkpoint
 from preprocessing.processors import usable_cores
 
 

@@ -20,9 +20,9 @@ from pipelines.reporting.benchmark_result import BenchmarkResult
 from pipelines.reporting.collect import read_benchmarks
 from pipelines.reporting.markdown import cell, table
 from pipelines.reporting.tables import LEGEND, result_tables
-from pipelines.tracking.checkpoints import SelectedCheckpoint
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.metric_names import IN_WORDS
+from pipelines.tracking.models.checkpoints import SelectedCheckpoint
 from preprocessing.schema import ExtractionSpec
 
 NETWORKS = ("glancer", "focuser")

@@ -10,11 +10,11 @@ from ray import tune
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
 
-from pipelines.sweeps.outages import OutageError
 from pipelines.sweeps.outcomes import BUDGET_ENDED, TrialOutcome, has_passed
 from pipelines.sweeps.search.space import Point, show_point
 from pipelines.sweeps.sweep import Sweep
-from pipelines.sweeps.worker_group import release_group
+from pipelines.sweeps.workers.outages import OutageError
+from pipelines.sweeps.workers.worker_group import release_group
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.run import FinalStatus
 

@@ -16,7 +16,7 @@ from pipelines.sweeps.plan import Plan
 from pipelines.sweeps.progress_callback import ProgressCallback
 from pipelines.sweeps.search.scheduler_table import find_scheduler
 from pipelines.sweeps.sweep import Sweep
-from pipelines.sweeps.trial import run_trial
+from pipelines.sweeps.workers.trial import run_trial
 from pipelines.tracking.client import Tracker
 
 TUNE_SETTINGS = {

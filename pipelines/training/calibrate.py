@@ -8,8 +8,8 @@ from adafocus.evaluation.exit_thresholds import Criterion
 from adafocus.training.calibrate import calibrate
 from adafocus.training.reports import Options
 from pipelines.paths import Places
-from pipelines.tracking.checkpoints import SelectedCheckpoint
 from pipelines.tracking.client import Tracker
+from pipelines.tracking.models.checkpoints import SelectedCheckpoint
 from pipelines.training.trial_logger import MODEL
 
 

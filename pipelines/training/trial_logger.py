@@ -13,8 +13,8 @@ from adafocus.data.clip_table import evaluation_split
 from adafocus.devices import device_name
 from adafocus.methods.identity import stage_folders
 from pipelines.paths import Places
-from pipelines.tracking.logged_model import log_checkpoint, log_scores
 from pipelines.tracking.metric_names import SCORES
+from pipelines.tracking.models.logged_model import log_checkpoint, log_scores
 from pipelines.tracking.run import Run
 from preprocessing.shards.index import read_metadata
 

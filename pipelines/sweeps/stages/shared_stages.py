@@ -12,10 +12,10 @@ from adafocus.divergence import DivergedError
 from adafocus.training.reports import EpochReport
 from pipelines.logs import in_a_line
 from pipelines.ray_runtime.cluster import largest
-from pipelines.sweeps.outages import OutageError
 from pipelines.sweeps.outcomes import BUDGET_ENDED
-from pipelines.sweeps.stage_worker import train_shared
 from pipelines.sweeps.sweep import Sweep
+from pipelines.sweeps.workers.outages import OutageError
+from pipelines.sweeps.workers.stage_worker import train_shared
 from pipelines.tracking.run import Run
 from pipelines.training.train import to_mlflow
 from preprocessing.schema import UserError

@@ -34,8 +34,8 @@ from pipelines.reporting.collect import collect_report
 from pipelines.reporting.tables import print_results
 from pipelines.sweeps.stages.storage import list_folders
 from pipelines.tracking import metric_names
-from pipelines.tracking.checkpoints import SelectedCheckpoint
 from pipelines.tracking.client import Tracker
+from pipelines.tracking.models.checkpoints import SelectedCheckpoint
 from pipelines.training.train import train_stages
 from preprocessing.schema import UserError
 

@@ -19,8 +19,8 @@ from pipelines.ray_runtime.cluster import Node
 from pipelines.ray_runtime.resources import Resources
 from pipelines.sweeps.driver import run_sweep
 from pipelines.sweeps.search.space import Space
-from pipelines.sweeps.stage_worker import check_gpu
 from pipelines.sweeps.sweep import Sweep
+from pipelines.sweeps.workers.stage_worker import check_gpu
 from pipelines.tracking.client import Tracker
 from preprocessing.schema import UserError
 

@@ -23,8 +23,8 @@ from pipelines.cli.main import main
 from pipelines.paths import Places
 from pipelines.serving import hub as hub_module
 from pipelines.serving.predict import AdaFocusPredictor
-from pipelines.tracking.checkpoints import SelectedCheckpoint
 from pipelines.tracking.client import Tracker
+from pipelines.tracking.models.checkpoints import SelectedCheckpoint
 from pipelines.training.trial_logger import MODEL
 from preprocessing.schema import UserError
 

@@ -30,8 +30,8 @@ from pipelines.sweeps.outcomes import TrialOutcome
 from pipelines.sweeps.search.space import Space
 from pipelines.sweeps.sweep import Sweep
 from pipelines.tracking import metric_names
-from pipelines.tracking.checkpoints import find_checkpoint
 from pipelines.tracking.client import Tracker
+from pipelines.tracking.models.checkpoints import find_checkpoint
 from pipelines.tracking.run import Run
 
 pytestmark = pytest.mark.ray

@@ -13,8 +13,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
 
 from adafocus.divergence import DivergedError
-from pipelines.sweeps import outages
-from pipelines.sweeps.outages import OutageError, convert_outages
+from pipelines.sweeps.workers import outages
+from pipelines.sweeps.workers.outages import OutageError, convert_outages
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.outages import is_outage
 from preprocessing.schema import UserError

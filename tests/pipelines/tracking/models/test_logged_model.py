@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 
-from pipelines.tracking import registry
 from pipelines.tracking.client import Tracker
-from pipelines.tracking.logged_model import link_measured, log_checkpoint, log_scores
-from pipelines.tracking.registry import MeasuredModel
+from pipelines.tracking.models import registry
+from pipelines.tracking.models.logged_model import link_measured, log_checkpoint, log_scores
+from pipelines.tracking.models.registry import MeasuredModel
 from pipelines.tracking.run import Run
 
 

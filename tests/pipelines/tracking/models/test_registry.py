@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.tracking import registry
 from pipelines.tracking.client import Tracker
-from pipelines.tracking.registry import MeasuredModel
+from pipelines.tracking.models import registry
+from pipelines.tracking.models.registry import MeasuredModel
 
 
 def test_best_is_the_best_on_the_same_clips(tracker: Tracker, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.paths import Places
-from pipelines.tracking.checkpoints import find_checkpoint, find_checkpoints
 from pipelines.tracking.client import Tracker
+from pipelines.tracking.models.checkpoints import find_checkpoint, find_checkpoints
 from preprocessing.schema import UserError
 
 

@@ -18,9 +18,9 @@ from adafocus import distributed
 from adafocus.config.schema import Config
 from adafocus.training.reports import EpochReport
 from pipelines.ray_runtime.worker import start_worker
-from pipelines.sweeps.outages import convert_outages
 from pipelines.sweeps.sweep import Sweep
-from pipelines.sweeps.tune_reporter import ReportFunction, TuneReporter
+from pipelines.sweeps.workers.outages import convert_outages
+from pipelines.sweeps.workers.tune_reporter import ReportFunction, TuneReporter
 from pipelines.tracking.client import Tracker
 from pipelines.training.epoch_reporter import EpochReporter, Sink
 from pipelines.training.train import to_mlflow, train_stages
@@ -36,7 +36,7 @@ def train_shared(sweep: Sweep, parent: str) -> None:
     metric = read_metadata(sweep.places.shards).info.metric
     train = partial(train_in_worker, sweep.config, sweep, sweep.shared, parent, "shared", metric)
     if sweep.resources.workers_per_trial > 1:
-        from pipelines.sweeps.worker_group import train_in_group
+        from pipelines.sweeps.workers.worker_group import train_in_group
 
         train_in_group(partial(train, None), sweep.resources, sweep.groups_folder, in_trial=False)
     else:
@@ -89,7 +89,7 @@ def _local_rank() -> int:
 
 def _with_group(report: ReportFunction, values: dict[str, Any]) -> None:
     """Report an epoch together with the id of the worker's group."""
-    from pipelines.sweeps.worker_group import own_group_id
+    from pipelines.sweeps.workers.worker_group import own_group_id
 
     report({**values, "group": own_group_id()})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from adafocus.training.reports import EpochReport
-from pipelines.sweeps.tune_reporter import TuneReporter
+from pipelines.sweeps.workers.tune_reporter import TuneReporter
 
 
 def test_reports_to_tune_have_one_clock_and_compare_in_the_judged_stage() -> None:

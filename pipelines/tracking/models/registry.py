@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from filelock import FileLock
 
 from pipelines.tracking.client import Tracker
-from pipelines.tracking.logged_model import link_version
+from pipelines.tracking.models.logged_model import link_version
 from pipelines.tracking.tag_names import LOGGED_MODEL, PREFIX
 
 BEST = "best"

@@ -16,12 +16,12 @@ from adafocus.config.overrides import override
 from adafocus.training.stage_lock import StageLockLostError
 from pipelines.logs import in_a_line
 from pipelines.ray_runtime.worker import start_worker
-from pipelines.sweeps.outages import OutageError, convert_outages
 from pipelines.sweeps.search.space import Point, show_point
-from pipelines.sweeps.stage_worker import train_in_worker
 from pipelines.sweeps.sweep import Sweep
-from pipelines.sweeps.tune_reporter import score_values
-from pipelines.sweeps.worker_group import WorkersDiedError, train_in_group
+from pipelines.sweeps.workers.outages import OutageError, convert_outages
+from pipelines.sweeps.workers.stage_worker import train_in_worker
+from pipelines.sweeps.workers.tune_reporter import score_values
+from pipelines.sweeps.workers.worker_group import WorkersDiedError, train_in_group
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.score import score_of_stages
 from pipelines.training.trial_logger import log_result, log_setup
