@@ -29,7 +29,7 @@ def _frozen(data: DataConfig, patch_size: int, glance_size: int) -> Config:
             glance_size=glance_size,
             patch_size=patch_size,
             policy_hidden=256,
-            policy_norm=True,  # without it and more entropy the policy is soon sure of one place, whatever it sees
+            policy_norm=True,  # with neither it nor more entropy the policy is soon sure of one place, whatever it sees
             classifier_hidden=256,
             dropout=0.5,
             reuse_glance=False,
