@@ -94,7 +94,7 @@ gpu-prepare: env ## Make what make gpu-check takes along: wheels for Python 3.12
 	  --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 $(WHEELS)
 	$(BIN)/python tests/gpu/make_shards.py gpu-shards
 
-gpu-check: ## Check and measure everything on a GPU, with PYTHON and little else; needs make gpu-prepare
+gpu-check: ## Check and measure everything on a GPU, with PYTHON and little else (8 minutes); needs make gpu-prepare
 	PYTHON=$(PYTHON) tests/gpu/check.sh $(ARGS)
 
 format: env ## Format the code

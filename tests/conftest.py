@@ -169,7 +169,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--record` with a file of tests whose records should change: test_golden_losses.py or test_readme.py."""
     parser.addoption("--record", action="store_true", help="write golden losses or the page of settings anew")
-    parser.addoption("--gpu-report", default="gpu-check.json", help="file for what tests marked `gpu` measure")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -43,10 +44,10 @@ sys.exit(bool(failed))
 """
 
 
-def without(blocked: set[str], modules: list[str]) -> subprocess.CompletedProcess[str]:
+def without(blocked: set[str], modules: list[str], path: Sequence[Path] = (ROOT,)) -> subprocess.CompletedProcess[str]:
     """Import modules in a process in which the blocked ones cannot be imported."""
     argv = [sys.executable, "-c", PROGRAM, ",".join(sorted(blocked)), ",".join(modules)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
     return subprocess.run(argv, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=200)
 
 
@@ -68,6 +69,25 @@ def test_the_lower_floors_import_without_what_only_the_upper_one_needs() -> None
     for module in ("pydantic", "simplejpeg", "filelock", "PIL"):
         users = ["adafocus.data.loader", "adafocus.training.stage_lock", "preprocessing.datasets.synthetic"]
         assert f"No module named '{module}" in without({module}, users).stdout
+
+
+def test_the_checks_of_a_gpu_import_on_a_bare_machine() -> None:
+    """With what docs/gpu.md asks for, and nothing else of the project's packages."""
+    there = {*NEEDED, "torchvision", "timm", "pytest", "hypothesis"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *(item for extra in project["optional-dependencies"].values() for item in extra)]
+    names = {re.split(r"[\[<>=~!; ]", item)[0].lower().replace("_", "-") for item in asked}
+    names |= {"opencv-python", "pyyaml", "pytest-timeout", "pytest-xdist"}
+    brought = {module: {name.lower().replace("_", "-") for name in found} for module, found in ALL.items()}
+    blocked = {module for module, found in brought.items() if found & names and not found & there}
+    folders = [ROOT / "tests", ROOT / "tests/gpu"]
+    files = [
+        path for folder in folders for path in folder.glob("*.py") if folder.name == "gpu" or "parity" in path.name
+    ]
+    modules = ["conftest", *sorted(path.stem for path in files if path.stem not in ("conftest", "make_shards"))]
+    for where in ([ROOT, *folders], [ROOT, ROOT / "tests/gpu", ROOT / "tests"]):  # both files named conftest
+        done = without(blocked, modules, path=where)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_what_is_slow_to_import_waits_until_it_is_needed() -> None:

@@ -21,7 +21,10 @@ class GraphedModel:
 
     def __init__(self, model: AdaFocus, glance_BTCHW: Tensor, focus_BTCHW: Tensor, patches: Patches = "policy") -> None:
         """Record the pass over frames like these; where the networks share frames pass them twice. Random patches
-        would be the same in every pass. Raises UserError for a model that is not on a CUDA device."""
+        would be the same in every pass. Raises UserError for a model that is not on a CUDA device, and for one whose
+        sizes depend on what it sees."""
+        if model.export_obstacle:
+            raise UserError(f"method {model.config.method} cannot be a CUDA graph: {model.export_obstacle}")
         device = model.mean.device
         if device.type != "cuda":
             raise UserError(f"a CUDA graph needs a CUDA device, and the model is on {device}")

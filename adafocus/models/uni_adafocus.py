@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adafocus.config.schema import ModelConfig
+from adafocus.config.schema import Config, ModelConfig
 from adafocus.models.adafocus import Patches, Timer, untimed
 from adafocus.models.adafocus_v2 import AdaFocusV2
 from adafocus.models.crop import crop_resized
@@ -67,6 +67,14 @@ class UniAdaFocus(AdaFocusV2):
     `model.policy_hidden`."""
 
     policy: UniPolicy
+    evenly_F: Tensor
+    """Places of candidates that are evenly spread."""
+
+    def __init__(self, config: Config, num_classes: int, *, pretrained: bool = True) -> None:
+        """As `AdaFocus`."""
+        super().__init__(config, num_classes, pretrained=pretrained)
+        places = evaluation_frames(config.data.num_candidates, config.data.num_focus_frames)
+        self.register_buffer("evenly_F", torch.tensor(places.tolist()), persistent=False)  # on the device beforehand
 
     def _build_policy(self, num_channels: int, map_size: tuple[int, int]) -> PatchPolicy:
         widths = (self.glancer.num_features, self.glancer.num_channels)
@@ -148,19 +156,14 @@ class UniAdaFocus(AdaFocusV2):
             boxes_BS4 = self.boxes_at(action_BS4, places_BF)
             return PatchChoice(boxes_BS4[..., :2], action_BS4, places_BF=places_BF, sizes_BS2=boxes_BS4[..., 2:])
         chosen = super().choose(glance, patches, greedy=greedy, generator=generator)
-        places_F = torch.tensor(self._evenly(), device=chosen.corners_BS2.device)
         corners_BS2 = chosen.corners_BS2
         if corners_BS2.shape[1] == data.num_candidates != self.actions_per_clip:
-            corners_BS2 = corners_BS2[:, places_F]
-        return PatchChoice(corners_BS2, places_BF=places_F.expand(len(corners_BS2), -1))
+            corners_BS2 = corners_BS2[:, self.evenly_F]
+        return PatchChoice(corners_BS2, places_BF=self.evenly_F.expand(len(corners_BS2), -1))
 
     def whole_frames(self, focus_frames: Tensor) -> Tensor:
         """Of the candidates, some that are evenly spread."""
-        return focus_frames[:, self._evenly()]
-
-    def _evenly(self) -> list[int]:
-        data = self.config.data
-        return evaluation_frames(data.num_candidates, data.num_focus_frames).tolist()
+        return focus_frames[:, self.evenly_F]
 
     def action_shape(self, glance: Glance) -> tuple[int, int]:
         """(B, S)."""

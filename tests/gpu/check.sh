@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run what needs a GPU with PYTHON (python3), which needs PyTorch with CUDA, torchvision, pyarrow, safetensors, NumPy,
-# Pillow and pytest. Packages that it lacks come from gpu-wheels/, data from gpu-shards/ (`make gpu-prepare`).
-# The report goes to $OUT/gpu-check.json, or here. More arguments are pytest's.
+# Pillow, pytest and hypothesis. Packages that it lacks come from gpu-wheels/, data from gpu-shards/ (`make gpu-prepare`).
+# The report goes to $OUT/gpu-check.json, or here. Arguments name parts of the checks; none: all (check.py --help).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3}
@@ -14,4 +14,4 @@ if ! "$python" -c 'import pydantic, simplejpeg; from filelock import SoftFileLea
   "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --target "$site" gpu-wheels/*.whl
   export PYTHONPATH="$PWD:$site"
 fi
-"$python" -m pytest -m gpu --gpu-report "${OUT:-.}/gpu-check.json" tests/gpu tests/test_parity*.py "$@"
+"$python" tests/gpu/check.py "$@"

@@ -1,42 +1,24 @@
-"""The rig that every check here runs on, and the report at the end: `make gpu-check`."""
+"""The rig that every check here runs on: `make gpu-check`, or tiny on a CPU among the other tests."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
+from helpers.gpu_recorder import REPORT, UNTIL
 from helpers.gpu_report import Report
-from helpers.gpu_rig import BUDGET_S, Rig
+from helpers.gpu_rig import Rig
 
-REPORT = pytest.StashKey[Report]()
 GPU_SHARDS = Path(__file__).parents[2] / "gpu-shards"
 
 
-def part_of(path: Path) -> str:
-    """`test_same_bits.py` -> `same bits`; a part of several files is their first word."""
-    words = path.stem.removeprefix("test_").replace("_", " ")
-    return next(part for part in BUDGET_S if words.startswith(part))
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[REPORT] = Report()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Parts run in the order of the table of budgets; what is elsewhere before them."""
-    order, here = list(BUDGET_S), Path(__file__).parent
-    items.sort(key=lambda item: order.index(part_of(item.path)) if here in item.path.parents else -1)
-
-
 @pytest.fixture
-def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+def rig(request: pytest.FixtureRequest) -> Rig:
     """The device of the check's form, with what it has to know."""
-    report = request.config.stash[REPORT] if request.param == "cuda" else Report()
-    part = part_of(request.path)
+    stash = request.config.stash
 
     def shards() -> str:
         if request.param == "cpu":
@@ -44,22 +26,8 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
         assert (GPU_SHARDS / "index.parquet").exists(), "there are no gpu-shards/: run `make gpu-prepare` first"
         return str(GPU_SHARDS)
 
-    started = time.monotonic()
-    rig = Rig(torch.device(request.param), part, report, shards, started)
+    part = request.path.stem.removeprefix("test_").replace("_", " ")
+    rig = Rig(torch.device(request.param), part, stash.get(REPORT, Report()), shards, stash.get(UNTIL, math.inf))
     if not rig.has_time(request.node.name, 1.0):
-        pytest.skip(report.left_out[-1])
-    yield rig
-    report.seconds[part] = report.seconds.get(part, 0.0) + time.monotonic() - started
-    if rig.is_gpu:
-        torch.cuda.empty_cache()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The table, and a file of it."""
-    report = config.stash[REPORT]
-    if report.rows:
-        terminalreporter.section("what was found on this GPU")
-        terminalreporter.write_line(report.table())
-        path = Path(config.getoption("gpu_report"))
-        report.write(path, torch.device("cuda"))
-        terminalreporter.write_line(f"\n{path} holds these rows as JSON")
+        pytest.skip(f"left out: {request.node.name}")
+    return rig

@@ -12,7 +12,6 @@ from adafocus.acceleration.accelerate import accelerate
 from helpers.gpu_rig import Rig, on_cpu_and_gpu, representatives
 from helpers.measuring import agreement, tf32
 from helpers.per_frame import plain_pass
-from helpers.settled import views
 
 WORST = {"float32": 1e-3, "TF32": 2e-2, "bf16": 0.2, "fp16": 0.1}
 """Largest error, as a share of the largest logit, where patches are the same. Weights are random: nothing in them makes
@@ -26,7 +25,7 @@ def test_precisions_agree(recipe: str, rig: Rig) -> None:
     """With the patches that float32 chose, and with their own; the plain formulation too."""
     config = rig.config(recipe)
     model = rig.model(config)
-    glance, focus = (frames.to(rig.device) for frames in views(config, 2, 8 if rig.is_gpu else 2))
+    glance, focus = rig.views(config, 8 if rig.is_gpu else 2, seed=2)
     with tf32(False):
         wanted = model(glance, focus)
         corners, logits = wanted.choice.corners_BS2, wanted.logits_BTK

@@ -1,16 +1,15 @@
-"""What a check of a GPU found: rows with a number and perhaps a goal, as one table and as JSON."""
+"""What a check of a GPU found: rows with a number and perhaps a goal, what failed and what was left out, as one table
+and as JSON."""
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-
-import torch
-import torchvision
+from typing import Any, Self
 
 from preprocessing.files import write_file
 
@@ -43,15 +42,27 @@ class Row:
 
 @dataclass
 class Report:
-    """All rows of a run, and what was left out."""
+    """All rows of a run, and what has no row."""
 
     rows: list[Row] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    """Tests that failed, each with its reason in a line."""
     left_out: list[str] = field(default_factory=list)
+    """What there was no time for."""
+    passed: int = 0
+    """How many tests passed."""
+    done: list[str] = field(default_factory=list)
+    """Names of the tests that have run."""
+    running: str = ""
+    """Name of the test that runs now; what stays here has ended its process."""
+    broken: str = ""
+    """Why nothing more can run on the card in this process; empty while something can."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Taken so far, by part."""
+    """Taken, by part."""
+    machine: dict[str, Any] = field(default_factory=dict)
 
     def table(self) -> str:
-        """Aligned columns; a missed goal is marked."""
+        """Aligned columns; a missed goal is marked. Below it a line for all that failed or was left out."""
         cells = [("part", "what", "value", "goal", "")]
         for row in self.rows:
             mark = ("MISSED " if row.missed else "reached " if row.goal else "") + row.note
@@ -61,27 +72,57 @@ class Report:
             "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[4]]).rstrip()
             for line in cells
         ]
-        return "\n".join([*lines, *(f"left out: {each}" for each in self.left_out)])
+        return "\n".join(
+            [*lines, *(f"FAILED {each}" for each in self.failed), *map("left out: {}".format, self.left_out)]
+        )
 
-    def write(self, path: Path, device: torch.device) -> None:
-        """The same as JSON, with what it was measured on."""
-        content = {
+    @property
+    def good(self) -> bool:
+        """Did all that ran pass and reach its goal, and was there anything that ran?"""
+        return bool(self.passed) and not self.failed and not any(row.missed for row in self.rows)
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        content = asdict(self) | {
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": machine(device),
             "seconds": {part: round(value, 1) for part, value in self.seconds.items()},
             "rows": [{**asdict(row), "missed": row.missed} for row in self.rows],
-            "left_out": self.left_out,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, json.dumps(content, indent=1).encode())
 
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """What was written there; an empty report if there is none."""
+        if not path.exists():
+            return cls()
+        content = json.loads(path.read_text())
+        rows = [Row(**{name: value for name, value in row.items() if name != "missed"}) for row in content["rows"]]
+        return cls(**{each.name: content[each.name] for each in fields(cls)} | {"rows": rows})
 
-def machine(device: torch.device) -> Mapping[str, str | int | None]:
+    @classmethod
+    def joined(cls, reports: Iterable[Self]) -> Self:
+        """One report of several."""
+        whole = cls()
+        for each in reports:
+            whole.rows += each.rows
+            whole.failed += each.failed
+            whole.left_out += each.left_out
+            whole.passed += each.passed
+            for part, value in each.seconds.items():
+                whole.seconds[part] = whole.seconds.get(part, 0.0) + value
+            whole.machine = whole.machine or each.machine
+        return whole
+
+
+def machine(on_gpu: bool) -> Mapping[str, str | int | None]:
     """The card, and the versions that decide how fast it is."""
-    on_gpu = device.type == "cuda"
+    import torch  # here, for the program that starts the checks needs neither
+    import torchvision
+
     return {
-        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
-        "memory": torch.cuda.get_device_properties(device).total_memory if on_gpu else None,
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "memory": torch.cuda.get_device_properties().total_memory if on_gpu else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,

@@ -10,7 +10,7 @@ import torch
 
 from adafocus.config.overrides import override
 from adafocus.evaluation import multiply_adds
-from helpers.gpu_report import Report, Row
+from helpers.gpu_report import Report, Row, machine
 from helpers.gpu_rig import NO_WEIGHTS, representatives, skips_frames
 from helpers.roofline import bounds, layers
 from helpers.tiny import shrink
@@ -25,14 +25,20 @@ def test_a_report_marks_missed_goals(tmp_path: Path) -> None:
         Row("exact", "error", 1e-5, "", "a note"),
     ]
     assert [row.missed for row in rows] == [False, True, True, False]
-    report = Report(rows, ["fast: compiled (no time)"], {"fast": 1.25})
+    report = Report(rows, ["exact: a test: why"], ["fast: compiled"], passed=3, machine=dict(machine(on_gpu=False)))
     lines = report.table().splitlines()
     assert lines[1].endswith("at least 10  reached") and lines[2].endswith("at most 5    MISSED")
-    assert lines[4].endswith("a note") and lines[5] == "left out: fast: compiled (no time)"
-    report.write(tmp_path / "out" / "check.json", torch.device("cpu"))
+    assert lines[4].endswith("a note") and lines[5:] == ["FAILED exact: a test: why", "left out: fast: compiled"]
+    report.write(tmp_path / "out" / "check.json")
     written = json.loads((tmp_path / "out" / "check.json").read_text())
     assert written["machine"]["torch"] == torch.__version__ and written["rows"][1]["missed"]
     assert [row["value"] for row in written["rows"]][:2] == [12.5, 6.0]
+    again = Report.read(tmp_path / "out" / "check.json")
+    assert (again.rows[:2], again.rows[3], again.failed, again.passed) == (rows[:2], rows[3], report.failed, 3)
+    assert Report.read(tmp_path / "none") == Report()
+    both = Report.joined([again, Report(failed=["b"], passed=1)])
+    assert len(both.rows) == 4 and both.failed == ["exact: a test: why", "b"] and both.passed == 4 and not both.good
+    assert Report(passed=1).good and not Report().good
 
 
 @pytest.mark.parametrize("recipe", representatives())

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from adafocus.acceleration.accelerate import accelerate
 from adafocus.data.batches import Batch
 from adafocus.methods import build_model, method_of
+from adafocus.models.adafocus import Patches
 from adafocus.stages.reinforcement import normalise_returns
-from helpers.gpu_rig import stage_cases
+from helpers.gpu_rig import representatives, skips_frames, stage_cases
 from helpers.settled import views
 from helpers.tiny import shrink
 from pipelines.recipes import find_recipe
@@ -55,6 +57,21 @@ def no_driver(self: nn.GRU, inputs: Tensor, hidden: Tensor | None = None) -> tup
     return outputs, outputs[:, -1][None]
 
 
+def pretend(fake: FakeTensorMode, value: Tensor) -> Tensor:
+    """A tensor that says it is on a GPU."""
+    with fake:
+        return fake.from_tensor(value).to("cuda", non_blocking=True)
+
+
+def move(fake: FakeTensorMode, *parts: nn.Module) -> None:
+    """Let all tensors of modules say so."""
+    for module in {module for part in parts for module in part.modules()}:
+        for key, value in module.named_parameters(recurse=False):
+            setattr(module, key, nn.Parameter(pretend(fake, value.detach()), value.requires_grad))
+        for key, value in module.named_buffers(recurse=False):
+            setattr(module, key, pretend(fake, value))
+
+
 @pytest.mark.parametrize(("recipe", "name"), stage_cases())
 def test_a_training_step(recipe: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nn.GRU, "forward", no_driver)
@@ -62,19 +79,11 @@ def test_a_training_step(recipe: str, name: str, monkeypatch: pytest.MonkeyPatch
     stage = method_of(config).stage(name)(build_model(config, 5), config)
     stage.draws = None  # fake tensors know no generators: torch's own one instead
     fake = FakeTensorMode()
-
-    def on_gpu(value: Tensor) -> Tensor:
-        with fake:
-            return fake.from_tensor(value).to("cuda", non_blocking=True)
-
-    for module in {*stage.modules(), *stage.fast.modules()}:
-        for key, value in module.named_parameters(recurse=False):
-            setattr(module, key, nn.Parameter(on_gpu(value.detach()), value.requires_grad))
-        for key, value in module.named_buffers(recurse=False):
-            setattr(module, key, on_gpu(value))
+    move(fake, stage, stage.fast)
     glance, focus = views(config, 1, 4)
-    moved = on_gpu(glance)
-    batch = Batch(moved, moved if focus is glance else on_gpu(focus), on_gpu(torch.ones(4, 3).long()), list("abcd"))
+    moved = pretend(fake, glance)
+    labels = pretend(fake, torch.ones(4, 3).long())
+    batch = Batch(moved, moved if focus is glance else pretend(fake, focus), labels, list("abcd"))
     stage.train()
 
     def loss() -> object:  # the backward pass would need a real device
@@ -84,6 +93,24 @@ def test_a_training_step(recipe: str, name: str, monkeypatch: pytest.MonkeyPatch
         return stage(collected)
 
     assert run(fake, loss) == []
+
+
+@pytest.mark.parametrize("patches", ["policy", "random", "centre"])
+@pytest.mark.parametrize("recipe", representatives())
+@torch.no_grad()
+def test_inference(recipe: str, patches: Patches, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a CUDA graph could not record: nothing else than the gate that skips frames reads back from the device."""
+    config = shrink(find_recipe(recipe))
+    if skips_frames(config) and patches == "policy":
+        pytest.skip("its gate decides how many patches there are: inference waits for it")
+    monkeypatch.setattr(nn.GRU, "forward", no_driver)
+    model = accelerate(build_model(config, 5).eval())
+    fake = FakeTensorMode()
+    move(fake, model)
+    glance, focus = views(config, 1, 2)
+    moved = pretend(fake, glance)
+    others = moved if focus is glance else pretend(fake, focus)
+    assert run(fake, lambda: model(moved, others, patches)) == []
 
 
 def test_such_a_copy_is_seen() -> None:
