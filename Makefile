@@ -16,7 +16,7 @@ ARGS      ?=
 export ADAFOCUS_RUNS := $(RUNS)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo preprocess train tune benchmark frontier report mlflow docs bench test test-plain test-ray test-slow gpu-prepare gpu-check lint format clean
+.PHONY: help env demo preprocess train tune benchmark frontier report mlflow docs bench test test-plain test-ray test-slow test-browser gpu-prepare gpu-check lint format clean
 
 help: ## Print the targets
 	@echo "Usage: make TARGET [DATASET=...] [DATA_ROOT=...] [SHARDS=...] [RUNS=...] [RECIPE=...] [RECIPES=...] [TORCH=...] [ARGS='...']"
@@ -85,6 +85,10 @@ test-ray: env
 
 test-slow: env ## Run the tests that take minutes
 	$(BIN)/pytest -m slow $(ARGS)
+
+test-browser: env ## Run the tests of pages in Chromium; installs Gradio and Playwright
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[app,browser]'
+	$(BIN)/pytest -m slow $$(grep -rlE 'browser_page|gradio' --include='test_*.py' tests) $(ARGS)
 
 WHEELS := pydantic pydantic-core annotated-types typing-inspection typing-extensions simplejpeg filelock
 gpu-prepare: env ## Make what make gpu-check takes along: wheels for Python 3.12, packed frames

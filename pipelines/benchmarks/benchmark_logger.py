@@ -61,7 +61,7 @@ def log_benchmark(measurement: Measurement, selected: SelectedCheckpoint, places
     link_measured(run, model_id)
     log_scores(run, model_id, _headline(measurement, dataset.info.metric), dataset.info.name, dataset.digest)
     if trial:
-        trial.set_description(f"Measured by {run.link}.")
+        trial.add_to_description(f"Measured by {run.link}.")
         if split == usual:
             trial.client.log_dict(trial.run_id, table, "table.json")
     else:

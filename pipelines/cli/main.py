@@ -12,10 +12,12 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from types import FrameType
 from typing import Annotated
 
 import typer
+from typer.core import TyperOption
 
 from adafocus.divergence import ADVICE, DivergedError
 from pipelines.cli import app as page
@@ -56,6 +58,18 @@ def _options(
     """Declare the options that stand before a verb."""
 
 
+def command() -> Callable[[], None]:
+    """The command line, with the brackets of its help, which Rich would take for its own markup and leave out."""
+    whole = typer.main.get_command(app)
+    commands = [whole]
+    for each in commands:  # grows meanwhile
+        commands += getattr(each, "commands", {}).values()
+        for option in each.params:
+            if isinstance(option, TyperOption) and option.help:
+                option.help = option.help.replace("[", r"\[")
+    return whole
+
+
 def main() -> None:
     """Run the command line of this process. Turns UserError into one line and exit status 2, DivergedError into one
     line, advice and exit status 1."""
@@ -66,7 +80,7 @@ def main() -> None:
     # Ctrl-C stops a sweep at once: its trials can go on later.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     try:
-        app()
+        command()()
     except UserError as error:
         print(f"adafocus: {without_secrets(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -88,23 +89,41 @@ def result_tables(results: Iterable[BenchmarkResult]) -> list[ResultTable]:
 
 
 def print_results(results: Iterable[BenchmarkResult], console: Console) -> None:
-    """Print the tables, and below that of a single benchmark what its parts cost."""
+    """Print a table for each benchmark, and below that of a single one what its parts cost. Columns that are empty in
+    all tables of the same conditions are left out."""
     for table in result_tables(results):
-        printed = Table(title=table.title, title_justify="left", caption=LEGEND, caption_justify="left")
-        for number, (_, heading, _) in enumerate(COLUMNS):
-            printed.add_column(heading, justify="left" if number == 0 else "right", no_wrap=number > 0)
-        for block in table.blocks:
-            if table.num_words > 1:  # a terminal is too narrow for a column of names
-                printed.add_row(f"[bold]{escape(block[0][0])}[/bold]")
-            for row in block:
-                printed.add_row(*map(escape, row[table.num_words - 1 :]))
-            printed.add_section()
-        console.print(printed)
+        names = table.num_words - 1  # of the benchmark: a terminal is too narrow for a column of them
+        blocks = [[row[names:] for row in block] for block in table.blocks]
+        kept = [column for column in range(len(COLUMNS)) if any(row[column] != "-" for rows in blocks for row in rows)]
+        if names:
+            console.print(table.title, style="bold", markup=False, highlight=False)
+        for number, rows in enumerate(blocks):
+            title = escape(table.blocks[number][0][0]) if names else escape(table.title)
+            last = number == len(blocks) - 1
+            printed = _table(title, LEGEND if last else None)
+            for column in kept:
+                printed.add_column(COLUMNS[column][1], justify="right" if column else "left", no_wrap=column > 0)
+            for row in rows:
+                printed.add_row(*(escape(row[column]) for column in kept))
+            console.print(printed)
         if len(table.results) == 1:
             _print_costs(table.results[0].facts, console)
         for result in table.results:
             if result.exits:
                 _print_exits(result, console)
+
+
+def _table(title: str, caption: str | None) -> Table:
+    """An empty table without lines between columns: 80 letters a line have to do."""
+    return Table(
+        title=title,
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
 
 
 def exit_texts(result: BenchmarkResult) -> list[list[str]]:
@@ -114,7 +133,7 @@ def exit_texts(result: BenchmarkResult) -> list[list[str]]:
 
 def _print_exits(result: BenchmarkResult, console: Console) -> None:
     title = f"{result.title}: early exit, {result.exit_conditions}"
-    printed = Table(title=title, title_justify="left", caption=EXIT_LEGEND, caption_justify="left")
+    printed = _table(escape(title), EXIT_LEGEND)
     for _, heading, _ in EXIT_COLUMNS:
         printed.add_column(heading, justify="right", no_wrap=True)
     for texts in exit_texts(result):
@@ -125,7 +144,7 @@ def _print_exits(result: BenchmarkResult, console: Console) -> None:
 def print_frontier(result: FrontierResult, console: Console) -> None:
     """Print a comparison of methods."""
     title = f"{result.dataset}: methods compared by {result.metric}, {result.conditions}"
-    printed = Table(title=title, title_justify="left", caption=LEGEND, caption_justify="left")
+    printed = _table(escape(title), LEGEND)
     for number, heading in enumerate(HEADINGS[1:]):  # a terminal is too narrow for a column of names
         printed.add_column(heading, justify="left" if number == 0 else "right", no_wrap=number > 0)
     for name, rows in groupby(result.rows(), key=lambda row: row[0]):

@@ -128,6 +128,12 @@ class Run:
         """Set the Markdown text that the dashboard shows on the run's page."""
         self.client.set_tag(self.run_id, tag_names.NOTE, text)
 
+    def add_to_description(self, text: str) -> None:
+        """Add a paragraph to it, unless it is there."""
+        before = self.client.get_run(self.run_id).data.tags.get(tag_names.NOTE, "")
+        if text not in before:
+            self.set_description(f"{before}\n\n{text}".strip())
+
     @property
     def link(self) -> str:
         """A Markdown link to the run's page in the dashboard."""

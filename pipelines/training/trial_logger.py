@@ -13,7 +13,7 @@ from adafocus.data.clip_table import evaluation_split
 from adafocus.devices import device_name
 from adafocus.methods.identity import stage_folders
 from pipelines.paths import Places
-from pipelines.tracking.metric_names import SCORES
+from pipelines.tracking.metric_names import IN_WORDS, SCORES
 from pipelines.tracking.models.logged_model import log_checkpoint, log_scores
 from pipelines.tracking.run import Run
 from preprocessing.shards.index import read_metadata
@@ -42,7 +42,17 @@ def log_result(run: Run, folder: Path, places: Places) -> None:
     _log_rewards(run)
     meta = checkpoint.read_meta(folder)
     run.set_result(folder, meta.digest, meta.info["metric"])
+    run.add_to_description(trial_note(meta, run.param("recipe"), evaluation_split(places.shards)))
     _log_model(run, folder, meta, places)
+
+
+def trial_note(meta: Meta, recipe: str, split: str) -> str:
+    """The description of a finished trial's run, as Markdown."""
+    stages = ", ".join(meta.method.stage_names[: meta.method.stage_names.index(meta.stage) + 1])
+    metric = meta.info["metric"]
+    score = meta.metrics.get(f"{meta.stage}/val_{metric}")
+    reached = "" if score is None else f" It reached {IN_WORDS[metric]} {score:.1f} on split {split}."
+    return f"Recipe `{recipe}` ({meta.method.title}) on {meta.info['name']}, trained through {stages}.{reached}"
 
 
 def _log_model(run: Run, folder: Path, meta: Meta, places: Places) -> None:

@@ -45,6 +45,7 @@ def test_b(): time.sleep(100)
 def test_c(): pass
 """,
     "syntax": "def test_a(:",
+    "empty": "",
     "good": """
 def test_a(request): row(request, "last")
 def test_b(): assert 1 + 1 == 3, "of words\\nin two lines"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @contextmanager
 def browser_page(width: int = 1200, height: int = 900) -> Iterator[Page]:
     """A page of a browser. An error of a page's script fails the test; without a browser the test is skipped."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install -c constraints.txt '.[browser]'")
+    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: `make test-browser` installs it")
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("no Chromium on PATH")

@@ -59,6 +59,10 @@ class Recorder:
             self.report.failed.append(f"{self.part}: {report.nodeid}: {reason(report)}")
             self.write()
 
+    def pytest_sessionfinish(self) -> None:
+        """All is over, which may be nothing."""
+        self.write()
+
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """A test begins."""
         self.report.running = nodeid

@@ -32,7 +32,7 @@ def log_checkpoint(run: Run, recipe: str, record: Path, params: Mapping[str, str
     """
     if run.logged_model:
         return run.logged_model
-    client, name = run.client, re.sub(r"[^\w-]", "-", recipe) or "checkpoint"
+    client, name = run.client, re.sub(r"[^\w-]+", "-", run.name)[:100] or "checkpoint"
     try:
         trained = client.get_run(run.run_id)
         place = f"{trained.info.artifact_uri}/{weights}"

@@ -9,10 +9,18 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipelines.visualize.charts.figure import BLUE, GREY, INK, OCHRE, RED, TEAL, VIOLET, new_figure
 
 PALETTE = (BLUE, RED, TEAL, VIOLET, OCHRE, GREY)
+SOURCES = {
+    "centre": "centre of the frame",
+    "oracle": "around the object's own box",
+    "glancer": "none: glancer alone",
+    "warmup_random": "random, warm-up weights",
+}
+"""Sources of patches whose own names say too little, in words."""
 FAMILIES = {"AdaFocus": BLUE, "AdaFocus+": TEAL, "AdaFocusV2": VIOLET, "Uni-AdaFocus": OCHRE}
 """Colours of the published methods."""
 
@@ -55,8 +63,11 @@ def online_chart(curves: Mapping[str, Sequence[float]], metric: str) -> Figure:
     figure, (axes,) = new_figure(8, 4.5)
     for number, (label, values) in enumerate(curves.items()):
         colour = PALETTE[number % len(PALETTE)]
-        axes.plot(range(1, len(values) + 1), values, marker="o", markersize=4, color=colour, label=label)
-    axes.set(xlabel="frames seen", ylabel=f"{metric} (%)", title="accuracy while the clip is watched")
+        axes.plot(
+            range(1, len(values) + 1), values, marker="o", markersize=4, color=colour, label=SOURCES.get(label, label)
+        )
+    axes.set(xlabel="frames seen", ylabel=f"{metric} (%)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=9, frameon=False)
     return figure
 
@@ -91,14 +102,15 @@ def compute_chart(
     if measured:
         gflops, accuracy = [p.gflops for p in measured], [p.accuracy for p in measured]
         axes.scatter(gflops, accuracy, s=60, marker="D", color=RED, label="measured here", zorder=3)
-    for number, point in enumerate(measured):
-        covered = [other for other in measured[:number] if _labels_meet(point, other, [*measured, *published])]
+    falling = sorted(measured, key=lambda point: -point.accuracy)
+    for number, point in enumerate(falling):
+        covered = [other for other in falling[:number] if _labels_meet(point, other, [*measured, *published])]
         _label(axes, point, INK, 8, len(covered))
     if max((p.gflops for p in (*published, *measured)), default=0) > 150:
         axes.set_xscale("log")
     axes.set(xlabel="GFLOPs per video (multiply-adds)", ylabel=f"{metric} (%)")
     axes.margins(x=0.12, y=0.1)
-    axes.legend(fontsize=8, loc="lower right", frameon=False)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

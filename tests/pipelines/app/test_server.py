@@ -36,7 +36,7 @@ def models(checkpoints: dict[str, Path], synthetic_shards: str, tmp_path: Path) 
 def test_in_a_browser(
     models: list[ShownModel], synthetic_shards: str, make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
-    pytest.importorskip("gradio", reason="pip install -c constraints.txt '.[app]'")
+    pytest.importorskip("gradio", reason="no Gradio: `make test-browser` installs it")
     video, script, large = make_video(tmp_path / "video.mp4", count=20), tmp_path / "run.sh", tmp_path / "large.mp4"
     script.write_text("#!/bin/sh\n")
     large.write_bytes(bytes(3_000_000))
@@ -82,7 +82,7 @@ def test_in_a_browser(
 
 
 def test_without_a_browser_and_so_without_its_checks(models: list[ShownModel]) -> None:
-    pytest.importorskip("gradio", reason="pip install -c constraints.txt '.[app]'")
+    pytest.importorskip("gradio", reason="no Gradio: `make test-browser` installs it")
     where = {"host": "127.0.0.1", "port": 7894, "max_mb": 1}
     with serving(models, [], **where) as address:
 

@@ -46,6 +46,20 @@ def test_every_verb_has_help_with_defaults(verb: str, cli: Cli) -> None:
     assert verb in ("verify", "inspect", "recipes", "dashboard", "runs") or "default" in out or "[" in out
 
 
+@pytest.mark.parametrize(
+    ("verb", "text"),
+    [
+        (("benchmark",), "Measure on this split [the one that training was evaluated on]."),
+        (("preprocess",), "train,val,test [all]."),
+        (("runs", "list"), ""),
+    ],
+)
+def test_help_keeps_what_stands_in_brackets(verb: tuple[str, ...], text: str, cli: Cli) -> None:
+    _, out, _ = cli(*verb, "--help")
+    words = " ".join(out.replace("│", " ").split())
+    assert text in words and "\\[" not in words and " ." not in words
+
+
 def test_help_groups_the_verbs(cli: Cli) -> None:
     _, out, _ = cli("--help")
     groups = re.split(r"╭─ (\w+)", out)

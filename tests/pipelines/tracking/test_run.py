@@ -42,3 +42,12 @@ def test_system_metrics_are_named_by_host_and_go_on_where_they_stopped(
         assert all(metric_names.explain(name) for name in logged)
         steps.append(max(run.curve(logged[0])))
     assert 0 < steps[0] < steps[1]
+
+
+def test_a_paragraph_is_added_to_a_description_once(tracker: Tracker) -> None:
+    run = tracker.run("d", "trial", "t", trial="t")
+    for text in ("what it is", "measured by a", "what it is", "measured by b"):
+        run.add_to_description(text)
+    assert tracker.client.get_run(run.run_id).data.tags["mlflow.note.content"] == (
+        "what it is\n\nmeasured by a\n\nmeasured by b"
+    )

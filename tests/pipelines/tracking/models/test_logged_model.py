@@ -33,7 +33,7 @@ def test_scores_stand_by_data_set(tracker: Tracker, trial: Run, tmp_path: Path) 
     log_scores(bench, model_id, {"val_top1": 81.0}, "d", "2" * 64)
 
     model = tracker.client.get_logged_model(model_id)
-    assert (model.source_run_id, model.name, model.status.value) == (trial.run_id, "demo-v1-0", "READY")
+    assert (model.source_run_id, model.name, model.status.value) == (trial.run_id, trial.name, "READY")
     assert model.tags["mlflow.source.name"] == "adafocus train" and trial.link in model.tags["mlflow.note.content"]
     assert model.params == {"method": "AdaFocus"} and model.tags["adafocus.weights"].endswith("/artifacts/model")
     assert {(each.dataset_name, each.dataset_digest, each.value) for each in model.metrics or ()} == {
