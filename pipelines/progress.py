@@ -43,6 +43,12 @@ def progress(
         bar.stop()
 
 
+def print_above(text: str) -> None:
+    """Print a line while progress is shown: above the bar on a terminal. (`typer.echo` would write into the bar, for it
+    goes around a standard output that says no encoding, as that is which makes room above the bar.)"""
+    print(text, flush=True)
+
+
 @contextmanager
 def progress_rows(*, stream: TextIO | None = None) -> Iterator[Rows]:
     """Show several works that run side by side, a row each, on `stream` (standard error) if that is a terminal; else

@@ -21,7 +21,7 @@ def verify(out: ShardsArgument, as_json: Json = False) -> None:
     """Read every shard and check it against the index: sizes, hashes, frames, rows. Exit status 1 for problems."""
     from dataclasses import asdict
 
-    from pipelines.progress import progress
+    from pipelines.progress import print_above, progress
     from preprocessing.shards.index import read_index
     from preprocessing.shards.storage import Store
     from preprocessing.shards.verify import Problem
@@ -34,7 +34,7 @@ def verify(out: ShardsArgument, as_json: Json = False) -> None:
             if isinstance(result, Problem):
                 problems.append(result)
                 if not as_json:
-                    typer.echo(" ".join(part for part in (result.shard, result.clip_id, result.what) if part))
+                    print_above(" ".join(part for part in (result.shard, result.clip_id, result.what) if part))
             else:
                 shards, num_bytes = shards + 1, num_bytes + result.num_bytes
                 report(1, f"{shards}/{len(index.shards)} shards, {len(problems)} problems")

@@ -62,7 +62,7 @@ def predict(
 
     from pipelines.logs import in_a_line
     from pipelines.paths import Places
-    from pipelines.progress import progress
+    from pipelines.progress import print_above, progress
     from pipelines.serving.predict import AdaFocusPredictor, default_decoders, predict_all
     from pipelines.serving.videos import find_videos
     from pipelines.tracking.models.checkpoints import find_checkpoint
@@ -108,7 +108,7 @@ def predict(
         for done, video in enumerate(predict_all(model, paths, decoders), 1):
             failed += bool(video.error)
             spent += [video.prediction.gflops["total"]] if video.prediction else []
-            typer.echo(json.dumps(video.row(top)) if as_json else _text(video, top))
+            print_above(json.dumps(video.row(top)) if as_json else _text(video, top))
             if explain and video.prediction and video.clip:
                 out = explain if len(paths) == 1 else explain / f"{len(names):04d}-{video.path.stem}"
                 names.append(out)

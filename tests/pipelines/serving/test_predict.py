@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.terminal import terminal
 from pipelines.cli.main import main
 from pipelines.serving.predict import AdaFocusPredictor, predict_all
 from pipelines.serving.videos import find_videos
@@ -160,3 +161,19 @@ def read_or_empty(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+def test_answers_stand_above_the_bar_of_a_terminal(
+    checkpoints: dict[str, Path], make_video: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        make_video(tmp_path / f"{number}.mp4", seed=number)
+    with terminal() as shown:
+        monkeypatch.setattr(sys, "stdout", shown.stream)
+        monkeypatch.setattr(sys, "stderr", shown.stream)
+        assert cli(monkeypatch, "predict", tmp_path, "--checkpoint", checkpoints["frame"]) == 0
+    lines = [line.strip() for line in shown.text.replace("\r", "\n").splitlines()]
+    assert sum("3/3 videos" in line for line in lines) >= 1
+    assert [line.split()[0] for line in lines if line.endswith("(12 frames)")] == [
+        str(tmp_path / f"{number}.mp4") for number in range(3)
+    ]
