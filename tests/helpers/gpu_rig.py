@@ -25,7 +25,10 @@ from helpers.settled import CLASSES, settled_model, views
 from helpers.tiny import shrink
 from pipelines.recipes import RECIPES, find_recipe
 
-FOR_SYNTHETIC = {"data.resize": 40, "data.crop": 40, "model.patch_size": 16, "model.glance_size": 20}
+FOR_SYNTHETIC = {
+    **{"data.resize": 40, "data.crop": 40, "model.glance_size": 20},
+    **{"model.patch_size": 16, "model.smallest_patch": 16},
+}
 """Changes of the tiny form for the small data set of the tests on a CPU."""
 NO_WEIGHTS = {"model.glancer_weights": "none", "model.focuser_weights": "none"}
 
