@@ -72,13 +72,13 @@ lint: env ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Tests wait for processes that they start, so three run on two cores: two of those without Ray, one of those with it, one
-# by one, for each Ray has all processors.
-test: lint ## Run linters and tests
-	@$(MAKE) --no-print-directory --keep-going --jobs 2 test-plain test-ray
+# Tests wait for processes that they start, so three run on two cores, beside the linters: two of those without Ray, one of
+# those with it, one by one, for each Ray has all processors.
+test: env ## Run linters and tests
+	@$(MAKE) --no-print-directory --keep-going --jobs 3 lint test-plain test-ray
 
 test-plain: env
-	@$(BIN)/pytest -m 'not slow and not ray' --numprocesses 2 --dist loadfile $(ARGS) || test $$? = 5  # ARGS leave none
+	@$(BIN)/pytest -m 'not slow and not ray' --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS) || test $$? = 5  # ARGS leave none
 
 test-ray: env
 	@out=$$(mktemp); trap 'cat $$out; rm $$out' EXIT; $(BIN)/pytest -m 'not slow and ray' $(ARGS) >$$out 2>&1; status=$$?; test $$status = 0 -o $$status = 5

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -154,6 +156,31 @@ def tiny_form() -> Callable[[Config], Config]:
 def make_batch() -> Callable[..., Batch]:
     """make_batch(config, clips, classes, seed) makes a batch out of noise."""
     return noise_batch
+
+
+LONGEST = (
+    *("test_workers", "test_train", "test_export", "test_parity_uni", "test_parity_v2", "test_parity", "test_stages"),
+    *("test_bare_machine", "test_secrets", "test_models", "test_reference_checkpoints", "test_early", "test_predict"),
+)
+"""Files that take longest: run first, so that no process is left alone with one at the end."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    assert all(uses_ray(item.path) for item in items if item.get_closest_marker("ray"))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where nothing but tests with Ray is wanted, files without one are not imported."""
+    only_ray = re.search(r"(^| and )ray\b", config.option.markexpr) and " or " not in config.option.markexpr
+    unwanted = only_ray and collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if unwanted and not uses_ray(collection_path) else None
+
+
+@cache
+def uses_ray(path: Path) -> bool:
+    return "pytest.mark.ray" in path.read_text()
 
 
 @pytest.hookimpl(wrapper=True)

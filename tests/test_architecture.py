@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -56,9 +57,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 """Folders and files that import a package of the outside world."""
 
 FILES = {path.relative_to(ROOT).as_posix(): path for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py"))}
-TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 MODULES = {name: name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in FILES}
 """`adafocus/models/crop.py` -> `adafocus.models.crop`."""
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Every file's syntax tree."""
+    return {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 
 
 def imported(tree: ast.Module) -> set[str]:
@@ -73,8 +79,16 @@ def imported(tree: ast.Module) -> set[str]:
     return found
 
 
-IMPORTS = {MODULES[name]: imported(tree) - {MODULES[name]} for name, tree in TREES.items()}
-OWN = {module: found & IMPORTS.keys() for module, found in IMPORTS.items()}
+@cache
+def imports() -> dict[str, set[str]]:
+    """What every module imports."""
+    return {MODULES[name]: imported(tree) - {MODULES[name]} for name, tree in trees().items()}
+
+
+@cache
+def own_imports() -> dict[str, set[str]]:
+    """What every module imports of the project's own."""
+    return {module: found & imports().keys() for module, found in imports().items()}
 
 
 def room_of(module: str) -> str:
@@ -92,9 +106,9 @@ def circle(graph: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def test_nothing_imports_in_a_circle() -> None:
-    assert not circle(OWN)
+    assert not circle(own_imports())
     rooms: dict[str, set[str]] = defaultdict(set)
-    for module, found in OWN.items():
+    for module, found in own_imports().items():
         rooms[room_of(module)] |= {room_of(each) for each in found} - {room_of(module)}
     assert not circle(rooms)
 
@@ -103,15 +117,17 @@ def test_imports_go_down_only() -> None:
     height = {floor: (number, -1) for number, floor in enumerate(FLOORS)}
     for number, (floor, lines) in enumerate(FLOORS.items()):
         height |= {f"{floor}.{room}": (number, at) for at, rooms in enumerate(lines) for room in rooms.split()}
-    assert {room_of(module) for module in OWN} == height.keys(), "rooms without a place in the table, or that are gone"
-    pairs = [(module, each) for module, found in OWN.items() for each in found]
+    assert {room_of(module) for module in own_imports()} == height.keys(), (
+        "rooms without a place in the table, or that are gone"
+    )
+    pairs = [(module, each) for module, found in own_imports().items() for each in found]
     assert not [pair for pair in pairs if height[room_of(pair[1])] > height[room_of(pair[0])]]
 
 
 def test_each_outside_world_has_its_rooms() -> None:
     users: dict[str, list[str]] = defaultdict(list)
     for name, module in MODULES.items():
-        for package in {each.split(".")[0] for each in IMPORTS[module]}:
+        for package in {each.split(".")[0] for each in imports()[module]}:
             users[package].append(name)
     for package, places in ALLOWED.items():
         assert not [name for name in users[package] if not name.startswith(places)], package
@@ -122,12 +138,12 @@ def test_each_outside_world_has_its_rooms() -> None:
 def test_files_are_short_and_say_what_they_are() -> None:
     for name, path in FILES.items():
         assert len(path.read_text().splitlines()) <= 400, name
-        assert ast.get_docstring(TREES[name]) or (path.name == "__init__.py" and not path.read_text()), name
+        assert ast.get_docstring(trees()[name]) or (path.name == "__init__.py" and not path.read_text()), name
 
 
 def test_only_tracking_knows_the_names_of_tags() -> None:
     """Everybody else reads records (pipelines/tracking/records.py)."""
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         if not name.startswith("pipelines/tracking/"):
             texts = [str(node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant)]
             assert not [text for text in texts if re.match(r"adafocus\.\w|mlflow\.(parent|note|source)", text)], name
@@ -172,7 +188,7 @@ def test_optional_packages_are_imported_when_they_are_used() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for module, extra in OPTIONAL.items():
         assert any(item.startswith(module) for item in extras[extra])
-        for name, tree in TREES.items():
+        for name, tree in trees().items():
             top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
             assert not {each for each in imported(top) if each.split(".")[0] == module}, name
 
@@ -183,7 +199,7 @@ def test_every_package_that_is_imported_is_declared() -> None:
     extras = {name: items for name, items in project["optional-dependencies"].items() if name not in ("dev", "docs")}
     wanted = [*project["dependencies"], *(item for items in extras.values() for item in items)]
     declared = {re.split(r"[\[<>=~!; ]", item)[0].lower().replace("_", "-") for item in wanted}
-    modules = {name.split(".")[0] for names in IMPORTS.values() for name in names} - sys.stdlib_module_names
+    modules = {name.split(".")[0] for names in imports().values() for name in names} - sys.stdlib_module_names
     brought = packages_distributions()
     for module in sorted(modules - set(FLOORS) - OPTIONAL.keys()):
         distributions = {name.lower().replace("_", "-") for name in brought.get(module, [])}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -20,7 +21,9 @@ NEEDED = {
 ffmpeg-python, scikit-learn, ONNX) are imported where something is done with them."""
 
 PROGRAM = """
-import importlib, sys
+import importlib, json, sys
+
+OWN = {"preprocessing", "adafocus", "pipelines"}
 
 class Without:
     def find_spec(self, name, path=None, target=None):
@@ -31,44 +34,60 @@ class Without:
         return (found for each in finders if hasattr(each, "find_distributions")
                 for found in each.find_distributions(*arguments))
 
-blocked = set(sys.argv[1].split(","))
 finders, sys.meta_path[:] = [*sys.meta_path], [Without()]
 failed = []
-for module in sys.argv[2].split(","):
-    try:
-        importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        failed.append(f"{module}: {error}")
-print("\\n".join(failed))
-sys.exit(bool(failed))
+for packages, modules in json.loads(sys.argv[1]):
+    blocked = set(packages)
+    for name in [name for name in sys.modules if name.partition(".")[0] in OWN | blocked]:
+        del sys.modules[name]
+    failed.append([])
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            failed[-1].append(f"{module}: {error}")
+print(json.dumps(failed))
 """
 
+SLOW = ["matplotlib", "torchvision", "sklearn"]
+"""Slow to import. To predict with a model in a folder takes none of them, and the workers of a sweep train before they
+draw."""
 
-def without(blocked: set[str], modules: list[str], path: Sequence[Path] = (ROOT,)) -> subprocess.CompletedProcess[str]:
-    """Import modules in a process in which the blocked ones cannot be imported."""
-    argv = [sys.executable, "-c", PROGRAM, ",".join(sorted(blocked)), ",".join(modules)]
+
+def imported(*rounds: tuple[Iterable[str], list[str]], path: Sequence[Path] = (ROOT,)) -> list[list[str]]:
+    """What fails of each round's modules where none of its packages can be imported, all in one process."""
+    argv = [sys.executable, "-c", PROGRAM, json.dumps([(sorted(blocked), modules) for blocked, modules in rounds])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
-    return subprocess.run(argv, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=200)
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [list(each) for each in json.loads(done.stdout)]
 
 
-def test_the_lower_floors_import_without_what_only_the_upper_one_needs() -> None:
-    """And so do the recipes, which are values of the lower floors' settings."""
+def test_what_is_imported_is_no_more_than_what_is_needed() -> None:
+    """The lower floors import without what only the upper one needs, and so do the recipes, which are values of the
+    lower floors' settings; the list of what is needed is no longer than it has to be."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[\[<>=~!; ]", item)[0].lower().replace("_", "-") for item in project["dependencies"]}
     assert declared >= NEEDED
-    brought = {module: {name.lower().replace("_", "-") for name in names} for module, names in ALL.items()}
+    everything = packages_distributions().items()
+    brought = {module: {name.lower().replace("_", "-") for name in names} for module, names in everything}
     blocked = {module for module, names in brought.items() if names & declared and not names & NEEDED}
     assert {"ray", "mlflow", "webdataset", "ffmpeg", "sklearn", "onnxruntime", "pandas", "rich", "yaml"} <= blocked
     files = [
         path for floor in ("preprocessing", "adafocus", "pipelines/recipes") for path in (ROOT / floor).rglob("*.py")
     ]
     modules = [path.relative_to(ROOT).as_posix().removesuffix(".py").removesuffix("/__init__") for path in files]
-    done = without(blocked, sorted(module.replace("/", ".") for module in modules))
-    assert done.returncode == 0, done.stdout + done.stderr
-    # What is needed is needed: the list is no longer than it has to be.
-    for module in ("pydantic", "simplejpeg", "filelock", "PIL"):
-        users = ["adafocus.data.loader", "adafocus.training.stage_lock", "preprocessing.datasets.synthetic"]
-        assert f"No module named '{module}" in without({module}, users).stdout
+    users = ["adafocus.data.loader", "adafocus.training.stage_lock", "preprocessing.datasets.synthetic"]
+    needed = ("pydantic", "simplejpeg", "filelock", "PIL")
+    floors, *without_one, predict, trial = imported(
+        (blocked, sorted(module.replace("/", ".") for module in modules)),
+        *(({module}, users) for module in needed),
+        ({"mlflow", "ray", *SLOW}, ["pipelines.serving.predict"]),
+        (SLOW, ["pipelines.sweeps.workers.trial", "pipelines.sweeps.driver"]),
+    )
+    assert not floors + predict + trial
+    for module, failed in zip(needed, without_one, strict=True):
+        assert any(f"No module named '{module}" in each for each in failed), module
 
 
 def test_the_checks_of_a_gpu_import_on_a_bare_machine() -> None:
@@ -86,18 +105,4 @@ def test_the_checks_of_a_gpu_import_on_a_bare_machine() -> None:
     ]
     modules = ["conftest", *sorted(path.stem for path in files if path.stem not in ("conftest", "make_shards"))]
     for where in ([ROOT, *folders], [ROOT, ROOT / "tests/gpu", ROOT / "tests"]):  # both files named conftest
-        done = without(blocked, modules, path=where)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_what_is_slow_to_import_waits_until_it_is_needed() -> None:
-    """To predict with a model in a folder takes none of them, and the workers of a sweep train before they draw."""
-    predict = without({"mlflow", "ray", "matplotlib", "torchvision", "sklearn"}, ["pipelines.serving.predict"])
-    assert predict.returncode == 0, predict.stdout + predict.stderr
-    trial = without(
-        {"matplotlib", "torchvision", "sklearn"}, ["pipelines.sweeps.workers.trial", "pipelines.sweeps.driver"]
-    )
-    assert trial.returncode == 0, trial.stdout + trial.stderr
-
-
-ALL = packages_distributions()
+        assert imported((blocked, modules), path=where) == [[]]

@@ -7,15 +7,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import boto3
-from moto.server import ThreadedMotoServer
-
 BUCKET = "shards"
 
 
 @contextmanager
 def s3_server() -> Iterator[tuple[str, int]]:
     """Host and port; this process's credentials fit it meanwhile."""
+    import boto3  # slow to import: not in every process that collects tests
+    from moto.server import ThreadedMotoServer
+
     saved = {name: os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     os.environ.update(dict.fromkeys(saved, "testing"))
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # not a line per request

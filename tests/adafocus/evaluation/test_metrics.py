@@ -2,7 +2,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score
 
 from adafocus.evaluation import metrics
 
@@ -20,6 +19,8 @@ def test_average_precision_by_hand() -> None:
 @settings(deadline=None)
 @given(st.integers(5, 40), st.integers(2, 6), st.integers(0, 2**31))
 def test_average_precision_equals_scikit_learn_s(clips: int, classes: int, seed: int) -> None:
+    from sklearn.metrics import average_precision_score  # slow to import: not in every process that collects tests
+
     generator = torch.Generator().manual_seed(seed)
     scores = torch.rand(clips, classes, generator=generator, dtype=torch.float64)
     targets = torch.rand(clips, classes, generator=generator) < 0.4

@@ -6,10 +6,10 @@ import re
 import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from urllib.error import URLError
 
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -34,6 +34,14 @@ TIMM = [
 """Small networks of each kind: convolutional, mixed, and vision transformers with and without a class token."""
 
 
+@pytest.fixture(scope="module")
+def timm() -> ModuleType:
+    """The package, which is slow to import: not in every process that collects tests."""
+    import timm
+
+    return timm
+
+
 def side_for(network: Backbone) -> int:
     return 4 * network.step if network.step > 1 else 64
 
@@ -51,7 +59,7 @@ def test_map_vector_and_logits_fit_together(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*BACKBONES, *TIMM])
 @torch.no_grad()
-def test_parts_together_are_the_network(name: str) -> None:
+def test_parts_together_are_the_network(name: str, timm: ModuleType) -> None:
     """As itself, without our wrapper, on images normalised as it was published."""
     short = name.removeprefix("timm/")
     whole = settle(timm.create_model(short, num_classes=7) if name != short else BACKBONES[name](7))
@@ -259,7 +267,7 @@ def test_offline_timm_names_both_ways_out_too(monkeypatch: pytest.MonkeyPatch) -
         build_backbone("timm/test_resnet", 5, "imagenet")
 
 
-def test_published_weights_of_timm_fill_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_weights_of_timm_fill_the_network(timm: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     published = timm.create_model("test_resnet").state_dict()
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *args, **kwargs: dict(published))
     network = build_backbone("timm/test_resnet", 5, "imagenet")
@@ -267,7 +275,7 @@ def test_published_weights_of_timm_fill_the_network(monkeypatch: pytest.MonkeyPa
     assert network.last[1].weight.shape == (5, 96)
 
 
-def test_a_file_with_timm_s_names_fills_its_network_key_for_key(tmp_path: Path) -> None:
+def test_a_file_with_timm_s_names_fills_its_network_key_for_key(timm: ModuleType, tmp_path: Path) -> None:
     """`ADAFOCUS_LITE0_WEIGHTS` may name a file of real weights."""
     path = Path(os.environ.get("ADAFOCUS_LITE0_WEIGHTS", tmp_path / "w.pth"))
     if not path.exists():

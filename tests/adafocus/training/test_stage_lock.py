@@ -125,6 +125,7 @@ def train_noting(runs: Path, config: Config, shards: str, name: str) -> None:
             (runs / f"{os.getpid()}.trained").touch()
             super().train()
 
+    (runs / f"{os.getpid()}.begun").touch()
     rows: list[EpochReport] = []
     with mock.patch.object(stage_runner, "StageTrainer", Noting):
         where = {"shards": shards, "runs": runs}
@@ -135,13 +136,14 @@ def train_noting(runs: Path, config: Config, shards: str, name: str) -> None:
 def test_two_processes_that_need_a_stage_train_it_once(
     tiny_config: Config, synthetic_shards: str, tmp_path: Path
 ) -> None:
+    """Another one and this one, which begin together."""
     arguments = (tmp_path, tiny_config, synthetic_shards, "pretrain")
-    processes = [multiprocessing.get_context("spawn").Process(target=train_noting, args=arguments) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    process = multiprocessing.get_context("spawn").Process(target=train_noting, args=arguments)
+    process.start()
+    wait_for(lambda: list(tmp_path.glob("*.begun")))
+    train_noting(*arguments)
+    process.join()
+    assert process.exitcode == 0
     assert len(list(tmp_path.glob("*.trained"))) == 1
     assert not list((tmp_path / ".locks").iterdir())
 

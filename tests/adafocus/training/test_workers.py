@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -44,11 +45,31 @@ def labelled_twice(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactor
     return out.url
 
 
+STEADY: dict[str, object] = {
+    "model.dropout": 0,
+    "ppo.update_epochs": 2,
+    **{f"{name}.epochs": 1 for name in STAGES},
+    **{f"{name}.optimizer": "sgd" for name in STAGES if name != "ppo"},
+}
+"""Changes without what is each worker's own: dropout's masks."""
+JOINT: dict[str, object] = {"method": "adafocus-v2", "model.dropout": 0, "joint.epochs": 1, "joint.batch_size": 8}
+UNIFIED: dict[str, object] = {**UNI, "model.dropout": 0, "unified.epochs": 1}
+CLIP: dict[str, object] = {**PER_CLIP, "model.reuse_glance": False, "model.head_dropout": 0}
+KINDS: list[tuple[str, dict[str, object]]] = [
+    ("frame", STEADY),
+    ("frame", {**STEADY, "method": "adafocus-plus", "skip.epochs": 1, "skip.batch_size": 8}),  # one stage more
+    ("clip", {**STEADY, **CLIP}),
+    ("joint", JOINT),
+    ("joint per clip", {**CLIP, **JOINT}),
+    ("unified", UNIFIED),
+    ("unified per clip", {**CLIP, **UNIFIED}),
+]
+"""Folders with what is trained in them."""
 NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
 
 
-def train_all(configs: list[Config], shards: str, runs: Path) -> None:
-    """Every stage of every configuration, made comparable.
+def train_all(config: Config, changes: dict[str, object], shards: str, runs: Path) -> None:
+    """Every stage of every kind, made comparable.
 
     Batch norms use their running statistics in training too, for those of a batch are those of a worker's share of it.
     Policy and gate learn by SGD, for Adam makes whole steps out of rounding errors.
@@ -57,16 +78,14 @@ def train_all(configs: list[Config], shards: str, runs: Path) -> None:
         kind.train = lambda self, mode=True: torch.nn.Module.train(self, False)
     PPO.optimizer = lambda self: torch.optim.SGD(self.model.policy.parameters(), lr=0.1, momentum=0.9)
     Skip.optimizer = lambda self: torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.1)
-    for number, config in enumerate(configs):
-        for name in method_of(config).stage_names:
-            run_stage(
-                name,
-                config,
-                shards=shards,
-                runs=runs / str(number),
-                options=Options(device="cpu"),
-                report=lambda row: None,
-            )
+    for folder, kind_changes in KINDS:
+        changed = override(config, {**kind_changes, **changes})
+        for name in method_of(changed).stage_names:
+            train(name, changed, shards, runs / folder)
+
+
+def train(name: str, config: Config, shards: str, runs: Path, report: Report = lambda row: None) -> None:
+    run_stage(name, config, shards=shards, runs=runs, options=Options(device="cpu"), report=report)
 
 
 def join(rank: int, world: int, port: int) -> None:
@@ -76,41 +95,43 @@ def join(rank: int, world: int, port: int) -> None:
     )
 
 
-def worker(rank: int, world: int, configs: list[Config], shards: str, runs: Path, port: int) -> None:
+def worker(rank: int, world: int, config: Config, shards: str, runs: Path, port: int) -> None:
+    """What the two tests below look at: to start workers costs more than what they do."""
     join(rank, world, port)
-    train_all(configs, shards, runs)
+    keep_predictions(rank, override(config, {f"{name}.epochs": 1 for name in LOGGED}), shards, runs)
+    train_all(config, {f"{name}.accumulate": 2 for name in stage_names()}, shards, runs / "two")
     torch.distributed.destroy_process_group()
 
 
+@pytest.fixture(scope="module")
+def of_two_workers(tiny_config: Config, labelled_twice: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that two workers have left."""
+    runs = tmp_path_factory.mktemp("workers")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(worker, (2, tiny_config, labelled_twice, runs, port), nprocs=2)
+    return runs
+
+
 def test_two_workers_train_every_stage_as_one_does(
-    tiny_config: Config, labelled_twice: str, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+    tiny_config: Config, labelled_twice: str, of_two_workers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the same global batches, with the same random patches, actions and labels, to the same weights.
 
     The two take each batch in two micro-batches more, and the policy that acts per clip has batch norms. Dropout,
     whose masks are each worker's own, is left out.
     """
-    changes: dict[str, object] = {"model.dropout": 0, "ppo.update_epochs": 2}
-    changes |= {f"{name}.epochs": 1 for name in STAGES}
-    changes |= {f"{name}.optimizer": "sgd" for name in STAGES if name != "ppo"}
-    per_clip = {**PER_CLIP, "model.reuse_glance": False, "model.head_dropout": 0}
-    second: dict[str, object] = {"method": "adafocus-v2", "model.dropout": 0, "joint.epochs": 1, "joint.batch_size": 8}
-    plus = {**changes, "method": "adafocus-plus", "skip.epochs": 1, "skip.batch_size": 8}
-    unified: dict[str, object] = {**UNI, "model.dropout": 0, "unified.epochs": 1}
-    kinds = (changes, {**changes, **per_clip}, second, {**per_clip, **second}, plus, unified, {**per_clip, **unified})
-    configs = [override(tiny_config, each) for each in kinds]
-    accumulate = {f"{name}.accumulate": 2 for name in stage_names()}
-    halves = [override(config, accumulate) for config in configs]
-    mp.spawn(worker, (2, halves, labelled_twice, tmp_path / "two", free_port), nprocs=2)
     for kind in NORMS:
         monkeypatch.setattr(kind, "train", kind.train)  # so that it is put back
     for stage in (PPO, Skip):
         monkeypatch.setattr(stage, "optimizer", stage.optimizer)
-    train_all(configs, labelled_twice, tmp_path / "one")
-    for number in range(len(configs)):
-        for name in method_of(configs[number]).stage_names:
-            where = f"{name} of configuration {number}"
-            one, two = (next((tmp_path / each / str(number)).glob(f"{name}-*")) for each in ("one", "two"))
+    train_all(tiny_config, {}, labelled_twice, tmp_path)
+    assert len({folder for folder, _ in KINDS}) == len(list(tmp_path.iterdir()))
+    for folder, changes in KINDS:
+        for name in method_of(override(tiny_config, changes)).stage_names:
+            where = f"{name} of {folder}"
+            ((one,), (two,)) = (list((each / folder).glob(f"{name}-*")) for each in (tmp_path, of_two_workers / "two"))
             expected, found = (load_file(next(each.glob("*.safetensors"))) for each in (one, two))
             for key, value in found.items():
                 assert torch.allclose(value, expected[key], rtol=1e-3, atol=2e-5), f"{where}: {key}"
@@ -133,7 +154,7 @@ def diverge(rank: int, world: int, config: Config, shards: str, runs: Path, port
 
     Pretrain.forward = forward
     try:
-        run_stage("pretrain", config, shards=shards, runs=runs, options=Options(device="cpu"), report=lambda row: None)
+        train("pretrain", config, shards, runs)
     except Exception as error:
         (runs / f"{rank}.txt").write_text(f"{type(error).__name__}: {error}")
 
@@ -154,9 +175,8 @@ LOGGED = {"pretrain": {"val_glancer": "glancer", "val_focuser": "whole"}, "warmu
 """Prefixes of the metrics that a stage logs, and where the focuser looks for them."""
 
 
-def keep_predictions(rank: int, world: int, config: Config, shards: str, runs: Path, port: int) -> None:
+def keep_predictions(rank: int, config: Config, shards: str, runs: Path) -> None:
     """Train two stages, and leave the logits of their evaluations in a file."""
-    join(rank, world, port)
     logits: list[torch.Tensor] = []
 
     def keeping(*arguments: object, **settings: object) -> Predictions:
@@ -166,23 +186,21 @@ def keep_predictions(rank: int, world: int, config: Config, shards: str, runs: P
 
     trainer.evaluate = keeping
     for name in LOGGED:
-        run_stage(name, config, shards=shards, runs=runs, options=Options(device="cpu"), report=lambda row: None)
+        train(name, config, shards, runs)
+    trainer.evaluate = evaluate
     torch.save(logits, runs / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 def test_what_training_logs_is_what_its_weights_do(
-    tiny_config: Config, synthetic_shards: str, tmp_path: Path, free_port: int
+    tiny_config: Config, labelled_twice: str, of_two_workers: Path
 ) -> None:
     """Batch norms of each worker have seen its own clips; those of the first are the ones that are kept."""
-    config = override(tiny_config, {f"{name}.epochs": 1 for name in LOGGED})
-    mp.spawn(keep_predictions, (2, config, synthetic_shards, tmp_path, free_port), nprocs=2)
-    logged = iter(torch.load(tmp_path / "0.pt"))
+    logged = iter(torch.load(of_two_workers / "0.pt"))
     for name, prefixes in LOGGED.items():
-        model, meta = checkpoint.load_model(next(tmp_path.glob(f"{name}-*")))
-        loader = ClipLoader(synthetic_shards, "val", config.data, batch_size=8, train=False)
+        model, meta = checkpoint.load_model(next(of_two_workers.glob(f"{name}-*")))
+        loader = ClipLoader(labelled_twice, "val", tiny_config.data, batch_size=8, train=False)
         for prefix, source in prefixes.items():
-            found = evaluate(model, loader, patches=source, seed=config.seed)
+            found = evaluate(model, loader, patches=source, seed=tiny_config.seed)
             torch.testing.assert_close(next(logged), found.logits_NTK, rtol=1e-4, atol=1e-5)
             for key, value in found.metrics().items():
                 assert meta.metrics[f"{name}/{prefix}_{key}"] == pytest.approx(value, rel=1e-4), key
@@ -199,20 +217,19 @@ def stop_and_go_on(rank: int, world: int, config: Config, shards: str, runs: Pat
     """
     join(rank, world, port)
 
-    def train(folder: str, report: Report) -> None:
+    def train_two(folder: str, report: Report) -> None:
         for name in ("pretrain", "warmup"):
-            seen = runs / folder / str(rank)
-            run_stage(name, config, shards=shards, runs=seen, options=Options(device="cpu"), report=report)
+            train(name, config, shards, runs / folder / str(rank), report)
 
     def stop(row: EpochReport) -> None:
         if row.clock == 3:
             raise StoppedError
 
-    train("whole", lambda row: None)
+    train_two("whole", lambda row: None)
     with pytest.raises(StoppedError):
-        train("stopped", stop)
+        train_two("stopped", stop)
     rows: list[EpochReport] = []
-    train("stopped", rows.append)
+    train_two("stopped", rows.append)
     assert [row.clock for row in rows] == [1, 2, 3, 4]
     torch.distributed.destroy_process_group()
 

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from sklearn.metrics import average_precision_score
 
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
@@ -112,6 +111,8 @@ def test_mlflow_shows_the_sweep_to_a_reader(finished: list[TrialOutcome], places
 
 def check_predictions(places: Places, run: Run, result: Measurement) -> None:
     """Every accuracy of the table, and of every prefix, can be recomputed from the Parquet files alone."""
+    from sklearn.metrics import average_precision_score  # slow to import: not in every process that collects tests
+
     client = Tracker.at(places).client
     for row in result.rows:
         file = client.download_artifacts(run.run_id, f"predictions/{row.key()}.parquet")

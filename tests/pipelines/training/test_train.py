@@ -20,7 +20,9 @@ from adafocus.checkpoint import load_state, read_meta
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.training.reports import Options
+from helpers.sweeping import settings
 from helpers.tiny import STAGES, UNI
+from pipelines.cli.main import main
 from pipelines.paths import Places
 from pipelines.sweeps.stages.storage import list_folders
 from pipelines.tracking.client import Tracker
@@ -30,35 +32,35 @@ from pipelines.training.train import train
 def start(
     shards: str, runs: Path, changes: dict[str, object], *more: str, recipe: str = "demo"
 ) -> subprocess.Popen[str]:
-    settings = [word for key, value in changes.items() for word in ("--set", f"{key}={text(value)}")]
     argv = [sys.executable, "-m", "pipelines.cli", "train", "--recipe", recipe, "--shards", shards, "--runs", str(runs)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("MLFLOW_TRACKING_URI", None)
     with runs.with_suffix(".log").open("a") as output:
         return subprocess.Popen(
-            [*argv, *settings, *more], env=environment, stdout=subprocess.DEVNULL, stderr=output, text=True
+            [*argv, *settings(changes), *more], env=environment, stdout=subprocess.DEVNULL, stderr=output, text=True
         )
-
-
-def text(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def finished(runs: Path) -> list[str]:
     return sorted(path.parent.name for path in runs.glob("*/meta.json"))
 
 
+def train_here(shards: str, runs: Path, config: Config, eval_every: int = 1) -> None:
+    """The same in this process, with one thread as in the processes that are killed."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        places = Places.of(shards, runs, f"sqlite:///{runs}/mlflow.db")
+        train(config, "demo", places, Options(device="cpu", eval_every=eval_every), "demo")
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def whole(synthetic_shards: str, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of a run that nobody disturbs, evaluated at other times than those that are killed."""
     runs = tmp_path_factory.mktemp("whole")
-    places = Places.of(synthetic_shards, runs, f"sqlite:///{runs}/mlflow.db")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the processes that are killed
-    try:
-        train(tiny_config, "demo", places, Options(device="cpu", eval_every=2), "demo")
-    finally:
-        torch.set_num_threads(threads)
+    train_here(synthetic_shards, runs, tiny_config, eval_every=2)
     history = read_meta(next(runs.glob("ppo-*"))).history
     assert ["ppo/val_top1" in row["metrics"] for row in history] == [False, True]
     return runs
@@ -69,7 +71,12 @@ def whole(synthetic_shards: str, tiny_config: Config, tmp_path_factory: pytest.T
     "stages", [("ppo",), pytest.param(STAGES, marks=pytest.mark.slow)], ids=["once", "in-each-stage"]
 )
 def test_killed_it_ends_with_the_same_bits(
-    stages: Sequence[str], whole: Path, synthetic_shards: str, tmp_path: Path, tiny_changes: dict[str, object]
+    stages: Sequence[str],
+    whole: Path,
+    synthetic_shards: str,
+    tmp_path: Path,
+    tiny_changes: dict[str, object],
+    tiny_config: Config,
 ) -> None:
     """A state is saved after every step, so that it is killed inside an epoch too."""
     runs, kills, inside = tmp_path / "killed", set(), set()
@@ -88,7 +95,7 @@ def test_killed_it_ends_with_the_same_bits(
             if state and 0 < state["progress"]["step"] < 3:
                 inside.add(stage)
     assert len(kills) >= min(len(stages), 3) and inside, f"killed only in {kills}, inside an epoch in {inside}"
-    assert start(synthetic_shards, runs, tiny_changes).wait() == 0
+    train_here(synthetic_shards, runs, tiny_config)
     assert finished(runs) == finished(whole)
     for name in finished(runs):
         left, right = (load_file(next(path.glob("*.safetensors"))) for path in (runs / name, whole / name))
@@ -154,12 +161,20 @@ def test_another_configuration_of_the_same_name_is_a_run_of_its_own(
 
 
 def test_training_that_diverges_says_so_in_a_line(
-    synthetic_shards: str, tmp_path: Path, tiny_changes: dict[str, object]
+    synthetic_shards: str,
+    tmp_path: Path,
+    tiny_changes: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     runs = tmp_path / "runs"
     changes = {**tiny_changes, "pretrain.head_lr": 1e30, "pretrain.backbone_lr": 1e30}
-    assert start(synthetic_shards, runs, changes).wait() == 1
-    said = runs.with_suffix(".log").read_text()
+    argv = ["adafocus", "train", "--recipe", "demo", "--shards", synthetic_shards, "--runs", str(runs)]
+    monkeypatch.setattr(sys, "argv", [*argv, *settings(changes)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    said = capfd.readouterr().err
     assert re.search(r"^adafocus: the loss is nan on the batch of clips train/\d+, .*\n.*learning rate", said, re.M)
     assert "Traceback" not in said, said
     assert not finished(runs)
