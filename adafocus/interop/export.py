@@ -18,10 +18,9 @@ from torch import Tensor
 from adafocus.checkpoint import Meta
 from adafocus.data.sampling import glance_places, spread_order
 from adafocus.inference.prediction import ClipFrames
-from adafocus.interop.programs import Program, glance_input, start_states, take_apart
-from adafocus.interop.uni_programs import exit_inputs
+from adafocus.interop.program import Program, Programs
+from adafocus.interop.programs import programs_of
 from adafocus.models.adafocus import IMAGENET_MEAN, IMAGENET_STD, AdaFocus
-from adafocus.models.uni_adafocus import UniAdaFocus
 from preprocessing.schema import ExtractionSpec
 
 TOLERANCE = 1e-4
@@ -40,7 +39,8 @@ def export_programs(
     does not compute what the model does.
     """
     described: dict[str, Any] = {}
-    programs = take_apart(model)
+    taken = programs_of(model)
+    programs = taken.take_apart()
     share = 1 / (len(programs) + 2 * len(clips))
     for program in programs:
         watch(0, f"writing the {program.name}")
@@ -54,7 +54,7 @@ def export_programs(
         runs = {program.name: load(out / f"{program.name}.{kind}", program) for program in programs}
         for number, clip in enumerate(clips, start=1):
             watch(share, f"comparing .{kind} with the model: clip {number} of {len(clips)}")
-            for name, error in _errors(model, clip, programs, runs).items():
+            for name, error in _errors(model, clip, taken, programs, runs).items():
                 key = f"{kind}_error"
                 described[name][key] = max(described[name].get(key, 0.0), error)
                 if error > TOLERANCE:
@@ -109,7 +109,9 @@ def load_onnx(path: Path, program: Program) -> Run:
 
 
 @torch.no_grad()
-def _errors(model: AdaFocus, clip: ClipFrames, programs: Sequence[Program], runs: dict[str, Run]) -> dict[str, float]:
+def _errors(
+    model: AdaFocus, clip: ClipFrames, taken: Programs, programs: Sequence[Program], runs: dict[str, Run]
+) -> dict[str, float]:
     """Run a clip through the files, part by part as another program would; each part's largest relative error.
 
     A part gets what the files before it made, and so does its own module: the errors do not add up. The end is compared
@@ -125,49 +127,19 @@ def _errors(model: AdaFocus, clip: ClipFrames, programs: Sequence[Program], runs
             errors[name] = max(errors[name], _error(left, right))
         return outputs
 
-    logits_TK = run_clip(model, clip, run)
+    logits_TK = taken.run_clip(clip, run)
     whole = model(clip.glance_TCHW[None], clip.focus_TCHW[None])
     errors["classifier"] = max(errors["classifier"], _error(logits_TK, whole.logits_BTK[0]))
     return errors
 
 
-def run_clip(model: AdaFocus, clip: ClipFrames, run: Callable[..., list[Tensor]]) -> Tensor:
-    """A whole clip by its parts: `run(name, *inputs)` -> outputs. Returns the prediction after each frame (T, K)."""
-    seen = dict(zip(("map", "feature", "logits"), run("glancer", clip.glance_TCHW), strict=True))
-    if isinstance(model, UniAdaFocus):
-        places, boxes = run("policy", seen["map"], seen["feature"])
-        focus = run("focuser", clip.focus_TCHW[places], boxes.expand(len(places), 4).contiguous())[0]
-        return run("classifier", focus, *(seen[name] for name in exit_inputs(model)))[0]
-    states, side, used = start_states(model), model.config.model.patch_size, glance_input(model)
-    policy_state = states["policy_state"]
-
-    def focus_on(frames_NCHW: Tensor, corner_12: Tensor) -> Tensor:
-        if not model.whole_pixels:
-            return run("focuser", frames_NCHW.contiguous(), corner_12.expand(len(frames_NCHW), 2).contiguous())[0]
-        row, column = corner_12[0].tolist()
-        return run("focuser", frames_NCHW[:, :, row : row + side, column : column + side].contiguous())[0]
-
-    if not model.is_causal:
-        corner, _, _ = run("policy", seen["map"], policy_state)
-        focus = focus_on(clip.focus_TCHW, corner)
-        return run("classifier", focus, *([seen[used]] if used else []))[0]
-    classifier_state, predictions = states["classifier_state"], list[Tensor]()
-    for step, frame_CHW in enumerate(clip.focus_TCHW):
-        corner, _, policy_state = run("policy", seen["map"][step : step + 1], policy_state)
-        focus = focus_on(frame_CHW[None], corner)
-        glance = [seen[used][step : step + 1]] if used else []
-        logits, classifier_state = run("classifier", focus, classifier_state, *glance)
-        predictions.append(logits)
-    return torch.cat(predictions)
-
-
 def facts(model: AdaFocus, meta: Meta, spec: ExtractionSpec, programs: dict[str, Any]) -> dict[str, Any]:
     """All that a program has to know to use the files: plain values."""
-    config = model.config
+    config, taken = model.config, programs_of(model)
     among = config.data.num_candidates and config.data.focus_frames == "shared"  # are glances some of the candidates?
     return {
         "method": config.method,
-        "by": "choice" if isinstance(model, UniAdaFocus) else "frame" if model.is_causal else "clip",
+        "by": taken.by,
         "class_names": list(meta.class_names),
         "preprocessing": {
             "extraction": asdict(spec),
@@ -186,8 +158,8 @@ def facts(model: AdaFocus, meta: Meta, spec: ExtractionSpec, programs: dict[str,
         "patches": "whole pixels" if model.whole_pixels else "between pixels",
         "action": config.model.action,
         "grid_size": config.model.grid_size,
-        "glance_input": glance_input(model),
-        "states": {name: list(value.shape) for name, value in start_states(model).items()},
+        "glance_input": taken.glance_input,
+        "states": {name: list(value.shape) for name, value in taken.start_states().items()},
         "programs": programs,
         "metrics": meta.metrics,
         "versions": meta.versions,

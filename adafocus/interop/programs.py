@@ -13,8 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from adafocus.interop.program import GlancerProgram, Normalised, Program
-from adafocus.interop.uni_programs import take_uni_apart
+from adafocus.inference.prediction import ClipFrames
+from adafocus.interop.program import GlancerProgram, Normalised, Program, Programs, RunPart
+from adafocus.interop.uni_programs import ChoicePrograms
 from adafocus.models.adafocus import AdaFocus
 from adafocus.models.classifier import MeanClassifier, running_mean
 from adafocus.models.crop import crop_between
@@ -73,7 +74,7 @@ class ClassifierStep(nn.Module):
     """focus (B, D), classifier_state, [glance] -> prediction (B, K), next_classifier_state.
 
     The state is a GRU's (B, width), or the sum and number of the logits so far (B, K + 1). `glance` is the glancer's
-    feature (B, D) or its logits (B, K), see `glance_input`.
+    feature (B, D) or its logits (B, K), see `Programs.glance_input`.
     """
 
     def __init__(self, model: AdaFocus) -> None:
@@ -113,59 +114,86 @@ class ClipClassifier(nn.Module):
         return logits_FK + glance.mean(0, keepdim=True)
 
 
-def glance_input(model: AdaFocus) -> str | None:
-    """Which of the glancer's outputs the classifier takes as `glance`: feature, logits, or none of them. (Of
-    Uni-AdaFocus it takes them under their own names.)"""
-    if isinstance(model, UniAdaFocus):
-        return None
-    if model.concatenates or isinstance(model.classifier, TwoHeads):
-        return "feature" if model.config.model.reuse_glance else None
-    return "logits" if model.averages_glances else None
+class PatchPrograms(Programs):
+    """Those of a model whose frames are given, and whose patches are of one size. Programs of causal models take any
+    number of frames or clips."""
+
+    def __init__(self, model: AdaFocus) -> None:
+        self.model = model
+        self.by = "frame" if model.is_causal else "clip"
+        if model.concatenates or isinstance(model.classifier, TwoHeads):
+            self.glance_input = "feature" if model.config.model.reuse_glance else None
+        elif model.averages_glances:
+            self.glance_input = "logits"
+
+    def start_states(self, clips: int = 1) -> dict[str, Tensor]:
+        """As `Programs.start_states`."""
+        model = self.model
+        states = {"policy_state": torch.zeros(clips, model.config.model.policy_hidden)}
+        return states | {"classifier_state": model.classifier.start(clips)[0]} if model.is_causal else states
+
+    def take_apart(self) -> list[Program]:
+        """As `Programs.take_apart`."""
+        model, causal = self.model, self.model.is_causal
+        data, side = model.config.data, model.config.model.patch_size
+        count, focused = (2, 2) if causal else (data.num_frames, data.num_focus_frames)
+        states = self.start_states(2 if causal else 1)
+        frames = torch.randint(256, (count, 3, data.crop, data.crop), dtype=torch.uint8)
+        glancer = GlancerProgram(model).eval()
+        if model.whole_pixels:
+            focuser: nn.Module = FocuserProgram(model).eval()
+            shown = {"patches": torch.randint(256, (focused, 3, side, side), dtype=torch.uint8)}
+        else:
+            focuser = BetweenPixelsFocuser(model).eval()
+            whole = torch.randint(256, (focused, 3, data.crop, data.crop), dtype=torch.uint8)
+            shown = {"frames": whole, "corner": torch.rand(focused, 2) * (data.crop - side)}
+        with torch.no_grad():
+            seen = dict(zip(self.outputs_of_glancer, glancer(frames), strict=True))
+            focus = focuser(*shown.values())
+        glance = {"glance": seen[self.glance_input]} if self.glance_input else {}
+        if causal:
+            given = {"focus": focus, "classifier_state": states["classifier_state"], **glance}
+            outputs = ("prediction", "next_classifier_state")
+            last = Program("classifier", ClassifierStep(model).eval(), given, outputs, causal)
+        else:
+            given = {"focus": focus, **glance}
+            last = Program("classifier", ClipClassifier(model).eval(), given, ("prediction",), causal)
+        given = {"map": seen["map"], "policy_state": states["policy_state"]}
+        return [
+            Program("glancer", glancer, {"frames": frames}, self.outputs_of_glancer, causal),
+            Program("policy", PolicyProgram(model).eval(), given, ("corner", "action", "next_policy_state"), causal),
+            Program("focuser", focuser, shown, ("focus",), causal),
+            last,
+        ]
+
+    def run_clip(self, clip: ClipFrames, run: RunPart) -> Tensor:
+        """As `Programs.run_clip`."""
+        model, states, side = self.model, self.start_states(), self.model.config.model.patch_size
+        seen = dict(zip(self.outputs_of_glancer, run("glancer", clip.glance_TCHW), strict=True))
+        glance = [seen[self.glance_input]] if self.glance_input else []
+        policy_state = states["policy_state"]
+
+        def focus_on(frames_NCHW: Tensor, corner_12: Tensor) -> Tensor:
+            if not model.whole_pixels:
+                return run("focuser", frames_NCHW.contiguous(), corner_12.expand(len(frames_NCHW), 2).contiguous())[0]
+            row, column = corner_12[0].tolist()
+            return run("focuser", frames_NCHW[:, :, row : row + side, column : column + side].contiguous())[0]
+
+        if not model.is_causal:
+            corner, _, _ = run("policy", seen["map"], policy_state)
+            return run("classifier", focus_on(clip.focus_TCHW, corner), *glance)[0]
+        classifier_state, predictions = states["classifier_state"], list[Tensor]()
+        for step, frame_CHW in enumerate(clip.focus_TCHW):
+            corner, _, policy_state = run("policy", seen["map"][step : step + 1], policy_state)
+            focus = focus_on(frame_CHW[None], corner)
+            more = (each[step : step + 1] for each in glance)
+            logits, classifier_state = run("classifier", focus, classifier_state, *more)
+            predictions.append(logits)
+        return torch.cat(predictions)
 
 
-def start_states(model: AdaFocus, clips: int = 1) -> dict[str, Tensor]:
-    """The zeros that states start with, by their names."""
-    if isinstance(model, UniAdaFocus):
-        return {}
-    states = {"policy_state": torch.zeros(clips, model.config.model.policy_hidden)}
-    return states | {"classifier_state": model.classifier.start(clips)[0]} if model.is_causal else states
-
-
-def take_apart(model: AdaFocus) -> list[Program]:
-    """The four programs of a model (on the CPU), in the order in which they run. What they are given to show their
-    shapes is noise; programs of causal models take any number of frames or clips. Raises UserError for a method that
-    cannot be exported."""
+def programs_of(model: AdaFocus) -> Programs:
+    """The programs of a model. Raises UserError for a method that cannot be exported."""
     if model.export_obstacle:
         raise UserError(f"method {model.config.method} cannot be exported: {model.export_obstacle}")
-    if isinstance(model, UniAdaFocus):
-        return take_uni_apart(model)
-    causal, data, side = model.is_causal, model.config.data, model.config.model.patch_size
-    count, focused = (2, 2) if causal else (data.num_frames, data.num_focus_frames)
-    states = start_states(model, 2 if causal else 1)
-    frames = torch.randint(256, (count, 3, data.crop, data.crop), dtype=torch.uint8)
-    glancer = GlancerProgram(model).eval()
-    if model.whole_pixels:
-        focuser: nn.Module = FocuserProgram(model).eval()
-        shown = {"patches": torch.randint(256, (focused, 3, side, side), dtype=torch.uint8)}
-    else:
-        focuser = BetweenPixelsFocuser(model).eval()
-        whole = torch.randint(256, (focused, 3, data.crop, data.crop), dtype=torch.uint8)
-        shown = {"frames": whole, "corner": torch.rand(focused, 2) * (data.crop - side)}
-    with torch.no_grad():
-        seen = dict(zip(("map", "feature", "logits"), glancer(frames), strict=True))
-        focus = focuser(*shown.values())
-    used = glance_input(model)
-    glance = {"glance": seen[used]} if used else {}
-    if causal:
-        given = {"focus": focus, "classifier_state": states["classifier_state"], **glance}
-        outputs = ("prediction", "next_classifier_state")
-        last = Program("classifier", ClassifierStep(model).eval(), given, outputs, causal)
-    else:
-        last = Program("classifier", ClipClassifier(model).eval(), {"focus": focus, **glance}, ("prediction",), causal)
-    given = {"map": seen["map"], "policy_state": states["policy_state"]}
-    return [
-        Program("glancer", glancer, {"frames": frames}, ("map", "feature", "logits"), causal),
-        Program("policy", PolicyProgram(model).eval(), given, ("corner", "action", "next_policy_state"), causal),
-        Program("focuser", focuser, shown, ("focus",), causal),
-        last,
-    ]
+    return ChoicePrograms(model) if isinstance(model, UniAdaFocus) else PatchPrograms(model)

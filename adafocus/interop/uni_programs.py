@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from adafocus.interop.program import GlancerProgram, Normalised, Program
+from adafocus.inference.prediction import ClipFrames
+from adafocus.interop.program import GlancerProgram, Normalised, Program, Programs, RunPart
 from adafocus.models.crop import crop_resized
 from adafocus.models.policies.box_policy import actions_at, boxes_of
 from adafocus.models.policies.frame_policy import choose_places
@@ -80,33 +81,50 @@ class ClipExits(nn.Module):
         return torch.cat([logits.mean(0, keepdim=True), end_1K])
 
 
-def exit_inputs(model: UniAdaFocus) -> tuple[str, ...]:
-    """Which of the glancer's outputs the classifier takes, behind the focuser's."""
-    if model.acts_per_frame:
-        return ("feature",)
-    return ("logits", "feature") if model.averages_glances else ("logits",)
+class ChoicePrograms(Programs):
+    """Those of a Uni-AdaFocus, each of one clip at a time. The classifier takes the glancer's outputs under their own
+    names."""
 
+    by = "choice"
 
-def take_uni_apart(model: UniAdaFocus) -> list[Program]:
-    """The four programs of a model (on the CPU), in the order in which they run, each of one clip at a time."""
-    data = model.config.data
+    def __init__(self, model: UniAdaFocus) -> None:
+        self.model = model
 
-    def noise(count: int) -> Tensor:
-        return torch.randint(256, (count, 3, data.crop, data.crop), dtype=torch.uint8)
+    def take_apart(self) -> list[Program]:
+        """As `Programs.take_apart`."""
+        model, data = self.model, self.model.config.data
 
-    glancer, policy, focuser = (kind(model).eval() for kind in (GlancerProgram, ChoiceProgram, BoxFocuser))
-    shown = {"frames": noise(data.num_frames)}
-    with torch.no_grad():
-        seen = dict(zip(("map", "feature", "logits"), glancer(*shown.values()), strict=True))
-        _, boxes_S4 = policy(seen["map"], seen["feature"])
-        looked = {"frames": noise(data.num_focus_frames), "boxes": boxes_S4.expand(data.num_focus_frames, 4).clone()}
-        focus = focuser(*looked.values())
-    last = ExitsClassifier(model) if model.acts_per_frame else ClipExits(model)
-    chosen = {name: seen[name] for name in ("map", "feature")}
-    known = {"focus": focus, **{name: seen[name] for name in exit_inputs(model)}}
-    return [
-        Program("glancer", glancer, shown, tuple(seen), any_number=False),
-        Program("policy", policy, chosen, ("places", "boxes"), any_number=False),
-        Program("focuser", focuser, looked, ("focus",), any_number=False),
-        Program("classifier", last.eval(), known, ("prediction",), any_number=False),
-    ]
+        def noise(count: int) -> Tensor:
+            return torch.randint(256, (count, 3, data.crop, data.crop), dtype=torch.uint8)
+
+        glancer, policy, focuser = (kind(model).eval() for kind in (GlancerProgram, ChoiceProgram, BoxFocuser))
+        shown = {"frames": noise(data.num_frames)}
+        with torch.no_grad():
+            seen = dict(zip(self.outputs_of_glancer, glancer(*shown.values()), strict=True))
+            _, boxes_S4 = policy(seen["map"], seen["feature"])
+            boxes_F4 = boxes_S4.expand(data.num_focus_frames, 4).clone()
+            looked = {"frames": noise(data.num_focus_frames), "boxes": boxes_F4}
+            focus = focuser(*looked.values())
+        last = ExitsClassifier(model) if model.acts_per_frame else ClipExits(model)
+        chosen = {name: seen[name] for name in ("map", "feature")}
+        known = {"focus": focus, **{name: seen[name] for name in self._exit_inputs()}}
+        return [
+            Program("glancer", glancer, shown, self.outputs_of_glancer, any_number=False),
+            Program("policy", policy, chosen, ("places", "boxes"), any_number=False),
+            Program("focuser", focuser, looked, ("focus",), any_number=False),
+            Program("classifier", last.eval(), known, ("prediction",), any_number=False),
+        ]
+
+    def run_clip(self, clip: ClipFrames, run: RunPart) -> Tensor:
+        """As `Programs.run_clip`."""
+        seen = dict(zip(self.outputs_of_glancer, run("glancer", clip.glance_TCHW), strict=True))
+        places_F, boxes_S4 = run("policy", seen["map"], seen["feature"])
+        boxes_F4 = boxes_S4.expand(len(places_F), 4).contiguous()
+        (focus,) = run("focuser", clip.focus_TCHW[places_F], boxes_F4)
+        return run("classifier", focus, *(seen[name] for name in self._exit_inputs()))[0]
+
+    def _exit_inputs(self) -> tuple[str, ...]:
+        """Which of the glancer's outputs the classifier takes, behind the focuser's."""
+        if self.model.acts_per_frame:
+            return ("feature",)
+        return ("logits", "feature") if self.model.averages_glances else ("logits",)

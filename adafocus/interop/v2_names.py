@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from adafocus.interop.reference_names import LAYOUTS
 from adafocus.models.adafocus import AdaFocus
-from adafocus.models.uni_adafocus import UniAdaFocus
 
 IMAGENET_CLASSES = 1000
 UNI_POLICY = {
@@ -58,13 +57,10 @@ def _per_frame(model: AdaFocus, name: str) -> Iterator[tuple[str, Place]]:
             yield f"{theirs}_fc.{rest.removeprefix('last.')}", Place(name)
         else:
             yield f"{theirs}.{_body(model, part, rest)}", Place(name)
-    elif part == "policy" and isinstance(model, UniAdaFocus):
-        yield _uni_policy(rest), Place(name)
     elif part == "policy":
-        yield f"policy_stn.{rest.replace('actor.', 'fc.0.', 1)}", Place(name)
-    elif isinstance(model, UniAdaFocus):
-        branch, rest = rest.split(".", 1)
-        yield from _prefixes(model, name, rest, f"{UNI_BRANCHES[branch]}_")
+        yield _uni_policy(rest) or f"policy_stn.{rest.replace('actor.', 'fc.0.', 1)}", Place(name)
+    elif (branch := rest.split(".")[0]) in UNI_BRANCHES:
+        yield from _prefixes(model, name, rest.removeprefix(f"{branch}."), f"{UNI_BRANCHES[branch]}_")
     else:
         yield from _prefixes(model, name, rest)
 
@@ -78,9 +74,10 @@ def _prefixes(model: AdaFocus, name: str, rest: str, branch: str = "") -> Iterat
         yield f"classifier.{branch}classifiers.{row}.1.{rest}", Place(name, row)
 
 
-def _uni_policy(rest: str) -> str:
-    (ours,) = (each for each in UNI_POLICY if rest.startswith(each))
-    return UNI_POLICY[ours] + rest.removeprefix(ours)
+def _uni_policy(rest: str) -> str | None:
+    """Of Uni-AdaFocus's policies; None: the tensor is AdaFocusV2's."""
+    ours = next((each for each in UNI_POLICY if rest.startswith(each)), None)
+    return UNI_POLICY[ours] + rest.removeprefix(ours) if ours else None
 
 
 def _per_clip(model: AdaFocus, name: str) -> Iterator[tuple[str, Place]]:
@@ -91,10 +88,9 @@ def _per_clip(model: AdaFocus, name: str) -> Iterator[tuple[str, Place]]:
         if name.startswith(ours):
             yield theirs + name.removeprefix(ours), Place(name)
             return
-    if part == "policy" and isinstance(model, UniAdaFocus):
-        yield _uni_policy(rest), Place(name)
-    elif part == "policy":
-        yield f"policy_stn.{rest.removeprefix('encoder.').replace('actor.', '10.', 1)}", Place(name)
+    if part == "policy":
+        stn = f"policy_stn.{rest.removeprefix('encoder.').replace('actor.', '10.', 1)}"
+        yield _uni_policy(rest) or stn, Place(name)
     else:
         theirs = "global_CNN" if part == "glancer" else "local_CNN"
         yield f"{theirs}.base_model.{_body(model, part, rest)}", Place(name)

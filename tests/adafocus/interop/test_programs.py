@@ -15,8 +15,9 @@ from adafocus.config.schema import Config
 from adafocus.inference.prediction import ClipFrames
 from adafocus.inference.predictor import AdaFocusPredictor
 from adafocus.interop import export
-from adafocus.interop.export import export_programs, run_clip
-from adafocus.interop.programs import Program, take_apart
+from adafocus.interop.export import export_programs
+from adafocus.interop.program import Program
+from adafocus.interop.programs import programs_of
 from adafocus.methods import build_model
 from preprocessing.media.extraction import Extraction
 
@@ -47,7 +48,8 @@ def test_step_by_step_they_are_the_model(
         base = load_model(checkpoints[regime])[0].config
         model = build_model(override(base, {"model.action": action, "method": method, **changes}), 10).eval()
         clip = AdaFocusPredictor.from_folder(checkpoints[regime]).read(clip.name)
-        modules = {program.name: program.module for program in take_apart(model)}
+        programs = programs_of(model)
+        modules = {program.name: program.module for program in programs.take_apart()}
 
         def run(name: str, *given: torch.Tensor, modules: dict[str, torch.nn.Module] = modules) -> list[torch.Tensor]:
             found = modules[name](*given)
@@ -55,7 +57,7 @@ def test_step_by_step_they_are_the_model(
 
         with torch.no_grad():
             whole = model(clip.glance_TCHW[None], clip.focus_TCHW[None]).logits_BTK[0]
-            torch.testing.assert_close(run_clip(model, clip, run), whole, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(programs.run_clip(clip, run), whole, rtol=1e-4, atol=1e-5)
 
 
 def test_a_file_that_computes_something_else_is_an_error(

@@ -15,7 +15,7 @@ import torch
 
 from adafocus.checkpoint import load_model
 from adafocus.inference.predictor import AdaFocusPredictor
-from adafocus.interop.programs import take_apart
+from adafocus.interop.programs import programs_of
 from helpers.tiny import numbered_frames
 from pipelines.cli.main import main
 from pipelines.serving.log_model import log_model
@@ -104,7 +104,7 @@ def test_another_program_predicts_the_same(
 
 def test_torch_loads_the_parts_in_a_process_of_its_own(exported: tuple[Path, Path], tmp_path: Path) -> None:
     source, out = exported
-    program = take_apart(load_model(source)[0])[0]
+    program = programs_of(load_model(source)[0]).take_apart()[0]
     frames = torch.randint(256, (program.inputs["frames"].shape[0] + (3 if program.any_number else 0), 3, 40, 40))
     frames = frames.to(torch.uint8)
     torch.save(frames, tmp_path / "frames.pt")
