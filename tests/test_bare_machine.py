@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -54,6 +55,13 @@ SLOW = ["matplotlib", "torchvision", "sklearn"]
 draw."""
 
 
+@cache
+def brought() -> dict[str, set[str]]:
+    """The distributions that bring a module, of every module that is installed."""
+    everything = packages_distributions().items()
+    return {module: {name.lower().replace("_", "-") for name in names} for module, names in everything}
+
+
 def imported(*rounds: tuple[Iterable[str], list[str]], path: Sequence[Path] = (ROOT,)) -> list[list[str]]:
     """What fails of each round's modules where none of its packages can be imported, all in one process."""
     argv = [sys.executable, "-c", PROGRAM, json.dumps([(sorted(blocked), modules) for blocked, modules in rounds])]
@@ -69,9 +77,7 @@ def test_what_is_imported_is_no_more_than_what_is_needed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[\[<>=~!; ]", item)[0].lower().replace("_", "-") for item in project["dependencies"]}
     assert declared >= NEEDED
-    everything = packages_distributions().items()
-    brought = {module: {name.lower().replace("_", "-") for name in names} for module, names in everything}
-    blocked = {module for module, names in brought.items() if names & declared and not names & NEEDED}
+    blocked = {module for module, names in brought().items() if names & declared and not names & NEEDED}
     assert {"ray", "mlflow", "webdataset", "ffmpeg", "sklearn", "onnxruntime", "pandas", "rich", "yaml"} <= blocked
     files = [
         path for floor in ("preprocessing", "adafocus", "pipelines/recipes") for path in (ROOT / floor).rglob("*.py")
@@ -97,8 +103,7 @@ def test_the_checks_of_a_gpu_import_on_a_bare_machine() -> None:
     asked = [*project["dependencies"], *(item for extra in project["optional-dependencies"].values() for item in extra)]
     names = {re.split(r"[\[<>=~!; ]", item)[0].lower().replace("_", "-") for item in asked}
     names |= {"opencv-python", "pyyaml", "pytest-timeout", "pytest-xdist"}
-    brought = {module: {name.lower().replace("_", "-") for name in found} for module, found in ALL.items()}
-    blocked = {module for module, found in brought.items() if found & names and not found & there}
+    blocked = {module for module, found in brought().items() if found & names and not found & there}
     folders = [ROOT / "tests", ROOT / "tests/gpu"]
     files = [
         path for folder in folders for path in folder.glob("*.py") if folder.name == "gpu" or "parity" in path.name
