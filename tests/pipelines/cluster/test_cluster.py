@@ -286,7 +286,9 @@ def test_the_job_runs_on_two_nodes_that_have_only_the_packages(
     (place / "packages.pth").write_text("\n".join(packages))  # a path in a .pth is not searched for further .pth files
     python, away = str(tmp_path / "env" / "bin" / "python"), tmp_path / "away"
     away.mkdir()
-    found = subprocess.run([python, "-c", "import ray, torch, mlflow; import pipelines"], cwd=away, capture_output=True)
+    argv = [python, "-c", "import ray, torch, mlflow; import pipelines"]
+    bare = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    found = subprocess.run(argv, cwd=away, env=bare, capture_output=True)
     assert b"No module named 'pipelines'" in found.stderr, found.stderr
 
     gcs, dashboard, mlflow = (25300 + os.getpid() % 200 + offset for offset in (0, 200, 400))

@@ -222,7 +222,7 @@ def test_interrupted_run_leaves_no_ffmpeg_and_goes_on(
 ) -> None:
     status, seconds = interrupt(slow_root, tmp_path, number)
     assert status == (130 if number == signal.SIGINT else -signal.SIGKILL)
-    assert seconds < 10
+    assert seconds < 25
     deadline = time.monotonic() + 15
     while ffmpegs(slow_root):
         assert time.monotonic() < deadline, "an ffmpeg outlived its run"
