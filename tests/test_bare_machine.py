@@ -71,13 +71,6 @@ def imported(*rounds: tuple[Iterable[str], list[str]], path: Sequence[Path] = (R
     return [list(each) for each in json.loads(done.stdout)]
 
 
-def brought_by() -> dict[str, set[str]]:
-    """Of every module that is installed, the distributions that it comes from."""
-    return {
-        module: {name.lower().replace("_", "-") for name in names} for module, names in packages_distributions().items()
-    }
-
-
 def test_what_is_imported_is_no_more_than_what_is_needed() -> None:
     """The lower floors import without what only the upper one needs, and so do the recipes, which are values of the
     lower floors' settings; the list of what is needed is no longer than it has to be."""
