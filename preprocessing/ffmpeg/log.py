@@ -21,6 +21,8 @@ _INTO_FILTERS = " input from stream "
 _SHAPE = re.compile(r"^w:(\d+) h:(\d+) .*\bsar:(\d+)/(\d+)")
 _CLOCK = re.compile(r"^config in time_base: 1/(\d+),")
 _MAX_STREAMS = 100
+_REPEATED = re.compile(r"^ {4}Last message repeated (\d+) times$")
+_SHOWN_ERRORS, _MAX_PARTS = 3, 32
 
 
 @dataclass(slots=True)
@@ -47,7 +49,10 @@ class FFmpegLog:
     is_rising: bool = True
     """Is each of them later than the one before?"""
     num_errors: int = 0
-    errors: list[str] = field(default_factory=list)
+    _errors: dict[str, list[str]] = field(default_factory=dict)
+    """By the part of ffmpeg that they come from: its first ones, each once."""
+    _has_threads: bool = False
+    _was_error: bool = False
     _is_empty: bool = False
     _in_header: bool = False
     _entered: tuple[str, Fraction] | None = None
@@ -62,6 +67,13 @@ class FFmpegLog:
     def video(self) -> VideoStream | None:
         """The video stream of the file."""
         return main_stream(self.streams)
+
+    @property
+    def errors(self) -> list[str]:
+        """The first messages that something is wrong. Parts of ffmpeg run in threads of their own, and whose message
+        comes first is chance: they stand here part by part."""
+        parts = sorted((_ADDRESS.sub("", part), messages) for part, messages in self._errors.items())
+        return list(dict.fromkeys(message for _, messages in parts for message in messages))[:_SHOWN_ERRORS]
 
     def feed(self, chunk: bytes) -> None:
         """Read the next bytes of the log; they may end inside a line."""
@@ -80,19 +92,17 @@ class FFmpegLog:
             return
         match = _LEVEL.match(line)
         if match is None:
+            if self._was_error and (repeated := _REPEATED.match(line)):
+                self.num_errors += int(repeated[1])
             return
         source, level, text = match.groups()
+        self._was_error = False
         if level == "verbose":
+            self._has_threads |= text == "Starting thread..."
             if _INTO_FILTERS in source and (shape := _SHAPE.match(text)):
                 self._enter_filters(text, *map(int, shape.groups()))
         elif level in ("panic", "fatal", "error") or any(word in text for word in _CORRUPT):
-            if self.errors and text.startswith("Error opening input"):
-                return  # says no more than the line before it, and where the data root is
-            if self._is_empty:
-                return  # an encoder that got no frame complains of all it can think of
-            self.num_errors += 1
-            if len(self.errors) < 3:
-                self.errors.append(_ADDRESS.sub("", text))
+            self._add_error(source if self._has_threads else "", _ADDRESS.sub("", text))
         elif "showinfo" in source:
             if shown := _SHOWN.match(text):
                 self._show(*shown.groups())
@@ -108,6 +118,18 @@ class FFmpegLog:
             self._in_header = False
         elif self._in_header:
             self._read_header(text)
+
+    def _add_error(self, part: str, text: str) -> None:
+        if self.num_errors and text.startswith("Error opening input"):
+            return  # says no more than the line before it, and where the data root is
+        if self._is_empty:
+            return  # an encoder that got no frame complains of all it can think of
+        self.num_errors += 1
+        self._was_error = True
+        if part in self._errors or len(self._errors) < _MAX_PARTS:
+            messages = self._errors.setdefault(part, [])
+            if text not in messages and len(messages) < _SHOWN_ERRORS:
+                messages.append(text)
 
     def _enter_filters(self, text: str, width: int, height: int, aspect_w: int, aspect_h: int) -> None:
         """Frames of some size and format come to the filters: the first ones, or others than before."""
