@@ -69,6 +69,11 @@ class ClipList:
         ends = [each for each in (clip.start_s, clip.end_s) if each is not None]
         if not all(map(math.isfinite, ends)) or not 0 <= start_s < end_s:
             raise UserError(f"{where}: the time range {start_s:g} to {end_s:g} s is empty, negative or none")
+        if ends and clip.source_kind == "frames":
+            raise UserError(
+                f"{where}: {clip.source!r} is a folder of frames, which has no clock to cut {start_s:g} to {end_s:g} s "
+                "by: put the frames of each clip into a folder of their own"
+            )
         number, source = len(self.clips), clip.source
         if "//" in source or "/." in source or source[0] in "./" or source[-1] == "/":
             source = posixpath.normpath(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from stat import S_ISREG
 import numpy as np
 
 from preprocessing.schema import Clip, UserError
+
+log = logging.getLogger(__name__)
 
 _PART = 4096
 """Clips that a thread looks for at once."""
@@ -75,7 +78,7 @@ def measure_sources(root: Path, clips: Sequence[Clip]) -> list[int]:
     sizes, inodes = found[:, 0], found[:, 1:]
     order = np.lexsort(inodes.T)  # rows of one file come one after the other, in their own order
     same = (inodes[order[1:]] == inodes[order[:-1]]).all(1) & (inodes[order[1:]] != 0).any(1)
-    first = order.copy()
+    first, contradicting = order.copy(), list[tuple[str, str]]()
     for at in np.flatnonzero(same) + 1:
         first[at] = first[at - 1]
         clip, other = clips[order[at]], clips[first[at]]
@@ -84,6 +87,13 @@ def measure_sources(root: Path, clips: Sequence[Clip]) -> list[int]:
                 f"{other.source!r} of split {other.split} and {clip.source!r} of split {clip.split} are the same file; "
                 "take one out of the list"
             )
+        if other.labels != clip.labels and other.source != clip.source and sizes[order[at]] > 0:
+            contradicting.append((other.source, clip.source))
+    if contradicting:
+        log.warning(
+            "%d clips are the file of another clip, by links, and have other labels (first: %r and %r)",
+            *(len(contradicting), *contradicting[0]),
+        )
     numbers: list[int] = sizes.tolist()
     return numbers
 

@@ -67,7 +67,14 @@ def read_boxes(path: Path) -> dict[str, list[SourceBox]]:
                 "the object that makes the class"
             )
         others[frame] = SourceBox(frame, x, y, width, height, where)
-    return {source: [own[frame] for frame in sorted(own)] for source, own in boxes.items()}
+    found = {source: [own[frame] for frame in sorted(own)] for source, own in boxes.items()}
+    every = [box for own in found.values() for box in own]
+    if every and all(max(box.x + box.width, box.y + box.height) <= 1 for box in every):
+        raise UserError(
+            f"{every[0].where}: all boxes of the file lie within the first pixel: if they are fractions of the frame, "
+            "multiply them by its width and height"
+        )
+    return found
 
 
 def _pixels(row: Mapping[str, str], column: str, where: str) -> float:

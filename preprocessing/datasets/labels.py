@@ -13,6 +13,8 @@ from preprocessing.schema import UserError
 
 log = logging.getLogger(__name__)
 
+_NO_LABEL = ("nan", "<na>", "n/a", "#n/a", "null")
+"""What programs write into an empty cell, in small letters; Python's None too, where a class may be called none."""
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]*)?")
 
 
@@ -28,6 +30,11 @@ def classes_of(root: Path, manifest: Manifest) -> tuple[tuple[str, ...], list[in
     by_name = {name: position for position, name in enumerate(classes.values())}
     if classes and kinds.keys() <= by_name.keys():
         return tuple(by_name), [by_name[label] for label in labels]
+    if unlabelled := next((label for label in kinds if label.lower() in _NO_LABEL or label == "None"), ""):
+        raise UserError(
+            f"{manifest.where(labels.index(unlabelled))}: label {unlabelled!r} is what programs write where there is "
+            "none: remove the row; if it is a class, list the names of all in classes.txt"
+        )
     numeric = {label for label in kinds if _NUMBER.fullmatch(label)}
     if not numeric and classes:
         row, label = next((row, label) for row, label in enumerate(labels) if label not in by_name)

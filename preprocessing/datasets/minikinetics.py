@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 
 from preprocessing.clips import ClipList
-from preprocessing.datasets.annotations import csv_rows, first_existing, numbered_lines
+from preprocessing.datasets.annotations import csv_rows, first_existing, numbered_lines, to_float
 from preprocessing.datasets.lists import class_names, file_names, find_lists, listed_clips, not_found
 from preprocessing.datasets.videos import Videos
 from preprocessing.schema import Clip, DatasetInfo, UserError
@@ -62,12 +62,9 @@ def _read_release(ids: dict[str, Path], csvs: list[Path], videos: Videos) -> tup
     twice: dict[str, str] = {}
     for path in csvs:
         for where, row in csv_rows(path, ("label", "youtube_id", "time_start", "time_end")):
-            try:
-                start_s, end_s = float(row["time_start"]), float(row["time_end"])
-            except ValueError:
-                raise UserError(f"{where}: time_start and time_end are not numbers of seconds") from None
-            if not (math.isfinite(start_s) and math.isfinite(end_s)):
-                raise UserError(f"{where}: time_start and time_end are not numbers of seconds")
+            start_s, end_s = (to_float(row[name], f"{name} in seconds", where) for name in ("time_start", "time_end"))
+            if not 0 <= start_s < end_s < math.inf:
+                raise UserError(f"{where}: {row['time_start']} to {row['time_end']} s is no range of time")
             entry = (row["label"].replace("_", " ").strip(), start_s, end_s, where)
             if known.setdefault(row["youtube_id"], entry)[:3] != entry[:3]:
                 twice.setdefault(row["youtube_id"], where)
@@ -91,7 +88,7 @@ def _read_release(ids: dict[str, Path], csvs: list[Path], videos: Videos) -> tup
         raise UserError(f"the ids belong to {len(names)} classes, Mini-Kinetics has {_NUM_CLASSES}")
     clips = ClipList(len(names))
     for split, where, clip_id in listed:
-        label, start_s, end_s, csv_where = known[clip_id]
+        label, start_s, end_s, _ = known[clip_id]
         trimmed = f"{clip_id}_{int(start_s):06d}_{int(end_s):06d}"
         source = videos.find([f"{label}/{trimmed}", trimmed], hint=label)
         whole = None if source else videos.find([f"{label}/{clip_id}", clip_id], hint=label)
@@ -104,5 +101,5 @@ def _read_release(ids: dict[str, Path], csvs: list[Path], videos: Videos) -> tup
             start_s=start_s if whole else None,
             end_s=end_s if whole else None,
         )
-        clips.add(clip, where if start_s < end_s else csv_where)
+        clips.add(clip, where)
     return names, clips.clips

@@ -7,6 +7,7 @@ Reads the release's own files (V1 `something-something-v1-{train,validation}.csv
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ _V2 = {
     "val": ("something-something-v2-validation.json", "validation.json"),
 }
 _V2_LABELS = ("something-something-v2-labels.json", "labels.json")
+_HEADER = re.compile(r"(video_?)?id;(label|template)", re.IGNORECASE)
 _V2_NAMES = ("category.txt", "sthv2_label_map.txt")
 
 
@@ -73,8 +75,10 @@ def _videofolder(
 def _csv_rows(path: Path) -> list[tuple[str, str, str]]:
     """(place, id, label) of V1's `id;label` lines."""
     rows = []
-    for where, line in numbered_lines(path):
+    for number, (where, line) in enumerate(numbered_lines(path)):
         clip_id, separator, label = line.partition(";")
+        if number == 0 and _HEADER.fullmatch(line.strip()):
+            continue
         if not separator or not clip_id.strip() or not label.strip():
             raise UserError(f"{where}: {line!r} is not of the form id;label")
         rows.append((where, clip_id.strip(), label.strip().strip('"')))
@@ -91,6 +95,8 @@ def _json_rows(path: Path) -> list[tuple[str, str, str]]:
         where = f"{path}: entry {number}"
         if not isinstance(entry, dict) or not {"id", "template"} <= entry.keys():
             raise UserError(f"{where}: no 'id' and 'template' in it")
+        if isinstance(entry["id"], bool) or not isinstance(entry["id"], str | int):
+            raise UserError(f"{where}: id {entry['id']!r} is no name of a video")
         if not isinstance(entry["template"], str) or not entry["template"].strip():
             raise UserError(f"{where}: template {entry['template']!r} is no name of a class")
         rows.append((where, str(entry["id"]), str(entry["template"]).replace("[", "").replace("]", "")))

@@ -21,7 +21,10 @@ VIDEO_EXTENSIONS = (
 """Endings of file names that are taken for videos, in small letters."""
 _TEXTS = (".txt", ".csv", ".tsv", ".json", ".md")
 """Files that nobody takes for videos: annotations, notes."""
-_NOT_OURS = ("__MACOSX", "@eaDir", "lost+found")
+_NOT_OURS = (
+    *("__MACOSX", "@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "lost+found"),
+    *("$RECYCLE.BIN", "System Volume Information", "__pycache__"),
+)
 """Folders that systems make for themselves."""
 _SHOWN = 5
 """So many names at most are listed in a message."""
@@ -40,19 +43,25 @@ def is_hidden(name: str) -> bool:
 def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
     """(folder, names of its files) for `root` and all folders below, in the order of their names.
 
-    Hidden ones are left out. Folders that are links come after all others, and no folder comes twice.
+    Hidden ones are left out. Folders that are links come after all others, and no folder comes twice; links that lead
+    to a folder around `root` are not followed.
     """
-    waiting, seen = [str(root)], set[tuple[int, int]]()
+    waiting, seen = [str(root)], {_place(parent) for parent in root.resolve().parents}
     for top in waiting:
         for folder, names, files in os.walk(top):
-            stat = os.stat(folder)
-            if (place := (stat.st_dev, stat.st_ino)) in seen:
+            if (place := _place(folder)) in seen:
                 names.clear()
                 continue
             seen.add(place)
             names[:] = sorted(name for name in names if not is_hidden(name))
             waiting += [path for name in names if os.path.islink(path := os.path.join(folder, name))]
             yield folder, sorted(name for name in files if not is_hidden(name))
+
+
+def _place(folder: str | Path) -> tuple[int, int]:
+    """Names a folder, whatever the path by which it was found."""
+    stat = os.stat(folder)
+    return stat.st_dev, stat.st_ino
 
 
 def videos_below(folder: Path, skipped: Counter[str]) -> list[Path]:

@@ -55,6 +55,7 @@ def test_folders_of_classes_may_have_boxes_too(tmp_path: Path) -> None:
             r"boxes.csv:3: frame 0 of 'a.mp4' has a box already, at .*csv:2",
         ),
         ("c.mp4,0,1,2,3,4\n", "boxes.csv: no row is of a clip"),
+        ("a.mp4,3,0.1,0.2,0.3,0.8\nb.mp4,0,0,0,1,1\n", "boxes.csv:2: all boxes of the file lie within the first pixel"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path: Path, rows: str, wrong: str) -> None:

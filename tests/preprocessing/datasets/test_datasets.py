@@ -213,7 +213,7 @@ def test_minikinetics_release(tmp_path: Path) -> None:
     for row, message in (
         ("air drumming,3caPS4FHFF8,40,50,val,0", r"val.csv:4: '3caPS4FHFF8' has another label or time than at .*:3"),
         (",3caPS4FHFF8,36,46,val,0", "has another label"),
-        ("abseiling,x,nan,50,val,0", r"val.csv:4: time_start and time_end are not numbers"),
+        ("abseiling,x,nan,50,val,0", r"val.csv:4: nan to 50 s is no range of time"),
     ):
         write(tmp_path, {"kinetics-400_val.csv": f"{KINETICS}{row}\n"})
         with pytest.raises(UserError, match=message):
@@ -304,7 +304,7 @@ def test_folder_manifest(tmp_path: Path) -> None:
         ("path,label,split\na,0,train\nb,,train\n", "manifest.csv:3: the label is empty"),
         ("path,label,split\na,0,train\nb,-1,train\n", "manifest.csv:3: label -1 is negative"),
         ("path,label,split\na,0,train\nb,0.5,train\n", "manifest.csv:3: label 0.5 is not a whole number"),
-        ("path,label,split\na,0,train\nb,1,train\nc,nan,val\n", "manifest.csv:4: label 'nan' is no number, unlike"),
+        ("path,label,split\na,0,train\nb,1,train\nc,nan,val\n", "manifest.csv:4: label 'nan' is what programs write"),
         ("path,label,split\na,x,train\nb,y,train\nc,-1,val\n", "manifest.csv:4: label '-1' is a number, unlike"),
         ("path,label,split,label\na,0,train,1\n", "manifest.csv:1: 2 columns are called 'label'"),
         ("path,label,split,class\na,0,train,run\nb,1,train,run\n", "two numbers have one name"),
