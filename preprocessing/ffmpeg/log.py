@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from preprocessing.ffmpeg.video_stream import VideoStream, main_stream, parse_stream
+from preprocessing.ffmpeg.video_stream import WIDE_PRIMARIES, VideoStream, main_stream, parse_stream
 
 _LEVEL = re.compile(r"^((?:\[[^\]]* @ 0x[0-9a-f]+\] )*)\[(panic|fatal|error|warning|info|verbose)\] (.*)$")
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
@@ -19,6 +19,7 @@ _CORRUPT = ("corrupt decoded frame", "corrupt input packet", "Packet corrupt")
 _SHOWN = re.compile(r"^n: *\d+ pts: *(-?\d+|NOPTS) .* iskey:(\d) type:(.)")
 _INTO_FILTERS = " input from stream "
 _SHAPE = re.compile(r"^w:(\d+) h:(\d+) .*\bsar:(\d+)/(\d+)")
+_MATRIX = re.compile(r"\bcsp:(\S+)")
 _CLOCK = re.compile(r"^config in time_base: 1/(\d+),")
 _MAX_STREAMS = 100
 _REPEATED = re.compile(r"^ {4}Last message repeated (\d+) times$")
@@ -42,6 +43,8 @@ class FFmpegLog:
     """Did frames change their size or format? Then the filters, and what they count, began anew."""
     reshaped: bool = False
     """Did they change their ratio of width to height?"""
+    recoloured: str = ""
+    """How they changed between wide colours and ordinary ones, in words: what the header says holds for the first."""
     shown: list[tuple[int | None, bool]] = field(default_factory=list)
     """Of each frame that `showinfo` has seen: its time stamp, and whether decoding can start there."""
     ticks_per_s: int | None = None
@@ -136,6 +139,9 @@ class FFmpegLog:
         shape = Fraction(width * (aspect_w or 1), height * (aspect_h or 1))
         first, first_shape = self._entered = self._entered or (text, shape)
         self.reconfigured |= text != first
+        before, now = (match[1] if (match := _MATRIX.search(each)) else "" for each in (first, text))
+        if before.startswith(WIDE_PRIMARIES) != now.startswith(WIDE_PRIMARIES):
+            self.recoloured = f"from {before} to {now}"
         self.reshaped |= shape != first_shape
 
     def _show(self, stamp: str, key: str, kind: str) -> None:

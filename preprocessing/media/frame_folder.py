@@ -13,7 +13,8 @@ from preprocessing.media.frame_names import order_frames
 from preprocessing.media.jpeg import jpeg_size
 from preprocessing.schema import ExtractionSpec, Status
 
-FRAME_EXTENSIONS = (".jpg", ".jpeg")
+FRAME_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif")
+_OTHER_PICTURES = (".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".jp2", ".avif", ".heic", ".jxl")
 _SHOWN = 3
 
 
@@ -31,8 +32,17 @@ class FrameFolder:
         pass
 
     def __iter__(self) -> Iterator[bytes]:
-        files = [entry.name for entry in os.scandir(self._path) if entry.is_file()]
-        names, problems = order_frames(name for name in files if name.lower().endswith(FRAME_EXTENSIONS))
+        try:
+            visible = sorted(name for name in os.listdir(self._path) if not name.startswith("."))
+        except OSError as error:
+            self.result = Extraction("decode_failed", f"the folder cannot be read: {error.strerror}")
+            return
+        frames = [name for name in visible if name.lower().endswith(FRAME_EXTENSIONS)]
+        files = {name for name in frames if (self._path / name).is_file()}
+        names, problems = order_frames(files)
+        problems += [f"{name}: it is no file" for name in frames if name not in files]
+        if others := [name for name in visible if name.lower().endswith(_OTHER_PICTURES)]:
+            problems.append(f"{len(others)} pictures that are no JPEGs are left out ({others[0]})")
         first_size: tuple[int, int] | None = None
         count = 0
         for name in names[: self._max_frames]:

@@ -55,6 +55,8 @@ def judge(end: Ending) -> tuple[Status, str]:
         return "damaged", messages
     if code != 0:
         return "damaged", f"ffmpeg ended with status {code}"
+    if log.recoloured:
+        return "damaged", f"its colours change on the way, {log.recoloured}, and all frames are shown in the first ones"
     return ("damaged", early) if (early := _why_early(end)) else ("ok", "")
 
 

@@ -135,6 +135,31 @@ def test_frames_are_turned_upright(orientation: int, tmp_path: Path) -> None:
     assert again == jpegs and (orientation > 1 or jpegs[0] == buffer.getvalue())
 
 
+@pytest.mark.parametrize("ending", [".jpe", ".jfif", ".JPEG"])
+def test_all_endings_of_jpegs_are_frames(ending: str, tmp_path: Path) -> None:
+    files = {f"{number}{ending if number % 2 else '.jpg'}": jpeg(number) for number in range(1, 7)}
+    jpegs, result = read(tmp_path, files)
+    assert numbers(jpegs) == [1, 2, 3, 4, 5, 6] and result.status == "ok"
+
+
+@pytest.mark.parametrize("ending", [".png", ".WEBP", ".tif"])
+def test_pictures_of_another_kind_are_said(ending: str, tmp_path: Path) -> None:
+    files = {f"{number}{ending if number % 2 else '.jpg'}": jpeg(number) for number in range(1, 7)}
+    _, result = read(tmp_path / "some", files)
+    assert result.status == "damaged" and f"3 pictures that are no JPEGs are left out (1{ending})" in result.error
+    _, result = read(tmp_path / "all", {f"{number}{ending}": b"" for number in range(3)})
+    assert result.status == "decode_failed" and "3 pictures that are no JPEGs" in result.error
+
+
+def test_names_that_are_no_files_are_said(tmp_path: Path) -> None:
+    for name, target in {"4.jpg": "nowhere", "5.jpg": "5.jpg"}.items():
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "6.jpg").mkdir()
+    jpegs, result = read(tmp_path, {f"{number}.jpg": jpeg(number) for number in range(1, 4)})
+    assert len(jpegs) == 3 and result.status == "damaged"
+    assert result.error == "4.jpg: it is no file; 5.jpg: it is no file; 6.jpg: it is no file"
+
+
 def test_what_cannot_be_shown_is_said_and_never_handed_on(tmp_path: Path) -> None:
     good = {f"{number}.jpg": jpeg(number) for number in range(1, 8)}
     broken = bytearray(good["2.jpg"])

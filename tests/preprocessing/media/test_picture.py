@@ -120,6 +120,24 @@ def test_hdr_looks_like_the_ordinary_picture(transfer: str, tmp_path: Path, run_
         assert sampled.jpegs[0] == next(iter(stream))
 
 
+@pytest.mark.skipif(not has_filters("zscale", "tonemap"), reason="this ffmpeg has no zscale")
+@pytest.mark.parametrize("first", ["bt709", "bt2020nc"])
+def test_colours_that_change_on_the_way_are_said(first: str, tmp_path: Path, run_ffmpeg: Run) -> None:
+    names = {"bt709": "bt709", "bt2020nc": "bt2020"}
+    paths = {}
+    for matrix, name in names.items():
+        tags = f"setparams=range=tv:color_primaries={name}:color_trc=bt709:colorspace={matrix}"
+        paths[matrix] = make(run_ffmpeg, tmp_path / f"{matrix}.ts", tags, "-c:v", "libx264", "-preset", "ultrafast")
+    both = tmp_path / "both.ts"
+    other = next(matrix for matrix in names if matrix != first)
+    (tmp_path / "parts.txt").write_text(f"file '{paths[first]}'\nfile '{paths[other]}'\n")
+    run_ffmpeg("-f", "concat", "-safe", 0, "-i", tmp_path / "parts.txt", "-c", "copy", both)
+    _, result = frames_of(both)
+    assert result.status == "damaged" and result.num_frames == 8
+    assert f"its colours change on the way, from {first} to {other}" in result.error
+    assert {frames_of(path)[1].status for path in paths.values()} == {"ok"}
+
+
 def test_hdr_without_the_filters_is_refused_in_words(
     tmp_path: Path, run_ffmpeg: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
