@@ -29,7 +29,7 @@ from preprocessing.shards.archive import BLOCK
 from preprocessing.shards.index import Index, read_index
 from preprocessing.shards.mapped_index import map_index, open_mapped
 from preprocessing.shards.storage import Store
-from preprocessing.shards.verify import row_faults
+from preprocessing.shards.verify import check_rows
 
 _OPEN_SHARDS = 128
 _AT_ONCE = 10_000
@@ -83,9 +83,7 @@ class ClipTable:
         index, self._path = map_index(self.store)
         if not index.table.num_rows:
             raise UserError(f"{self.store.shown} has no clips in its index; `adafocus verify` says more")
-        for row, what in row_faults(index):
-            clip_id = index.table["clip_id"][row].as_py()
-            raise UserError(f"{self.store.shown}: clip {clip_id!r}: {what}; `adafocus verify` lists all that is wrong")
+        check_rows(index, self.store.shown)
         self._open(index)
         usable = pc.and_(
             pc.equal(index.table["split"], split), pc.is_in(index.table["status"], value_set=pa.array(USABLE))

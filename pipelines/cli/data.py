@@ -62,9 +62,11 @@ def inspect(
     from preprocessing.shards.index import read_index
     from preprocessing.shards.statistics import clip_rows, statistics, statistics_text
     from preprocessing.shards.storage import Store
+    from preprocessing.shards.verify import check_rows
 
     store = Store(out)
     index = read_index(store)
+    check_rows(index, store.shown)
     if sheet is not None:
         contact_sheet(store, index, sheet, clips=clips, frames=frames, seed=seed)
     if failed or damaged:
@@ -73,7 +75,7 @@ def inspect(
             typer.echo(json.dumps(rows))
         else:
             for row in rows:
-                typer.echo("\t".join(row[name] for name in ("status", "split", "clip_id", "source", "error")))
+                typer.echo("\t".join(str(row[name]) for name in ("status", "split", "clip_id", "source", "error")))
         return
     facts = statistics(index)
     typer.echo(json.dumps(facts) if as_json else statistics_text(facts, store.shown))

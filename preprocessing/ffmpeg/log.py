@@ -129,6 +129,7 @@ class FFmpegLog:
             return  # an encoder that got no frame complains of all it can think of
         self.num_errors += 1
         self._was_error = True
+        text = "".join(letter if letter.isprintable() else "?" for letter in text)  # it may quote the file
         if part in self._errors or len(self._errors) < _MAX_PARTS:
             messages = self._errors.setdefault(part, [])
             if text not in messages and len(messages) < _SHOWN_ERRORS:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +34,7 @@ from preprocessing.shards.record import ShardRecord
 from preprocessing.shards.storage import Store
 
 INDEX = "index.parquet"
+_DIGEST = re.compile(r"\w{1,64}", re.ASCII)
 
 Record = TypeVar("Record")
 
@@ -96,10 +99,16 @@ def _read_metadata(url: str, version: tuple[int, ...]) -> DatasetMetadata:
 def parse_metadata(schema: pa.Schema) -> DatasetMetadata:
     """The metadata in an index's schema. Raises KeyError, TypeError or ValueError if it is none of ours."""
     stored = stored_metadata(schema)
+    if not _DIGEST.fullmatch(stored["digest"]):
+        raise ValueError(f"the digest is {stored['digest']!r}")  # it becomes the name of a file
+    if not isinstance(stored["versions"], dict):
+        raise TypeError("the versions are none")
+    if any(unicodedata.category(letter) == "Cc" for name in stored["info"]["class_names"] for letter in name):
+        raise ValueError("a class name holds control characters")
     return DatasetMetadata(
         info=_typed(DatasetInfo, stored["info"]),
         spec=_typed(ExtractionSpec, stored["spec"]),
-        digest=str(stored["digest"]),
+        digest=stored["digest"],
         shards=tuple(_typed(ShardRecord, record) for record in stored["shards"]),
         versions=stored["versions"],
         boxes=str(stored.get("boxes", "")),
@@ -159,7 +168,8 @@ def _errors_in_words(store: Store) -> Iterator[None]:
             f"run `adafocus preprocess --out {store.shown}`"
         ) from None
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{store.shown}/{INDEX} cannot be read ({error}); run `adafocus preprocess` again") from None
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{store.shown}/{INDEX} cannot be read ({reason}); run `adafocus preprocess` again") from None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         reason = " ".join(repr(error).split())[:200]
         raise UserError(f"{store.shown}/{INDEX} is not an index of this program ({reason})") from None

@@ -46,6 +46,14 @@ def open_mapped(path: Path) -> Index:
     return Index.of_table(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
 
 
+def open_checked(path: Path) -> Index:
+    """The same of a file that may hold anything: what is read is certain to lie in it. Raises what `open_mapped` does,
+    or ArrowInvalid."""
+    index = open_mapped(path)
+    index.table.validate(full=True)
+    return index
+
+
 def write_mapped(index: Index, path: Path) -> None:
     """Write the file of a memory-mapped index."""
     with (
@@ -61,8 +69,8 @@ def _open_if_valid(path: Path, metadata: DatasetMetadata) -> Index | None:
     try:
         if path.stat().st_uid != os.getuid() and path.parent == Path(tempfile.gettempdir()):
             return None  # anybody may put a file of that name there
-        index = open_mapped(path)
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+        index = open_checked(path)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError):
         return None
     has_all = set(INDEX_SCHEMA.names) <= set(index.table.column_names)  # an earlier version's has fewer
     is_same = all(getattr(index, field.name) == getattr(metadata, field.name) for field in fields(metadata))

@@ -18,10 +18,11 @@ from preprocessing.media.jpeg import EOI, SOI
 from preprocessing.schema import SPLITS, STATUSES, USABLE, UserError
 from preprocessing.shards.archive import BLOCK, frame_offsets
 from preprocessing.shards.index import INDEX, Index, boxes_digest, content_digest, read_index, stored_metadata
-from preprocessing.shards.mapped_index import MAPPED, open_mapped
+from preprocessing.shards.mapped_index import MAPPED, open_checked
 from preprocessing.shards.record import ShardRecord, check_tar, read_rows
 from preprocessing.shards.storage import Store
 
+_MOST_BYTES = 1 << 62
 MOST_JSON = 16 << 20
 """Bytes of a JSON member that are read at most."""
 
@@ -79,8 +80,8 @@ def _verify_mapped(store: Store, index: Index) -> Iterator[Problem]:
     if store.local is None or not (store.local / MAPPED).is_file():
         return
     try:
-        copy = open_mapped(store.local / MAPPED)
-    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
+        copy = open_checked(store.local / MAPPED)
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, pa.ArrowException):
         return  # made anew when it is needed
     names = [name for name in index.table.column_names if name in copy.table.column_names]
     if copy.digest == index.digest and not all(_equal(copy.table[name], index.table[name]) for name in names):
@@ -148,6 +149,13 @@ def _check_clip(file: pa.NativeFile, row: dict[str, Any]) -> str:
     return f"{what} in its JSON member" if what else ""
 
 
+def check_rows(index: Index, shown: str) -> None:
+    """Raise UserError for a row that no extraction writes; `shown` names the data set."""
+    for row, what in row_faults(index):
+        clip_id = index.table["clip_id"][row].as_py()
+        raise UserError(f"{shown}: clip {clip_id!r}: {what}; `adafocus verify` lists all that is wrong")
+
+
 def row_faults(index: Index) -> Iterator[tuple[int, str]]:
     """(row, what is wrong) for rows that no extraction writes; the bytes of frames are not looked at."""
     table, known = index.table, [f"{record.name}.tar" for record in index.shards]
@@ -156,7 +164,8 @@ def row_faults(index: Index) -> Iterator[tuple[int, str]]:
     column = {name: _in_one_piece(table[name]) for name in table.column_names}
     usable = _is_one_of(column["status"], USABLE)
     lengths = _lengths(column["frame_sizes"])
-    counts = column["num_frames"].fill_null(-1).to_numpy()
+    counts, offsets = (column[name].fill_null(-1).to_numpy() for name in ("num_frames", "first_offset"))
+    most = min(max((record.num_bytes for record in index.shards), default=0), _MOST_BYTES)
     boxes = column["boxes"].is_valid().to_numpy(zero_copy_only=False)
     classes = np.asarray(column["labels"].values.fill_null(-1))
     wrong_labels = np.concatenate([[0], np.cumsum((classes < 0) | (classes >= index.info.num_classes))])
@@ -169,9 +178,10 @@ def row_faults(index: Index) -> Iterator[tuple[int, str]]:
         | (wrong_labels[bounds[1:]] > wrong_labels[bounds[:-1]]),
         "its shard is none of the data set's": usable & ~_is_one_of(column["shard"], known),
         "it has no key": usable & column["key"].is_null().to_numpy(zero_copy_only=False),
-        "its numbers of frames differ": usable & ((lengths < 1) | (lengths != counts)),
-        "its frames lie before the beginning of the shard": usable
-        & (column["first_offset"].fill_null(-1).to_numpy() < BLOCK),
+        "its numbers of frames differ": (counts < 0) | usable & ((lengths < 1) | (lengths != counts)),
+        "it has no number of bytes": column["num_bytes"].is_null().to_numpy(zero_copy_only=False),
+        "its frames lie before the beginning of the shard": usable & (offsets < BLOCK),
+        "its frames lie behind the end of the shard": usable & (offsets >= most),
         "a frame of it has no size": _holds_null(column["frame_sizes"]),
         "a box of it is none": _holds_null(column["boxes"]),
         "it does not say which frames of the clip it has": usable & _wrong_indices(column, lengths),

@@ -142,7 +142,7 @@ def fake_index(folder: Path, num_clips: int, num_frames: int) -> Path:
     table = pa.table({field.name: columns[field.name] for field in INDEX_SCHEMA}).cast(INDEX_SCHEMA)
     names = [str(number) for number in range(200)]
     info = DatasetInfo("bench", tuple(names)).to_dict()
-    record = {"num_clips": PER_SHARD, "num_bytes": 1, "sha256": "", "statuses": {}, "num_frames": 1}
+    record = {"num_clips": PER_SHARD, "num_bytes": 10**9, "sha256": "", "statuses": {}, "num_frames": 1}
     shards = [{"name": f"train-{number:06d}", **record} for number in range(-(-num_clips // PER_SHARD))]
     told = {
         "info": info,
