@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,3 +26,14 @@ def test_mapped_index_follows_the_index(root: Path, out: Path, make_video: Calla
     assert map_index(store)[0].digest == read_index(store).digest != index.digest
     path.write_bytes(b"broken")
     assert map_index(store)[0].digest == read_index(store).digest
+
+
+def test_a_copy_with_other_bytes_is_made_anew_or_read_within_its_bounds(out: Path) -> None:
+    """Wherever one byte of the file is another."""
+    store = Store(out)
+    whole = map_index(store)[1].read_bytes()
+    for place in random.Random(0).sample(range(len(whole)), 150):
+        changed = bytearray(whole)
+        changed[place] ^= 0xFF
+        (out / MAPPED).write_bytes(changed)
+        map_index(store)[0].table.to_pylist()

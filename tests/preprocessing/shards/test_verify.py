@@ -75,6 +75,8 @@ def test_verify_finds(out: Path, damage: Callable[[Path], None], problem: str) -
     [
         (lambda out: edit(out, "frame_sizes", 0, [None] * 10), "a frame of it has no size; `adafocus verify`"),
         (lambda out: edit(out, "boxes", 0, [[0.0, None, 1.0, 1.0]] * 10), "a box of it is none; `adafocus verify`"),
+        (lambda out: edit(out, "first_offset", 0, 1 << 60), "behind the end of the shard; `adafocus verify`"),
+        (lambda out: edit(out, "num_bytes", 0, None), "it has no number of bytes; `adafocus verify`"),
         (lambda out: pq.write_table(pq.read_table(out / INDEX)[:0], out / INDEX), "has no clips in its index"),
     ],
 )
@@ -137,6 +139,9 @@ def test_verify_survives_any_index(finished: Path, tmp_path: Path, data: st.Data
         lambda metadata: metadata.update(shards=[{"name": 3}]),
         lambda metadata: metadata.update(shards=None),
         lambda metadata: metadata.pop("digest"),
+        lambda metadata: metadata.update(digest="../../x"),
+        lambda metadata: metadata.update(versions=3),
+        lambda metadata: metadata["info"]["class_names"].__setitem__(0, "\x1b[31m"),
     ],
 )
 def test_metadata_of_other_types_is_no_index(out: Path, change: Callable[[dict], object]) -> None:
