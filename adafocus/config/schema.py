@@ -281,6 +281,9 @@ class PPOConfig(ReinforcementConfig):
     reward: Reward = "random"
     """Confidence of the true class minus: that with a random patch; that of the previous step; nothing; that with a
     blank patch (zeros after normalisation)."""
+    box_reward: NotNegative = 0.0
+    """Added to the reward: this times the share of the object's box that the patch holds. Needs boxes of the training
+    clips' objects; our own, for footage where backgrounds earn as much as objects. With 0 the class alone teaches."""
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)

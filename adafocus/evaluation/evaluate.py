@@ -18,7 +18,7 @@ from adafocus.divergence import DivergedError, some
 from adafocus.evaluation import metrics
 from adafocus.models.adafocus import AdaFocus, Patches
 from adafocus.models.classifier import prefix_mean
-from adafocus.models.crop import random_corners
+from adafocus.models.crop import patch_covers, patch_holds, random_corners
 from adafocus.models.frame_source import at_places
 from adafocus.models.outputs import PatchChoice
 
@@ -181,22 +181,6 @@ def _found(model: AdaFocus, batch: Batch, choice: PatchChoice | None) -> tuple[T
     shares_BT = (patch_holds(corners_BS2, size, boxes_BT4).float(), patch_covers(corners_BS2, size, boxes_BT4))
     holds_B, covers_B = (each.where(counts_BT, torch.nan).nanmean(1) for each in shares_BT)
     return holds_B, covers_B
-
-
-def patch_covers(corners_BS2: Tensor, patch_size: int | Tensor, boxes_BT4: Tensor) -> Tensor:
-    """Share of the box (top, left, bottom, right, in pixels) that lies in the patch, float32 (B, T): intersection over
-    box."""
-    shared_BT2 = (corners_BS2 + patch_size).minimum(boxes_BT4[..., 2:]) - corners_BS2.maximum(boxes_BT4[..., :2])
-    return shared_BT2.clamp(min=0).prod(-1) / (boxes_BT4[..., 2:] - boxes_BT4[..., :2]).prod(-1)
-
-
-def patch_holds(corners_BS2: Tensor, patch_size: int | Tensor, boxes_BT4: Tensor) -> Tensor:
-    """Does the patch hold the whole box (top, left, bottom, right, in pixels)? bool (B, T). Its size is one number, or
-    (height, width) of each (B, S, 2)."""
-    ends_BS2 = corners_BS2 + patch_size
-    # Half a pixel of grace: boxes went through scaling and rounding.
-    inside_BT2 = (corners_BS2 <= boxes_BT4[..., :2] + 0.5) & (ends_BS2 >= boxes_BT4[..., 2:] - 0.5)
-    return inside_BT2.all(-1)
 
 
 def oracle_corners(model: AdaFocus, batch: Batch) -> Tensor:

@@ -110,6 +110,22 @@ def crop_resized(frames_NCHW: Tensor, boxes_N4: Tensor, patch_size: int) -> Tens
     return F.grid_sample(frames_NCHW, grid_NPP2, align_corners=False)
 
 
+def patch_covers(corners_BS2: Tensor, patch_size: int | Tensor, boxes_BT4: Tensor) -> Tensor:
+    """Share of the box (top, left, bottom, right, in pixels) that lies in the patch, float32 (B, T): intersection over
+    box."""
+    shared_BT2 = (corners_BS2 + patch_size).minimum(boxes_BT4[..., 2:]) - corners_BS2.maximum(boxes_BT4[..., :2])
+    return shared_BT2.clamp(min=0).prod(-1) / (boxes_BT4[..., 2:] - boxes_BT4[..., :2]).prod(-1)
+
+
+def patch_holds(corners_BS2: Tensor, patch_size: int | Tensor, boxes_BT4: Tensor) -> Tensor:
+    """Does the patch hold the whole box (top, left, bottom, right, in pixels)? bool (B, T). Its size is one number, or
+    (height, width) of each (B, S, 2)."""
+    ends_BS2 = corners_BS2 + patch_size
+    # Half a pixel of grace: boxes went through scaling and rounding.
+    inside_BT2 = (corners_BS2 <= boxes_BT4[..., :2] + 0.5) & (ends_BS2 >= boxes_BT4[..., 2:] - 0.5)
+    return inside_BT2.all(-1)
+
+
 def check_sizes(frame_size: int, patch_size: int) -> None:
     """Raises ValueError unless 0 < P <= H."""
     if not 0 < patch_size <= frame_size:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from adafocus.config.schema import PPOConfig
 from adafocus.data.loader import Batch
+from adafocus.models.crop import patch_covers
 from adafocus.models.outputs import Glance
 from adafocus.stages import reinforcement
 from adafocus.stages.stage import Collected, Logs, Stage
@@ -64,7 +65,10 @@ class PPO(Stage):
             actions = self.model.policy(states).actions
         places = self.own_places(len(states)).to(states.device, non_blocking=True)
         action = self.own_rows(actions.take(places).sample(self.draws))
-        rewards_BS = self._rewards(glance, self.model.policy.corners(action, self.config.data.crop), collected)
+        corners_BS2 = self.model.policy.corners(action, self.config.data.crop)
+        rewards_BS = self._rewards(glance, corners_BS2, collected)
+        if self.settings.box_reward:
+            rewards_BS = rewards_BS + self.settings.box_reward * self._covered(corners_BS2, batch)
         returns_BS = reinforcement.discounted_returns(rewards_BS, self.settings.gamma)
         return {
             "states": states,
@@ -97,6 +101,17 @@ class PPO(Stage):
             baseline_BSK = model.counterfactual(glance, taken_BTD, other_BTD)
         reached_BSK = model.decisions(model.classify(glance, taken_BTD))
         return reinforcement.rewards(kind, reached_BSK, collected["target"], baseline_BSK)
+
+    def _covered(self, corners_BS2: Tensor, batch: Batch) -> Tensor:
+        """The share of the object's box that each patch holds, (B, S): for one action a clip the mean over its frames,
+        and 0 where no object is known. Raises UserError where no clip has boxes."""
+        if batch.boxes_BT4 is None:
+            raise UserError(
+                "ppo.box_reward needs boxes of the objects, and no training clip has one: give the data set a "
+                "boxes.csv, or set ppo.box_reward=0"
+            )
+        covers_BT = patch_covers(corners_BS2, self.config.model.patch_size, batch.boxes_BT4)
+        return covers_BT.unflatten(1, (corners_BS2.shape[1], -1)).nanmean(-1).nan_to_num()
 
     def forward(self, collected: Collected) -> tuple[Tensor, Logs]:
         """The clipped surrogate loss with value and entropy terms."""

@@ -11,9 +11,10 @@ from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.data.batches import Batch
 from adafocus.data.loader import ClipLoader
-from adafocus.evaluation.evaluate import evaluate, oracle_corners, patch_covers, patch_holds, predict_batch
+from adafocus.evaluation.evaluate import evaluate, oracle_corners, predict_batch
 from adafocus.methods import build_model
 from adafocus.models.adafocus import AdaFocus
+from adafocus.models.crop import patch_covers, patch_holds
 
 
 def model_of(config: Config, **changes: object) -> AdaFocus:

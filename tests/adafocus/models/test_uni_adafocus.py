@@ -13,9 +13,10 @@ from adafocus.config.schema import Config
 from adafocus.data.batches import Batch
 from adafocus.data.loader import ClipLoader
 from adafocus.data.sampling import clip_frames
-from adafocus.evaluation.evaluate import evaluate, patch_holds
+from adafocus.evaluation.evaluate import evaluate
 from adafocus.methods import build_model, check
 from adafocus.methods.uni_adafocus import UNI_ADAFOCUS
+from adafocus.models.crop import patch_holds
 from adafocus.models.frame_source import TensorFrames
 from adafocus.models.outputs import State
 from adafocus.models.policies.box_policy import crop_map

@@ -12,10 +12,10 @@ from torch import Tensor
 from adafocus.config.overrides import override
 from adafocus.config.schema import Config
 from adafocus.data.batches import Batch
-from adafocus.evaluation.evaluate import patch_holds
 from adafocus.methods import build_model
 from adafocus.methods.adafocus import ADAFOCUS
 from adafocus.models.adafocus import AdaFocus, Patches
+from adafocus.models.crop import patch_holds
 from adafocus.training.loss_watch import LossWatch
 from adafocus.training.seeding import seed_step
 from adafocus.training.update import Updater

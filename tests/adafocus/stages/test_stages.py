@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from adafocus.data.loader import ClipLoader
 from adafocus.divergence import DivergedError
 from adafocus.methods import build_model
 from adafocus.methods.adafocus import ADAFOCUS
+from adafocus.models.crop import patch_covers
 from adafocus.stages.stage import prefix_loss
 from adafocus.training.loss_watch import NonFiniteLossError
 from adafocus.training.reports import EpochReport, Options
@@ -89,6 +91,37 @@ def test_every_reward_makes_a_rollout(reward: str, tiny_config: Config, syntheti
     assert collected["rewards"].shape == (8, 4)
     assert collected["returns"].mean().abs() < 1e-5 and collected["returns"].std() == pytest.approx(1, abs=0.05)
     assert collected["rewards"].min() >= (0 if reward == "confidence" else -1)
+
+
+@pytest.mark.parametrize("per_clip", [False, True])
+def test_boxes_of_objects_can_teach_the_policy(per_clip: bool, tiny_config: Config, synthetic_shards: str) -> None:
+    """What is added is the share of the box that the drawn patch holds, of one patch a clip the mean over frames; a
+    frame without the object adds nothing."""
+    config = override(tiny_config, {"ppo.box_reward": 2.0, **(PER_CLIP if per_clip else {})})
+    model = build_model(config, 10).eval()
+    batch = first_batch(config, synthetic_shards)
+    batch.boxes_BT4[0] = torch.nan
+    batch.boxes_BT4[1, 0] = torch.nan
+    rollouts = []
+    for each in (config, override(config, {"ppo.box_reward": 0})):
+        stage = ADAFOCUS.stage("ppo")(model, each)
+        stage.draws.manual_seed(1)
+        with torch.no_grad():
+            rollouts.append(stage.collect(batch))
+    assert rollouts[0]["action"].equal(rollouts[1]["action"])
+    added_BS = rollouts[0]["rewards"] - rollouts[1]["rewards"]
+    corners_BS2 = model.policy.corners(rollouts[0]["action"], config.data.crop)
+    covers_BT = patch_covers(corners_BS2, config.model.patch_size, batch.boxes_BT4)
+    expected_BS = covers_BT.nanmean(1, keepdim=True) if per_clip else covers_BT
+    assert added_BS.allclose(2 * expected_BS.nan_to_num(), atol=1e-6) and added_BS[0].eq(0).all() and added_BS.max() > 0
+
+
+def test_a_reward_for_boxes_needs_boxes(tiny_config: Config, synthetic_shards: str) -> None:
+    config = override(tiny_config, {"ppo.box_reward": 1.0})
+    stage = ADAFOCUS.stage("ppo")(build_model(config, 10).eval(), config)
+    batch = replace(first_batch(config, synthetic_shards), boxes_BT4=None)
+    with torch.no_grad(), pytest.raises(UserError, match=r"give the data set a boxes.csv, or set ppo.box_reward=0"):
+        stage.collect(batch)
 
 
 def train(name: str, config: Config, shards: str, runs: Path, **options: object) -> tuple[Path, list[EpochReport]]:
