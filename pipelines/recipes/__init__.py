@@ -67,6 +67,7 @@ RECIPES: dict[str, Recipe] = {
     "lips-v2": small_objects.lips_v2,
     "sky": small_objects.sky,
     "sky-v2": small_objects.sky_v2,
+    "sky-uni": small_objects.sky_uni,
 }
 
 

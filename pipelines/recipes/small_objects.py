@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from adafocus.config.schema import Config, DataConfig, JointConfig, ModelConfig, OptimConfig, PPOConfig, PretrainConfig
+from adafocus.config.schema import (
+    Config,
+    DataConfig,
+    JointConfig,
+    ModelConfig,
+    OptimConfig,
+    PPOConfig,
+    PretrainConfig,
+    UnifiedConfig,
+)
 from pipelines.recipes.cpu import adamw
 
 LITE = "timm/tf_efficientnet_lite0"
@@ -34,7 +43,7 @@ def _frozen(data: DataConfig, patch_size: int, glance_size: int) -> Config:
             dropout=0.5,
             reuse_glance=False,
         ),
-        pretrain=PretrainConfig(epochs=0),
+        pretrain=PretrainConfig(epochs=0, batch_size=16),  # which evaluates whole frames: 64 clips of them take 10 GB
         warmup=replace(head, epochs=60),
         ppo=PPOConfig(
             epochs=8, batch_size=16, lr=5e-4, update_epochs=2, gamma=0.0, entropy_coef=0.02, precision="bf16"
@@ -83,3 +92,27 @@ def sky() -> Config:
 def sky_v2() -> Config:
     """Small flying objects, AdaFocusV2: as sky, both networks learn end to end."""
     return _end_to_end(sky())
+
+
+def sky_uni() -> Config:
+    """Small flying objects, Uni-AdaFocus: glances at 4 of 12 frames, of which 4 are chosen to focus on."""
+    config = sky_v2()
+    rates = config.joint
+    return replace(
+        config,
+        method="uni-adafocus",
+        data=replace(config.data, num_candidates=12),
+        model=replace(config.model, smallest_patch=config.model.patch_size, temporal_channels=64),
+        unified=adamw(
+            UnifiedConfig(
+                epochs=rates.epochs,
+                batch_size=rates.batch_size,
+                lr=rates.lr,
+                policy_lr_scale=rates.policy_lr_scale,
+                classifier_lr_scale=rates.classifier_lr_scale,
+                warmup_epochs=rates.warmup_epochs,
+                label_smoothing=rates.label_smoothing,
+                size_weight=0.01,  # the object is small, and so may the box be
+            )
+        ),
+    )
