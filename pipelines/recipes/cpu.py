@@ -72,15 +72,15 @@ def demo_v2() -> Config:
 def demo_uni() -> Config:
     """The synthetic data set with Uni-AdaFocus: glances at 3 of 18 frames, of which 6 are chosen to focus on.
 
-    Its policies learn from the glancer alone. So there are fewer glances than looks, and finer ones: they cost what the
-    demo's six do. No box is smaller than its patch, for enlarged pixels show no more; and little pulls boxes up to the
+    Its policies learn from the glancer alone. So there are fewer glances than looks, and finer ones: they cost less than
+    the demo's six. No box is smaller than its patch, for enlarged pixels show no more; and little pulls boxes up to the
     whole frame, where the digit is small.
     """
     config = demo()
     data = replace(config.data, num_frames=3, num_candidates=18)
     model = replace(
         config.model,
-        glance_size=28,
+        glance_size=24,
         smallest_patch=config.model.patch_size,
         policy_channels=16,
         temporal_channels=32,
