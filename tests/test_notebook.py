@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -25,6 +26,17 @@ def test_it_was_saved_without_outputs() -> None:
     for cell in json.loads(NOTEBOOK.read_text())["cells"]:
         assert cell["cell_type"] == "markdown" or (cell["outputs"] == [] and cell["execution_count"] is None)
     compile(code(), str(NOTEBOOK), "exec")
+
+
+def test_what_it_imports_is_there() -> None:
+    """And is no module where a function of that name is called."""
+    tree = ast.parse(code())
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found: dict[str, object] = {}
+            exec(ast.unparse(node), found)
+            assert all(callable(found[alias.name]) for alias in node.names if alias.name in called)
 
 
 @pytest.mark.slow
