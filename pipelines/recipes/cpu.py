@@ -73,8 +73,8 @@ def demo_uni() -> Config:
     """The synthetic data set with Uni-AdaFocus: glances at 3 of 18 frames, of which 6 are chosen to focus on.
 
     Its policies learn from the glancer alone. So there are fewer glances than looks, and finer ones; they cost less
-    than the demo's six. No box is smaller than its patch, for enlarged pixels show no more; and little pulls boxes up to the
-    whole frame, where the digit is small.
+    than the demo's six. No box is smaller than its patch, for enlarged pixels show no more; and little pulls boxes up
+    to the whole frame, where the digit is small.
     """
     config = demo()
     data = replace(config.data, num_frames=3, num_candidates=18)
