@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import threading
 import time
@@ -37,7 +36,7 @@ def make_root(root: Path, run_ffmpeg: Callable[..., None]) -> None:
     run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240:r=30:d=16", "-preset", "ultrafast", root / "0.mp4")
     lines = ["path,label,split", "0.mp4,0,train"]
     for number in range(1, NUM_CLIPS):
-        shutil.copy(root / "0.mp4", root / f"{number}.mp4")
+        os.link(root / "0.mp4", root / f"{number}.mp4")
         lines.append(f"{number}.mp4,{number % 2},{'val' if number > 7 else 'train'}")
     (root / "manifest.csv").write_text("\n".join(lines))
 
