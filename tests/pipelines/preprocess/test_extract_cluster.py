@@ -33,10 +33,13 @@ NUM_CLIPS = 12
 def make_root(root: Path, run_ffmpeg: Callable[..., None]) -> None:
     """Clips of a second of work each."""
     root.mkdir()
-    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240:r=30:d=16", "-preset", "ultrafast", root / "0.mp4")
-    lines = ["path,label,split", "0.mp4,0,train"]
-    for number in range(1, NUM_CLIPS):
-        os.link(root / "0.mp4", root / f"{number}.mp4")
+    lines = ["path,label,split"]
+    for number in range(NUM_CLIPS):
+        if number in (0, 8):  # a file is in one split alone
+            source = f"testsrc2=s=320x240:r=30:d={16 + number / 8}"
+            run_ffmpeg("-f", "lavfi", "-i", source, "-preset", "ultrafast", root / f"{number}.mp4")
+        else:
+            os.link(root / f"{8 * (number > 8)}.mp4", root / f"{number}.mp4")
         lines.append(f"{number}.mp4,{number % 2},{'val' if number > 7 else 'train'}")
     (root / "manifest.csv").write_text("\n".join(lines))
 

@@ -45,7 +45,7 @@ def test_a_time_budget_names_the_trials_that_a_search_had_not_drawn(
     assert sweep.wait(400) == 0, sweep.text
     assert "the time budget ended in the stages that all trials share" in sweep.text
     for number in (1, 2, 3):
-        assert f"trial {number}, not drawn yet: score 0.0, the time budget ended" in sweep.text
+        assert f"trial {number}, not drawn yet: score -, the time budget ended" in sweep.text
     assert "sweep b: 3 trials, 3 stopped" in sweep.text and "`adafocus tune --resume b`" in sweep.text
     assert "Traceback" not in sweep.text
     (parent,) = Tracker(runs).find("sweep")
