@@ -67,7 +67,7 @@ def report(title: str, times: dict[str, Times], targets: dict[str, float]) -> bo
         reached = {name: ratios[name] for name in target.split(" or ") if name in ratios}
         name = max(reached, key=reached.__getitem__)
         met = reached[name] >= wanted
-        print(f"target {wanted:.1f} for {target}: {reached[name]:.2f} ({name}), {'reached' if met else 'missed'}")
+        print(f"target {wanted:g} for {target}: {reached[name]:.2f} ({name}), {'reached' if met else 'missed'}")
         if not met and "bf16" in target and not torch.cpu._is_amx_tile_supported():
             print("(it is meant for CPUs with matrix units, AMX; this one has none and does not fail for it)")
             met = True
