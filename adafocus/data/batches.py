@@ -23,6 +23,7 @@ from adafocus.config.schema import DataConfig
 from adafocus.data.clip_table import ClipTable, ShardError
 from adafocus.data.decoding import draw_views, frame_size
 from adafocus.data.sampling import clip_frames
+from adafocus.data.shared_frames import SharedFrames, receive
 from adafocus.data.transforms import View, evaluation_view, training_view
 from preprocessing.frame_choice import Pad
 
@@ -63,6 +64,34 @@ class Batch:
         )
 
 
+class SentBatch:
+    """A batch on its way from a data loader's worker: where it arrives it is a batch."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def __reduce__(self) -> tuple[Callable[..., Batch], tuple[Any, ...]]:
+        batch = self._batch
+        # Frames are in shared memory, and what is small travels as plain bytes: to share it would cost more.
+        boxes = None if batch.boxes_BT4 is None else batch.boxes_BT4.numpy()
+        return _arrived, (batch.glance_BTCHW, batch.focus_BTCHW, batch.labels_BL.numpy(), batch.clip_ids, boxes)
+
+
+def _arrived(glance: Tensor, focus: Tensor, labels: np.ndarray, clip_ids: list[str], boxes: np.ndarray | None) -> Batch:
+    received = receive(glance)
+    return Batch(
+        glance_BTCHW=received,
+        focus_BTCHW=received if focus is glance else receive(focus),
+        labels_BL=torch.from_numpy(labels),
+        clip_ids=clip_ids,
+        boxes_BT4=None if boxes is None else torch.from_numpy(boxes),
+    )
+
+
+Sent = Batch | SentBatch | ShardError
+"""What a data set for torch's data loader gives; a sent batch has become a batch when the loader gives it on."""
+
+
 class ClipMaker:
     """Samples a clip's frames, decodes and crops them, and stacks clips to batches. Picklable."""
 
@@ -73,18 +102,30 @@ class ClipMaker:
         self.table, self._data, self._seed, self._train = table, data, seed, train
         self._max_labels, self._has_boxes = table.max_labels, table.has_boxes
         self._threads: ThreadPoolExecutor | None = None
+        self._shared = SharedFrames()
 
     def frames(self, epoch: int, number: int) -> np.ndarray:
         """Indices of the frames that the clip needs in this epoch, ascending, each once."""
         _, glance, focus = self._sample(epoch, number)
         return np.union1d(glance, focus)
 
-    def make(self, epoch: int, clips: Sequence[tuple[int, Sequence[Tensor]]]) -> Batch:
+    def send(self, epoch: int, clips: Sequence[tuple[int, Sequence[Tensor]]], *, last: bool = False) -> Sent:
+        """A batch as a data loader's worker hands it over, if this is one. `last`: it makes no more for a while."""
+        if get_worker_info() is None:
+            return self.make(epoch, clips)
+        batch = self.make(epoch, clips, self._shared)
+        if last:
+            self._shared.let_go()
+        return SentBatch(batch)
+
+    def make(
+        self, epoch: int, clips: Sequence[tuple[int, Sequence[Tensor]]], shared: SharedFrames | None = None
+    ) -> Batch:
         """A batch of clips, given as their numbers and the JPEG bytes of `frames(epoch, number)`. Raises ShardError for
         a frame that cannot be decoded."""
         data = self._data
-        glance = _empty(len(clips), data.num_frames, data.crop)
-        focus = glance if data.shares_frames else _empty(len(clips), data.num_offered, data.crop)
+        glance = _empty(len(clips), data.num_frames, data.crop, shared)
+        focus = glance if data.shares_frames else _empty(len(clips), data.num_offered, data.crop, shared)
         labels = torch.full((len(clips), self._max_labels), -1, dtype=torch.int64)
         for row, (number, _) in enumerate(clips):
             indices = self.table.labels(number)
@@ -145,13 +186,14 @@ class ClipMaker:
         return rng, *clip_frames(self._data, count, pad, rng, self.table.packed(number))
 
 
-def batches_or_error(results: Iterable[Batch | ShardError]) -> Iterator[Batch]:
+def batches_or_error(results: Iterable[Sent]) -> Iterator[Batch]:
     """The batches that a data loader's workers send. Raises the error that one sends instead."""
     iterator = iter(results)
     while (result := next(iterator, None)) is not None:
         if isinstance(result, ShardError):
             del iterator  # the workers stop now, and not when somebody has handled the error
             raise result
+        assert isinstance(result, Batch)
         yield result
 
 
@@ -159,16 +201,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)  # of this thread: work is split by clip, not within a frame
 
 
-def _empty(clips: int, frames: int, side: int) -> Tensor:
-    """uint8 (B, T, C, H, W) with colours last in memory, as JPEG decoders write them and convolutions like them.
-
-    In a data loader's worker it lies in shared memory, where the loader would copy it to.
-    """
+def _empty(clips: int, frames: int, side: int, shared: SharedFrames | None = None) -> Tensor:
+    """uint8 (B, T, C, H, W) with colours last in memory, as JPEG decoders write them and convolutions like them."""
     shape = (clips, frames, side, side, 3)
-    if get_worker_info() is None:
-        return torch.from_numpy(np.empty(shape, np.uint8)).permute(0, 1, 4, 2, 3)  # numpy asks for huge pages
-    shared = torch.UntypedStorage._new_shared(math.prod(shape), device="cpu")  # as torch's own collate does
-    return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape).permute(0, 1, 4, 2, 3)
+    if shared is None:
+        pixels = torch.from_numpy(np.empty(shape, np.uint8))  # numpy asks for huge pages
+    else:
+        pixels = shared.take(math.prod(shape)).view(shape)
+    return pixels.permute(0, 1, 4, 2, 3)
 
 
 def evaluation_clip(jpegs: Sequence[bytes], data: DataConfig, pad: Pad = "last") -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from adafocus.config.schema import DataConfig
 from adafocus.config.validation import check_data
-from adafocus.data.batches import Batch, ClipMaker, batches_or_error, evaluation_clip
+from adafocus.data.batches import Batch, ClipMaker, Sent, batches_or_error, evaluation_clip
 from adafocus.data.clip_table import ClipTable, ShardError, is_held_out, training_part
 from adafocus.data.socket_folder import prepare_socket_folder
 from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
@@ -72,8 +72,8 @@ class ClipLoader:
         self.batch_size = batch_size
         if num_workers:
             prepare_socket_folder()
-        self._order = _Order(len(table), batch_size, train, seed, rank, world_size, accumulate)
-        self._loader: DataLoader[Batch | ShardError] = DataLoader(
+        self._order = _Order(len(table), batch_size, train, seed, rank, world_size, accumulate, num_workers)
+        self._loader: DataLoader[Sent] = DataLoader(
             _Batches(ClipMaker(table, data, seed, train)),
             batch_size=None,
             sampler=self._order,
@@ -110,7 +110,8 @@ class ClipLoader:
 
 @dataclass
 class _Order:
-    """Which clips make which batch; iterated over, the (epoch, clip numbers) of each batch still to come.
+    """Which clips make which batch; iterated over, the epoch and clip numbers of each batch still to come, and whether
+    its worker makes no more of them in this epoch.
 
     A thing of its own, for a loader that its sampler knew would be part of a cycle, and workers that are stopped by
     the garbage collector take ten seconds to stop.
@@ -123,6 +124,7 @@ class _Order:
     rank: int
     world_size: int
     accumulate: int
+    num_workers: int
     epoch: int = 0
     start: int = 0
 
@@ -136,9 +138,10 @@ class _Order:
             return max(self.num_clips // self.whole, 1) * self.accumulate
         return -(-len(range(self.rank, self.num_clips, self.world_size)) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        for batch in self.batches()[self.start :]:
-            yield self.epoch, batch
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray, bool]]:
+        batches = self.batches()
+        for at in range(self.start, len(batches)):
+            yield self.epoch, batches[at], at + self.num_workers >= len(batches)  # workers take turns
 
     def batches(self) -> list[np.ndarray]:
         """Numbers of the clips in each of this rank's batches, in order."""
@@ -153,18 +156,18 @@ class _Order:
         return [order[start : start + size] for start in starts]
 
 
-class _Batches(Dataset[Batch | ShardError]):
+class _Batches(Dataset[Sent]):
     """The work of one worker: read, decode, crop."""
 
     def __init__(self, maker: ClipMaker) -> None:
         self._maker = maker
 
-    def __getitem__(self, request: tuple[int, np.ndarray]) -> Batch | ShardError:
-        epoch, numbers = request
+    def __getitem__(self, request: tuple[int, np.ndarray, bool]) -> Sent:
+        epoch, numbers, last = request
         maker, table = self._maker, self._maker.table
         try:
             wanted = [(number, maker.frames(epoch, number)) for number in map(int, numbers)]
             clips = zip([number for number, _ in wanted], table.read_clips(wanted), strict=True)
-            return maker.make(epoch, list(clips))
+            return maker.send(epoch, list(clips), last=last)
         except ShardError as error:
             return error  # raised in a worker it would come back with its trace as its message

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from adafocus.config.schema import DataConfig
 from adafocus.config.validation import check_data
-from adafocus.data.batches import Batch, ClipMaker, batches_or_error
+from adafocus.data.batches import Batch, ClipMaker, Sent, batches_or_error
 from adafocus.data.clip_table import ClipTable, ShardError, training_part
 from adafocus.data.socket_folder import prepare_socket_folder
 from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
@@ -71,7 +71,7 @@ class ClipStream:
             prepare_socket_folder()
         maker = ClipMaker(table, data, seed, train)
         self._dataset = _Shards(maker, batch_size, train, seed, rank, world_size, buffer)
-        self._loader: DataLoader[Batch | ShardError] = DataLoader(
+        self._loader: DataLoader[Sent] = DataLoader(
             self._dataset, batch_size=None, num_workers=num_workers, pin_memory=torch.cuda.is_available()
         )
 
@@ -98,7 +98,7 @@ class ClipStream:
         return islice(batches, start, len(self)) if self.train else batches
 
 
-class _Shards(IterableDataset[Batch | ShardError]):
+class _Shards(IterableDataset[Sent]):
     """What one reader does."""
 
     def __init__(
@@ -113,7 +113,7 @@ class _Shards(IterableDataset[Batch | ShardError]):
         for number, shard in enumerate(shards):
             self._members.setdefault(shard, []).append(number)
 
-    def __iter__(self) -> Iterator[Batch | ShardError]:
+    def __iter__(self) -> Iterator[Sent]:
         worker = get_worker_info()
         readers, reader = self._world_size, self._rank
         if worker is not None:
@@ -122,7 +122,7 @@ class _Shards(IterableDataset[Batch | ShardError]):
         clips = self._clips(reader, readers, rng)
         try:
             while batch := list(islice(clips, self._batch_size)):
-                yield self._maker.make(self.epoch, batch)
+                yield self._maker.send(self.epoch, batch)
         except ShardError as error:
             yield error  # raised in a worker it would come back with its trace as its message
 
