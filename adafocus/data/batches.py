@@ -7,6 +7,7 @@ What a clip looks like in an epoch depends on (seed, epoch, clip) alone.
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -109,7 +110,7 @@ class ClipMaker:
         _, glance, focus = self._sample(epoch, number)
         return np.union1d(glance, focus)
 
-    def send(self, epoch: int, clips: Sequence[tuple[int, Sequence[Tensor]]], *, last: bool = False) -> Sent:
+    def send(self, epoch: int, clips: Sequence[tuple[int, Sequence[np.ndarray]]], *, last: bool = False) -> Sent:
         """A batch as a data loader's worker hands it over, if this is one. `last`: it makes no more for a while."""
         if get_worker_info() is None:
             return self.make(epoch, clips)
@@ -119,7 +120,7 @@ class ClipMaker:
         return SentBatch(batch)
 
     def make(
-        self, epoch: int, clips: Sequence[tuple[int, Sequence[Tensor]]], shared: SharedFrames | None = None
+        self, epoch: int, clips: Sequence[tuple[int, Sequence[np.ndarray]]], shared: SharedFrames | None = None
     ) -> Batch:
         """A batch of clips, given as their numbers and the JPEG bytes of `frames(epoch, number)`. Raises ShardError for
         a frame that cannot be decoded."""
@@ -155,7 +156,7 @@ class ClipMaker:
         return self.__dict__ | {"_threads": None}
 
     def _fill(
-        self, epoch: int, number: int, jpegs: Sequence[Tensor], glance_TCHW: Tensor, focus_TCHW: Tensor
+        self, epoch: int, number: int, jpegs: Sequence[np.ndarray], glance_TCHW: Tensor, focus_TCHW: Tensor
     ) -> np.ndarray:
         """Decode and crop a clip's frames to where they belong. Returns its boxes in the focus frames, (T, 4)."""
         rng, glance, focus = self._sample(epoch, number)
@@ -184,6 +185,11 @@ class ClipMaker:
         if not self._train:
             return rng, *clip_frames(self._data, count, pad)
         return rng, *clip_frames(self._data, count, pad, rng, self.table.packed(number))
+
+
+def start_worker(number: int) -> None:
+    """Prepare a data loader's worker, before it does anything."""
+    gc.freeze()  # what it has from the process that started it, imports above all, is not searched for garbage
 
 
 def batches_or_error(results: Iterable[Sent]) -> Iterator[Batch]:
@@ -215,7 +221,7 @@ def evaluation_clip(jpegs: Sequence[bytes], data: DataConfig, pad: Pad = "last")
     """(glance, focus) frames uint8 (T, C, H, W) of a clip given as all its JPEGs: the pixels that an evaluation loader
     gives for the same clip out of a shard."""
     glance, focus = clip_frames(data, len(jpegs), pad)
-    sampled = [torch.frombuffer(bytearray(jpegs[index]), dtype=torch.uint8) for index in np.union1d(glance, focus)]
+    sampled = [np.frombuffer(bytearray(jpegs[index]), np.uint8) for index in np.union1d(glance, focus)]
     size = frame_size(sampled[0])
     view = evaluation_view(*size, data.resize, data.crop)
     glance_TCHW = _empty(1, data.num_frames, data.crop)[0]

@@ -17,8 +17,6 @@ from typing import IO, Any, overload
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
-from torch import Tensor
 
 from adafocus.data.far_frames import FarFrames, FramePlace
 from preprocessing.addresses import without_secrets
@@ -209,17 +207,17 @@ class ClipTable:
             return None
         return np.asarray(boxes.values.values.to_numpy()[boxes.values.offset * 4 :][: len(boxes) * 4]).reshape(-1, 4)
 
-    def read(self, number: int, frames: np.ndarray) -> list[Tensor]:
+    def read(self, number: int, frames: np.ndarray) -> list[np.ndarray]:
         """JPEG bytes, uint8 (n,), of the frames with these indices (T,). Raises ShardError if they are not there."""
         return self.read_clips([(number, frames)])[0]
 
-    def read_clips(self, wanted: Sequence[tuple[int, np.ndarray]]) -> list[list[Tensor]]:
+    def read_clips(self, wanted: Sequence[tuple[int, np.ndarray]]) -> list[list[np.ndarray]]:
         """The same of several clips, given as their numbers and frames: side by side if they are far away."""
         places = [self._places(number, frames) for number, frames in wanted]
         shards = [self._shard[int(self.rows[number])].as_py() for number, _ in wanted]
         clips = list(zip(shards, places, strict=True))
         read = map(self._read_near, clips) if self._far is None else self._far.read(clips)
-        found: list[list[Tensor]] = []
+        found: list[list[np.ndarray]] = []
         try:
             for jpegs in read:
                 for place, jpeg in zip(places[len(found)], jpegs, strict=True):
@@ -245,12 +243,12 @@ class ClipTable:
             places.append(place)
         return places
 
-    def _read_near(self, clip: tuple[str, Sequence[FramePlace]]) -> list[Tensor]:
+    def _read_near(self, clip: tuple[str, Sequence[FramePlace]]) -> list[np.ndarray]:
         """The bytes of a clip's frames in a shard on this machine."""
-        file, found = self._file(clip[0]), list[Tensor]()
+        fd, found = self._file(clip[0]).fileno(), list[np.ndarray]()
         for place in clip[1]:
-            data = torch.empty(place.size, dtype=torch.uint8)
-            found.append(data[: os.preadv(file.fileno(), [data.numpy().data], place.offset)])
+            data = np.empty(place.size, np.uint8)
+            found.append(data[: os.preadv(fd, [data.data], place.offset)])
         return found
 
     def error(self, number: int, what: str) -> ShardError:
@@ -268,11 +266,11 @@ class ClipTable:
         return self._files[shard]
 
 
-def _check_jpeg(place: FramePlace, jpeg: Tensor) -> None:
+def _check_jpeg(place: FramePlace, jpeg: np.ndarray) -> None:
     """Raise ValueError unless these are the bytes of one JPEG."""
     if len(jpeg) != place.size:
         raise ValueError(f"the shard ends before byte {place.offset + place.size}")
-    if bytes(jpeg[: len(SOI)].numpy()) != SOI:
+    if jpeg[: len(SOI)].tobytes() != SOI:
         raise ValueError(f"there is no frame at byte {place.offset}")
 
 

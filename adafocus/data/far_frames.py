@@ -15,9 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor
 
 from preprocessing.shards.storage import Store
 
@@ -68,7 +67,7 @@ class FarFrames:
     def __reduce__(self) -> tuple[type[FarFrames], tuple[Store]]:
         return FarFrames, (self._store,)
 
-    def read(self, clips: Sequence[tuple[str, Sequence[FramePlace]]]) -> Iterator[list[Tensor]]:
+    def read(self, clips: Sequence[tuple[str, Sequence[FramePlace]]]) -> Iterator[list[np.ndarray]]:
         """Of each clip, given as its shard and its frames' places, the bytes that are there, uint8 (n,).
 
         They are fewer than were asked for where the shard ends. Raises OSError, at the clip that cannot be read.
@@ -83,12 +82,12 @@ class FarFrames:
             for request in (request for runs in requests for request in runs):
                 request.cancel()
 
-    def _read(self, shard: str, run: Sequence[FramePlace]) -> list[Tensor]:
+    def _read(self, shard: str, run: Sequence[FramePlace]) -> list[np.ndarray]:
         start, end = run[0].offset, run[-1].offset + run[-1].size
         data = self._persist(shard, lambda: self._file(shard).read_at(end - start, start))
         view = memoryview(data)
         parts = [view[place.offset - start :][: place.size] for place in run]
-        return [torch.frombuffer(bytearray(part), dtype=torch.uint8) if part else torch.empty(0) for part in parts]
+        return [np.frombuffer(bytearray(part), np.uint8) for part in parts]
 
     def _persist(self, shard: str, request: Callable[[], Result]) -> Result:
         """Make a request, again and again if it fails; what is missing is missed at once."""

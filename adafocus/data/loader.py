@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from adafocus.config.schema import DataConfig
 from adafocus.config.validation import check_data
-from adafocus.data.batches import Batch, ClipMaker, Sent, batches_or_error, evaluation_clip
+from adafocus.data.batches import Batch, ClipMaker, Sent, batches_or_error, evaluation_clip, start_worker
 from adafocus.data.clip_table import ClipTable, ShardError, is_held_out, training_part
 from adafocus.data.socket_folder import prepare_socket_folder
 from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
@@ -79,6 +79,7 @@ class ClipLoader:
             sampler=self._order,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
+            worker_init_fn=start_worker,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else each iteration takes a number from the one that dropout draws from
         )

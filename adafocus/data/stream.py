@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from adafocus.config.schema import DataConfig
 from adafocus.config.validation import check_data
-from adafocus.data.batches import Batch, ClipMaker, Sent, batches_or_error
+from adafocus.data.batches import Batch, ClipMaker, Sent, batches_or_error, start_worker
 from adafocus.data.clip_table import ClipTable, ShardError, training_part
 from adafocus.data.socket_folder import prepare_socket_folder
 from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
@@ -72,7 +72,11 @@ class ClipStream:
         maker = ClipMaker(table, data, seed, train)
         self._dataset = _Shards(maker, batch_size, train, seed, rank, world_size, buffer)
         self._loader: DataLoader[Sent] = DataLoader(
-            self._dataset, batch_size=None, num_workers=num_workers, pin_memory=torch.cuda.is_available()
+            self._dataset,
+            batch_size=None,
+            num_workers=num_workers,
+            worker_init_fn=start_worker,
+            pin_memory=torch.cuda.is_available(),
         )
 
     def __len__(self) -> int:
@@ -126,7 +130,7 @@ class _Shards(IterableDataset[Sent]):
         except ShardError as error:
             yield error  # raised in a worker it would come back with its trace as its message
 
-    def _clips(self, reader: int, readers: int, rng: random.Random) -> Iterator[tuple[int, list[torch.Tensor]]]:
+    def _clips(self, reader: int, readers: int, rng: random.Random) -> Iterator[tuple[int, list[np.ndarray]]]:
         import webdataset as wds
         from webdataset.tariterators import group_by_keys, tar_file_expander
 
@@ -155,7 +159,7 @@ class _Shards(IterableDataset[Sent]):
                 for sample in wds.DataPipeline(*stages):
                     number = self._number[sample["__key__"]]
                     jpegs = [sample[f"{frame + 1:06d}.jpg"] for frame in sampled[number]]
-                    yield number, [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
+                    yield number, [np.frombuffer(bytearray(jpeg), np.uint8) for jpeg in jpegs]
                     count += 1
             except (tarfile.TarError, KeyError, OSError) as error:
                 raise self._error(own, f"cannot be read ({error})") from error

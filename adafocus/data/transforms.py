@@ -36,15 +36,15 @@ class View:
         convolutions like them. No resampling where the size does not change."""
         rows, cols = self._needed()
         place = (_shifted(rows.source, self.top), _shifted(cols.source, self.left))
-        part_hwC = np.ascontiguousarray(
-            frame_CHW.permute(1, 2, 0).numpy()[place]
-        )  # numpy copies rows faster than torch
-        seen_1Chw = torch.from_numpy(part_hwC)[None].permute(0, 3, 1, 2)
+        part_hwC = np.ascontiguousarray(frame_CHW.permute(1, 2, 0).numpy()[place])  # numpy copies rows fastest
+        seen_1Chw = torch.from_numpy(part_hwC)[None].permute(0, 3, 1, 2)  # numpy's [None] would make scaling slow
         if seen_1Chw.shape[2:] != (rows.length, cols.length):
             size = (rows.length, cols.length)
             seen_1Chw = F.interpolate(seen_1Chw, size=size, mode="bilinear", antialias=True)
-        top, left = self.window[0] - rows.start, self.window[1] - cols.start
-        seen_CSS = seen_1Chw[0, :, top : top + self.side, left : left + self.side]
+        seen_CSS = seen_1Chw[0]
+        if seen_CSS.shape[1:] != (self.side, self.side):
+            top, left = self.window[0] - rows.start, self.window[1] - cols.start
+            seen_CSS = seen_CSS[:, top : top + self.side, left : left + self.side]
         return seen_CSS.flip(-1) if self.flip else seen_CSS
 
     @property

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -145,7 +146,7 @@ class JpegFrames:
         return torch.stack([self._frame(self._jpegs[self._index_T[place]]) for place in portion])
 
     def _frame(self, jpeg: bytes) -> Tensor:
-        data = torch.frombuffer(bytearray(jpeg), dtype=torch.uint8)
+        data = np.frombuffer(bytearray(jpeg), np.uint8)
         if self._view is None:
             self._size = frame_size(data)
             self._view = evaluation_view(*self._size, self._data.resize, self._data.crop)

@@ -79,7 +79,7 @@ def main() -> int:
         ways = {
             "one by one": lambda: read_one_by_one(far, index, frames.tolist()),
             "side by side": lambda: [
-                [jpeg.numpy().tobytes() for jpeg in jpegs]
+                [jpeg.tobytes() for jpeg in jpegs]
                 for jpegs in table.read_clips([(number, frames) for number in range(CLIPS)])
             ],
         }

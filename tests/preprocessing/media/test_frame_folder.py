@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from adafocus.data.decoding import decode_all
@@ -44,9 +43,9 @@ def read(folder: Path, files: dict[str, bytes]) -> tuple[list[bytes], Extraction
 
 def look(jpegs: list[bytes]) -> list[np.ndarray]:
     """The frames as training decodes them; it has to take every frame that a folder gives."""
-    tensors = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in jpegs]
+    arrays = [np.frombuffer(bytearray(data), np.uint8) for data in jpegs]
     height, width = jpeg_size(jpegs[0])
-    return [frame.permute(1, 2, 0).numpy().copy() for frame in decode_all(tensors, (height, width), end=10, fast=True)]
+    return [frame.permute(1, 2, 0).numpy().copy() for frame in decode_all(arrays, (height, width), end=10, fast=True)]
 
 
 def numbers(jpegs: list[bytes]) -> list[int]:

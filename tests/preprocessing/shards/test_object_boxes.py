@@ -73,7 +73,7 @@ def test_the_box_is_where_the_object_is(kind: str, tmp_path: Path, run_ffmpeg: R
     boxes = table.boxes(0)
     assert boxes is not None and np.isnan(boxes[[0, 1, 3, 4]]).all()
     (jpeg,) = table.read(0, np.array([2]))
-    frame = np.asarray(Image.open(io.BytesIO(jpeg.numpy().tobytes())).convert("L")) > 128
+    frame = np.asarray(Image.open(io.BytesIO(jpeg.tobytes())).convert("L")) > 128
     rows, columns = np.flatnonzero(frame.any(1)), np.flatnonzero(frame.any(0))
     found = [rows[0] / frame.shape[0], columns[0] / frame.shape[1]]
     found += [(rows[-1] + 1) / frame.shape[0], (columns[-1] + 1) / frame.shape[1]]
