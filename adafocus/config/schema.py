@@ -283,8 +283,7 @@ class PPOConfig(ReinforcementConfig):
     blank patch (zeros after normalisation)."""
     box_reward: NotNegative = 0.0
     """Added to the reward: this times the share of the object's box that the patch holds. Needs boxes of the training
-    clips' objects; our own, for footage where backgrounds earn as much as objects. With 0 the class alone teaches.
-    Boxes that change later do not make finished stages stale: train into another folder of runs."""
+    clips' objects; our own, for footage where backgrounds earn as much as objects. With 0 the class alone teaches."""
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)

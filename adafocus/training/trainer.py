@@ -64,14 +64,14 @@ class StageTrainer:
         shards: str,
         runs: Path,
         folder: Path,
-        digest: str,
+        version: str,
         options: Options,
         report: Report,
         watch: Watch | None = None,
     ) -> None:
         self.name, self.config, self.options, self.report, self.watch = name, config, options, report, watch
         self.method = method_of(config)
-        self.folder, self.partial, self.digest = folder, folder.with_suffix(".partial"), digest
+        self.folder, self.partial = folder, folder.with_suffix(".partial")
         if options.deterministic:
             use_deterministic_kernels()
         self.device = pick_device(options.device)
@@ -93,7 +93,7 @@ class StageTrainer:
         model = build_model(config, self.info.num_classes, pretrained=before is None)
         self.before: list[str] = []  # folders of the stages that it starts from
         if before is not None:
-            start = stage_folder(before, config, runs, digest)
+            start = stage_folder(before, config, runs, version)
             self.before = distributed.ask_first(lambda: self._start_from(start, model))
         model = model.to(self.device)
         distributed.share(model.state_dict().values())
@@ -269,7 +269,7 @@ class StageTrainer:
             self.config,
             stage=self.name,
             key=self.folder.name.removeprefix(f"{self.name}-"),
-            digest=self.digest,
+            digest=self.loader.digest,
             stages=[*self.before, self.folder.name],
             info=self.info,
             extraction=self.loader.spec,

@@ -25,8 +25,8 @@ from pipelines.sweeps.sweep_file import continue_sweep, save_sweep
 from pipelines.sweeps.tuner import run_trials
 from pipelines.tracking.client import Kind, Tracker
 from pipelines.tracking.run import FinalStatus, Run
-from preprocessing.schema import DatasetInfo, UserError
-from preprocessing.shards.index import read_metadata
+from preprocessing.schema import UserError
+from preprocessing.shards.index import DatasetMetadata, read_metadata
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +51,9 @@ def run_sweep(sweep: Sweep) -> SweepOutcome:
     if not lock.take():
         raise UserError(f"sweep {sweep.name!r} is running already: {lock.holder} has it")
     try:
-        sweep = continue_sweep(sweep, dataset.digest)
+        sweep = continue_sweep(sweep, dataset.version)
         save_sweep(sweep)
-        return SweepDriver(sweep, tracker, dataset.info).run()
+        return SweepDriver(sweep, tracker, dataset).run()
     finally:
         lock.release()
 
@@ -64,8 +64,8 @@ class SweepDriver:
     parent: Run
     """The sweep's run in MLflow."""
 
-    def __init__(self, sweep: Sweep, tracker: Tracker, info: DatasetInfo) -> None:
-        self.sweep, self.tracker, self.info, self.digest = sweep, tracker, info, sweep.digest
+    def __init__(self, sweep: Sweep, tracker: Tracker, dataset: DatasetMetadata) -> None:
+        self.sweep, self.tracker, self.info, self.digest = sweep, tracker, dataset.info, dataset.digest
         budget_h = sweep.resources.time_budget_h
         self.deadline = time.monotonic() + budget_h * 3600 if budget_h else None
 
@@ -123,7 +123,7 @@ class SweepDriver:
         """Set the status in MLflow of every pruned or stopped trial, now that no process of one is left: a worker that
         begins or is torn down while its trial is being ended may leave the run open or call it a failure."""
         drawn = [each for each in outcomes if each.point.keys() == self.sweep.space.keys]
-        by_key = {self.sweep.trial_key(each.point, self.digest): each for each in drawn}
+        by_key = {self.sweep.trial_key(each.point, self.sweep.version): each for each in drawn}
         for trial in self.tracker.trials(sweep=self.sweep.name):
             outcome = by_key.get(trial.key)
             if outcome is None or outcome.status not in ("pruned", "stopped"):
@@ -135,7 +135,7 @@ class SweepDriver:
     def _finish(self, outcomes: list[TrialOutcome]) -> SweepOutcome:
         """Log the outcomes to the sweep's run and close it."""
         ranked = sorted(outcomes, key=lambda each: (each.status != "finished", -(each.score or 0.0)))
-        begun = [self.sweep.folders(each.point, self.digest) for each in outcomes if each.begun]
+        begun = [self.sweep.folders(each.point, self.sweep.version) for each in outcomes if each.begun]
         reuse = measure_reuse(begun, self.sweep.started_ms)
         counts = Counter(each.status for each in outcomes)
         rows = [

@@ -70,7 +70,7 @@ class OutcomeCallback(tune.Callback):
 
     def _close_runs(self, point: Point, status: FinalStatus, reason: str, pruned_epoch: int | None = None) -> None:
         """Close the trial's run in MLflow."""
-        key = self.sweep.trial_key(point, self.sweep.digest)
+        key = self.sweep.trial_key(point, self.sweep.version)
         for trial in self.tracker.trials(sweep=self.sweep.name, trial=key):
             self.tracker.open(trial.run_id).try_to_finish(status, reason, pruned_epoch)
 

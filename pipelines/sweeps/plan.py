@@ -61,8 +61,8 @@ def make_plan(sweep: Sweep, tracker: Tracker, metric: str, past: dict[str, Trial
             run = tracker.open(trials[key].run_id)
             scheduler.add_past_trial(run.run_id, _judged_scores(sweep, run, metric))
     if sweep.search != "optuna":
-        points = order_for_sharing(sweep.space.points(sweep.config, sweep.num_samples), sweep.config, sweep.digest)
-        left = [point for point in points if sweep.trial_key(point, sweep.digest) not in past]
+        points = order_for_sharing(sweep.space.points(sweep.config, sweep.num_samples), sweep.config, sweep.version)
+        left = [point for point in points if sweep.trial_key(point, sweep.version) not in past]
         return Plan(left, len(left), scheduler)
     count = max(sweep.num_samples - len(past), 0)
     begun = [point for key, trial in trials.items() if key not in past and (point := _point(sweep, trial))][:count]
@@ -86,8 +86,8 @@ def unreported_trials(
     sweep: Sweep, plan: Plan, reported: list[TrialOutcome], deadline: float | None
 ) -> list[TrialOutcome]:
     """Outcomes of the trials of which Tune reported nothing, so that none is missing from the result."""
-    keys = {sweep.trial_key(each.point, sweep.digest) for each in reported}
-    unreported = [point for point in plan.points if sweep.trial_key(point, sweep.digest) not in keys]
+    keys = {sweep.trial_key(each.point, sweep.version) for each in reported}
+    unreported = [point for point in plan.points if sweep.trial_key(point, sweep.version) not in keys]
     stopped, error = (BUDGET_ENDED, "") if has_passed(deadline) else ("", "Ray Tune ended without starting it")
     undrawn = 0 if plan.searcher and plan.searcher.exhausted else plan.count - len(reported) - len(unreported)
     named = [(show_point(point), point) for point in unreported]
@@ -105,7 +105,7 @@ def _judged_scores(sweep: Sweep, run: Run, metric: str) -> list[tuple[int, float
 def _key(sweep: Sweep, trial: TrialRecord) -> str:
     """The key that a trial has now: earlier versions may have logged another one for the same point."""
     point = _point(sweep, trial)
-    return trial.key if point is None else sweep.trial_key(point, sweep.digest)
+    return trial.key if point is None else sweep.trial_key(point, sweep.version)
 
 
 def _point(sweep: Sweep, trial: TrialRecord) -> Point | None:

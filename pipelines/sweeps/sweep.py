@@ -40,7 +40,7 @@ class Sweep:
     search: Search = "random"
     started_ms: int = field(default_factory=lambda: int(time.time() * 1000))
     """When it began, through all its restarts."""
-    digest: str = ""
+    version: str = ""
     """Of the shards that it began with."""
     store: str = ""
     """Where its MLflow runs are, in the words of `sweep_file.describe_store`."""
@@ -99,13 +99,13 @@ class Sweep:
         """Where Ray Train keeps its files of the trials' groups of workers."""
         return self.tune_folder / "groups"
 
-    def trial_key(self, point: Point, digest: str) -> str:
+    def trial_key(self, point: Point, version: str) -> str:
         """The key of a trial's last stage, which identifies the trial in MLflow."""
-        return stage_key(override(self.config, point), self.method.last, digest)
+        return stage_key(override(self.config, point), self.method.last, version)
 
-    def folders(self, point: Point, digest: str) -> list[Path]:
+    def folders(self, point: Point, version: str) -> list[Path]:
         """Where the results of a trial's stages are or will be."""
-        return stage_folders(override(self.config, point), self.places.runs, digest)
+        return stage_folders(override(self.config, point), self.places.runs, version)
 
 
 def check_name(name: str) -> None:

@@ -58,7 +58,7 @@ def load_sweep(runs: Path, name: str) -> Sweep:
             scheduler=record["scheduler"],
             search=record["search"],
             started_ms=record["started_ms"],
-            digest=record["digest"],
+            version=record["digest"],
             store=record["store"],
         )
     except (ValueError, KeyError, TypeError) as error:
@@ -70,15 +70,15 @@ def sweep_names(runs: Path) -> list[str]:
     return sorted(path.stem for path in (runs / FOLDER).glob("*.json"))
 
 
-def continue_sweep(sweep: Sweep, digest: str) -> Sweep:
-    """The sweep on the shards of this digest, or the earlier one of this name, which goes on with the resources that
+def continue_sweep(sweep: Sweep, version: str) -> Sweep:
+    """The sweep on the shards of this version, or the earlier one of this name, which goes on with the resources that
     are given now.
 
     Raises UserError if the earlier one was another sweep, had other shards, or has its runs in another MLflow store.
     """
     path, store = sweep_file(sweep.places.runs, sweep.name), describe_store(sweep.places)
     if not path.exists():
-        return dataclasses.replace(sweep, digest=digest, store=store)
+        return dataclasses.replace(sweep, version=version, store=store)
     earlier = load_sweep(sweep.places.runs, sweep.name)
     before, now = definition(earlier), definition(sweep)
     changed = [key for key in now if now[key] != before[key]]
@@ -87,18 +87,24 @@ def continue_sweep(sweep: Sweep, digest: str) -> Sweep:
             f"there is another sweep {sweep.name!r} (its {', '.join(changed)} differ): choose another --name, or go on "
             f"with it by --resume {sweep.name}"
         )
-    if earlier.digest != digest:
+    if version not in (earlier.version, f"{earlier.version}+{version.partition('+')[2]}"):  # boxes were not named once
         raise UserError(
             f"the shards at {without_secrets(sweep.places.shards)} have changed since sweep {sweep.name!r} began "
-            f"(digest {earlier.digest[:12]} then, {digest[:12]} now): its trials cannot be compared with new ones; "
-            "choose another --name"
+            f"({_version(earlier.version)} then, {_version(version)} now): its trials cannot be compared with new "
+            "ones; choose another --name"
         )
     if earlier.store != store:
         raise UserError(
             f"sweep {sweep.name!r} has its runs in {earlier.store}, and MLflow is at {store} now: set "
             f"MLFLOW_TRACKING_URI to where they are (if that has moved, change `store` in {path})"
         )
-    return dataclasses.replace(sweep, started_ms=earlier.started_ms, digest=digest, store=store)
+    return dataclasses.replace(sweep, started_ms=earlier.started_ms, version=version, store=store)
+
+
+def _version(version: str) -> str:
+    """The same in words."""
+    digest, _, boxes = version.partition("+")
+    return f"digest {digest[:12]}, boxes {boxes[:12]}" if boxes else f"digest {digest[:12]}"
 
 
 def definition(sweep: Sweep) -> dict[str, Any]:
@@ -132,6 +138,6 @@ def _to_dict(sweep: Sweep) -> dict[str, Any]:
         "options": asdict(sweep.options),
         "machines": asdict(sweep.resources),  # as earlier versions call them
         "started_ms": sweep.started_ms,
-        "digest": sweep.digest,
+        "digest": sweep.version,  # as earlier versions call it
         "store": sweep.store,
     }

@@ -44,7 +44,7 @@ def describe_import(
             raise UserError(
                 f"the checkpoint has {classes} classes, but {without_secrets(shards)} has {info.num_classes}"
             )
-    key = stage_key(config, stage, digest) if shards else ""
+    key = stage_key(config, stage, read_metadata(shards).version) if shards else ""
     return Meta.describe(config, stage=stage, key=key, digest=digest, info=info, extraction=spec, imported=files)
 
 

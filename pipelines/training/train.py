@@ -73,7 +73,7 @@ def train(config: Config, recipe: str, places: Places, options: Options, name: s
     or another data set, has a run of its own.
     """
     dataset = read_metadata(places.shards)
-    key = stage_key(config, method_of(config).last, dataset.digest)
+    key = stage_key(config, method_of(config).last, dataset.version)
     run = Tracker.at(places).run(dataset.info.name, "trial", name, sweep="", trial=name, key=key)
     log_setup(run, config, places, recipe, options.device)
 

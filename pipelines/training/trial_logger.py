@@ -26,7 +26,7 @@ def log_setup(run: Run, config: Config, places: Places, recipe: str, device: str
     """Log configuration, device, data set and the folders of the stages, before a trial starts."""
     dataset = read_metadata(places.shards)
     run.log_params({**flatten(config), "recipe": recipe, "device": device_name(device)})
-    run.set_stages(stage_folders(config, places.runs, dataset.digest))
+    run.set_stages(stage_folders(config, places.runs, dataset.version))
     run.log_dataset(dataset.info.name, dataset.digest, places.shards)
 
 

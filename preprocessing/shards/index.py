@@ -51,8 +51,13 @@ class DatasetMetadata:
     versions: dict[str, Any]
     """What the frames were made with: ffmpeg's versions and its arguments."""
     boxes: str = ""
-    """Names the objects' boxes, which the digest does not: training reads none. Empty: there are none, or the index is
-    older."""
+    """Names the objects' boxes, which the digest does not: most training reads none. Empty: there are none, or the
+    index is older."""
+
+    @property
+    def version(self) -> str:
+        """Names all that training may read: the digest, and the boxes behind a `+` where there are some."""
+        return f"{self.digest}+{self.boxes}" if self.boxes else self.digest
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,14 @@ def content_digest(info: dict[str, Any], spec: dict[str, Any], rows: pa.Table, s
     for batch in small.combine_chunks().to_batches(max_chunksize=10_000):
         state.update(json.dumps(batch.to_pydict(), sort_keys=True).encode())
     return state.hexdigest()[:16]
+
+
+def has_boxes(store: Store) -> bool:
+    """Has any clip boxes of its objects? Raises UserError as `read_index` does."""
+    if read_metadata(store).boxes:
+        return True
+    table = read_index(store, ["boxes"]).table  # older indexes do not say it
+    return "boxes" in table.column_names and table["boxes"].null_count < table.num_rows
 
 
 def boxes_digest(rows: pa.Table) -> str:

@@ -115,7 +115,7 @@ def make_searcher(
         mode="max",
         points_to_evaluate=list(begun),
         seed=sweep.config.seed + len(past) + len(begun),
-        key=partial(sweep.trial_key, digest=sweep.digest),
+        key=partial(sweep.trial_key, version=sweep.version),
         pruned=pruned,
     )
     for trial in past:

@@ -117,7 +117,7 @@ def show_point(point: Point) -> str:
     return " ".join(f"{names[key]}={value}" for key, value in texts.items()) or "single"
 
 
-def order_for_sharing(points: list[Point], config: Config, digest: str) -> list[Point]:
+def order_for_sharing(points: list[Point], config: Config, version: str) -> list[Point]:
     """The points in the order that makes trials which run side by side wait least for a stage that they share.
 
     First one of each group that shares its late stages, then the second ones, which find those stages finished.
@@ -128,7 +128,7 @@ def order_for_sharing(points: list[Point], config: Config, digest: str) -> list[
         """For each stage, the last one first, how many points before this one share it."""
         own, ranks = override(config, point), []
         for stage in reversed(method_of(own).stage_names):
-            key = stage_key(own, stage, digest)
+            key = stage_key(own, stage, version)
             ranks.append(counts.get(key, 0))
             counts[key] = ranks[-1] + 1
         return tuple(ranks)

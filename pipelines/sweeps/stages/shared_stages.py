@@ -28,7 +28,7 @@ def train_shared_stages(sweep: Sweep, parent: Run, deadline: float | None) -> bo
 
     Returns whether they are finished: False if the time budget ended before. Raises UserError if they failed.
     """
-    folders = sweep.folders({}, sweep.digest)[: len(sweep.shared)]
+    folders = sweep.folders({}, sweep.version)[: len(sweep.shared)]
     parent.set_stages(folders)
     if all((folder / checkpoint.META).exists() for folder in folders):
         for meta in map(checkpoint.read_meta, folders):

@@ -39,7 +39,7 @@ def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
     start_worker()
     config, places = override(sweep.config, point), sweep.places
     dataset = read_metadata(places.shards)
-    key, name = sweep.trial_key(point, dataset.digest), show_point(point)
+    key, name = sweep.trial_key(point, dataset.version), show_point(point)
     with convert_outages():
         run = Tracker.at(places).run(dataset.info.name, "trial", name, parent=parent, sweep=sweep.name, trial=key)
     try:
@@ -53,7 +53,7 @@ def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
                 train_in_group(partial(train, ray.train.report), sweep.resources, sweep.groups_folder, in_trial=True)
             else:
                 train(tune.report)
-            folder = sweep.folders(point, dataset.digest)[-1]
+            folder = sweep.folders(point, dataset.version)[-1]
             log_result(run, folder, places)
             run.finish()
     except (StageLockLostError, WorkersDiedError, OutageError):
@@ -64,6 +64,6 @@ def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
         run.try_to_finish("FAILED", reason)
         tune.report({"score": 0.0, "failure": reason})
         return
-    finished = [each for each in sweep.folders(point, dataset.digest) if (each / checkpoint.META).exists()]
+    finished = [each for each in sweep.folders(point, dataset.version) if (each / checkpoint.META).exists()]
     score = score_of_stages(map(checkpoint.read_meta, finished))
     tune.report({**score_values(score), "folder": str(folder)})

@@ -79,6 +79,15 @@ def test_the_data_set_is_part_of_every_key() -> None:
     assert all(stage_key(Config(), stage, "d") != stage_key(Config(), stage, "e") for stage in STAGES)
 
 
+def test_boxes_are_part_of_the_keys_of_stages_that_they_teach() -> None:
+    def changed(config: Config) -> list[bool]:
+        return [stage_key(config, stage, "d+1") != stage_key(config, stage, "d+2") for stage in STAGES]
+
+    assert changed(override(Config(), {"ppo.box_reward": 1})) == [False, False, True, True]
+    assert changed(Config()) == [False] * 4
+    assert stage_key(Config(), "finetune", "d+1") == stage_key(Config(), "finetune", "d")
+
+
 def test_a_weights_file_counts_by_its_content(tmp_path: Path) -> None:
     for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
         (tmp_path / name).write_bytes(content)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -23,10 +27,12 @@ from adafocus.models.crop import patch_covers
 from adafocus.stages.stage import prefix_loss
 from adafocus.training.loss_watch import NonFiniteLossError
 from adafocus.training.reports import EpochReport, Options
-from adafocus.training.stage_runner import run_stage
+from adafocus.training.stage_runner import needed_stages, run_stage
 from adafocus.training.update import Updater
 from helpers.tiny import PER_CLIP, STAGES
-from preprocessing.schema import UserError
+from preprocessing.schema import METADATA_KEY, UserError
+from preprocessing.shards.index import INDEX, read_index, stored_metadata
+from preprocessing.shards.storage import Store
 
 
 def first_batch(config: Config, shards: str):
@@ -122,6 +128,28 @@ def test_a_reward_for_boxes_needs_boxes(tiny_config: Config, synthetic_shards: s
     batch = replace(first_batch(config, synthetic_shards), boxes_BT4=None)
     with torch.no_grad(), pytest.raises(UserError, match=r"give the data set a boxes.csv, or set ppo.box_reward=0"):
         stage.collect(batch)
+
+
+def test_boxes_that_are_lacking_are_said_before_the_first_stage(
+    tiny_config: Config, synthetic_shards: str, tmp_path: Path
+) -> None:
+    """And an index of an earlier version, which does not name its boxes, has them."""
+    table = read_index(Store(synthetic_shards)).table
+    told = stored_metadata(table.schema)
+    told.pop("boxes")
+    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(told)})
+    place, column = table.schema.get_field_index("boxes"), table.schema.field("boxes")
+    none = table.set_column(place, column, pa.nulls(len(table), column.type))
+    for name, rows in (("old", table), ("none", none)):
+        (tmp_path / name).mkdir()
+        pq.write_table(rows, tmp_path / name / INDEX)
+    config = override(tiny_config, {"ppo.box_reward": 1.0})
+    needed = partial(needed_stages, STAGES, runs=tmp_path / "runs")
+    assert needed(config, shards=synthetic_shards) == needed(config, shards=str(tmp_path / "old")) == STAGES
+    assert needed(tiny_config, shards=str(tmp_path / "none")) == STAGES
+    with pytest.raises(UserError, match=r"no clip of .*none has one: give the data set a boxes.csv"):
+        needed(config, shards=str(tmp_path / "none"))
+    assert needed_stages(STAGES[:2], config, shards=str(tmp_path / "none"), runs=tmp_path / "runs") == STAGES[:2]
 
 
 def train(name: str, config: Config, shards: str, runs: Path, **options: object) -> tuple[Path, list[EpochReport]]:

@@ -24,9 +24,11 @@ from pipelines.sweeps.sweep import Sweep
 from pipelines.sweeps.tuner import reuses_workers
 from pipelines.tracking.client import Tracker
 from pipelines.tracking.run import Run
-from preprocessing.schema import DatasetInfo, UserError
+from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
+from preprocessing.shards.index import DatasetMetadata
 
 INFO = DatasetInfo("folder", ("a", "b"))
+DATASET = DatasetMetadata(INFO, ExtractionSpec(), digest="d", shards=(), versions={})
 DRAWN = parse_space(demo(), [], ["ppo.lr=loguniform:1e-4:1e-2"])
 
 
@@ -36,7 +38,7 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
 
 
 def make(tracker: Tracker, name: str, space: Space = DRAWN, **changes: Any) -> Sweep:
-    return Sweep(name, demo(), "demo", space, Places.of("/shards", tracker.runs), digest="d", **changes)
+    return Sweep(name, demo(), "demo", space, Places.of("/shards", tracker.runs), version="d", **changes)
 
 
 class Failing(SweepDriver):
@@ -49,7 +51,7 @@ class Failing(SweepDriver):
 
 def test_a_sweep_that_fails_at_once_leaves_no_run_open(tracker: Tracker) -> None:
     with pytest.raises(UserError, match="this is why"):
-        Failing(make(tracker, "open"), tracker, INFO).run()
+        Failing(make(tracker, "open"), tracker, DATASET).run()
     (parent,) = tracker.find("sweep", sweep="open")
     assert parent.info.status == "FAILED" and "this is why" in parent.data.tags["adafocus.reason"]
 
@@ -67,7 +69,7 @@ def test_what_went_wrong_is_said_though_mlflow_cannot_be_told(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with caplog.at_level(logging.ERROR), pytest.raises(UserError, match="this is why"):
-        Unreachable(make(tracker, "gone"), Tracker(tracker.runs), INFO).run()
+        Unreachable(make(tracker, "gone"), Tracker(tracker.runs), DATASET).run()
     assert "MLflow could not be told that sweep gone ended" in caplog.text
 
 

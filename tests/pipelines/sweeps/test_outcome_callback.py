@@ -26,7 +26,7 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
 @pytest.fixture
 def sweep(tracker: Tracker, request: pytest.FixtureRequest) -> Sweep:
     space = Space({"ppo.gamma": [0.5, 0.7]})
-    return Sweep(request.node.name, demo(), "demo", space, Places.of("/shards", tracker.runs), digest="d")
+    return Sweep(request.node.name, demo(), "demo", space, Places.of("/shards", tracker.runs), version="d")
 
 
 def ended(sweep: Sweep, tracker: Tracker, deadline: float | None, error: str = "", **last: Any) -> tuple[Any, Any]:

@@ -38,7 +38,7 @@ def test_a_record_is_read_back_as_it_was(space: Space, tmp_path: Path) -> None:
         num_samples=7,
         resources=Resources(workers_per_trial=2, gpus_per_worker=0.5, ray_address="auto"),
         options=Options(device="cpu", num_workers=2),
-        digest="d1",
+        version="d1",
         store="sqlite:///mlflow.db",
     )
     save_sweep(sweep)
@@ -80,7 +80,7 @@ def test_the_record_names_the_store_without_its_password(address: str, shown: st
 
 def test_the_same_command_goes_on_and_another_is_refused(tmp_path: Path) -> None:
     first = continue_sweep(make(tmp_path), "d1")
-    assert first == make(tmp_path, started_ms=first.started_ms, digest="d1", store="sqlite:///mlflow.db")
+    assert first == make(tmp_path, started_ms=first.started_ms, version="d1", store="sqlite:///mlflow.db")
     save_sweep(first)
     later = make(tmp_path, started_ms=first.started_ms + 1000, num_samples=1, resources=Resources(max_concurrent=3))
     assert continue_sweep(later, "d1") == replace(first, resources=Resources(max_concurrent=3))
@@ -92,8 +92,16 @@ def test_the_same_command_goes_on_and_another_is_refused(tmp_path: Path) -> None
 
 def test_shards_that_were_built_anew_are_refused(tmp_path: Path) -> None:
     save_sweep(continue_sweep(make(tmp_path), "a" * 40))
-    with pytest.raises(UserError, match=r"the shards at /shards have changed since .* \(digest a{12} then, b{12} now"):
+    with pytest.raises(UserError, match=r"the shards at /shards have changed since .* \(digest a{12} then, digest b{12} now"):
         continue_sweep(load_sweep(tmp_path, "s"), "b" * 40)
+
+
+def test_boxes_that_changed_are_refused_where_they_were_named(tmp_path: Path) -> None:
+    """Earlier versions wrote the digest alone."""
+    save_sweep(continue_sweep(make(tmp_path), "a"))
+    save_sweep(continue_sweep(load_sweep(tmp_path, "s"), "a+1"))
+    with pytest.raises(UserError, match=r"\(digest a, boxes 1 then, digest a, boxes 2 now\)"):
+        continue_sweep(load_sweep(tmp_path, "s"), "a+2")
 
 
 def test_another_store_is_refused_and_runs_that_moved_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
