@@ -123,6 +123,9 @@ class ModelConfig:
     glance_resize: Literal["antialias", "corners"] = "antialias"
     """How frames are made smaller for it: with antialiasing, or bilinearly with corners on corners, as the reference's
     second version does for its ResNet-50."""
+    glance_stride: Cardinal = 0
+    """Pixels of the glance for each cell of the glancer's map: it ends at its last map of this stride, which is finer
+    than the one at its end, for objects smaller than a cell of that. 0: the whole network."""
     focuser: str = "resnet50"
     """Likewise."""
     focuser_weights: str = "imagenet"

@@ -127,5 +127,7 @@ def check_networks(config: Config) -> None:
     """Raises UserError unless the configuration has the reference's networks, the only ones its files can fill."""
     expected = ("mobilenet_v2", "resnet50", "gru" if layout_of(config) == "plain" else "average")
     networks = (config.model.glancer, config.model.focuser, config.model.classifier)
+    if config.model.glance_stride:
+        raise UserError("a reference checkpoint holds a whole glancer, but the recipe sets model.glance_stride")
     if networks != expected:
         raise UserError(f"a reference checkpoint holds {', '.join(expected)}, but the recipe has {', '.join(networks)}")

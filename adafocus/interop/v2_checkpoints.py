@@ -24,6 +24,8 @@ WRAPPER = "module."
 def check_networks(config: Config) -> None:
     """Raises UserError unless the configuration has the networks of the authors' files."""
     model = config.model
+    if model.glance_stride:
+        raise UserError("the authors' files hold a whole glancer, but the recipe sets model.glance_stride")
     resnet_glances = model.action_per == "frame" and config.method == "adafocus-v2"
     glancers = ("mobilenet_v2", "resnet50") if resnet_glances else ("mobilenet_v2",)
     if model.glancer not in glancers or model.focuser != "resnet50":

@@ -102,6 +102,7 @@ class AdaFocus(nn.Module):
             weights,
             dropout=self.head_dropout,
             shift_frames=shift_frames,
+            stride=model.glance_stride if part == "glancer" else 0,
             setting=f"model.{setting}",
         )
         seen = {"model.patch_size": model.patch_size, "data.crop": data.crop}  # whole frames in pretrain

@@ -26,9 +26,10 @@ class Joint(Stage):
     trains = PARTS
     reads: ClassVar[tuple[str, ...]] = (
         *("seed", "data", "joint"),
-        *("model.glancer", "model.focuser", "model.glance_size", "model.glance_resize", "model.temporal_shift"),
-        *("model.head_dropout", "model.patch_size", "model.action_per", "model.policy_channels", "model.policy_hidden"),
-        *("model.classifier_hidden", "model.dropout", "model.reuse_glance"),
+        *("model.glancer", "model.focuser", "model.glance_size", "model.glance_resize", "model.glance_stride"),
+        *("model.temporal_shift", "model.head_dropout", "model.patch_size", "model.action_per"),
+        *("model.policy_channels", "model.policy_hidden", "model.classifier_hidden", "model.dropout"),
+        "model.reuse_glance",
     )
     patches: ClassVar[Patches | None] = "policy"
     heads_learn = True

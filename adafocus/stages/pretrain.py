@@ -23,6 +23,7 @@ class Pretrain(Stage):
             "model.focuser",
             "model.glance_size",
             "model.glance_resize",
+            "model.glance_stride",
             "model.temporal_shift",
             "model.head_dropout",
         ),

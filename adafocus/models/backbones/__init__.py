@@ -15,6 +15,7 @@ from torch import nn
 
 from adafocus.models.backbones import timm_networks, torchvision_networks
 from adafocus.models.backbones.backbone import Backbone
+from adafocus.models.backbones.early_map import end_at
 from adafocus.models.backbones.tiny import Tiny
 from adafocus.models.backbones.torchvision_networks import TORCHVISION
 from adafocus.models.backbones.weights import State, describe, fill, read_weights
@@ -41,15 +42,17 @@ def build_backbone(
     *,
     dropout: float | None = None,
     shift_frames: int | None = None,
+    stride: int = 0,
     setting: str = "weights",
 ) -> Backbone:
     """A backbone from the table, or timm/NAME, with its initial weights.
 
     `weights`: `imagenet` (torchvision's first published weights, those of the paper's time, or timm's), `none`, or a
     file with the provider's parameter names (state dict or safetensors). `dropout` replaces that of the last layers,
-    `shift_frames` adds temporal shift for clips of so many frames. `setting` is the name of the one that chose the
-    weights, for messages. Raises UserError for an unknown name, for a network that cannot be taken apart or cannot
-    shift, and for weights that cannot be fetched or do not fit.
+    `shift_frames` adds temporal shift for clips of so many frames, `stride` ends the network at its last map of this
+    stride, in pixels (0: not before its end). `setting` is the name of the one that chose the
+    weights, for messages. Raises UserError for an unknown name, for a network that cannot be taken apart, cannot
+    shift or has no such map, and for weights that cannot be fetched or do not fit.
     """
     is_timm = name.startswith(timm_networks.PREFIX)
     if not is_timm and name not in BACKBONES:
@@ -59,6 +62,8 @@ def build_backbone(
         state = _imagenet(name, setting) if weights == "imagenet" else read_weights(Path(weights))
         fill(net, state, f"{name} from {weights}")
     backbone = take_apart(name, net)
+    if stride:
+        backbone = end_at(stride, name, backbone, num_classes)
     if dropout is not None:
         backbone.set_dropout(dropout)
     if shift_frames is not None and not add_shift(backbone.shift_sites(), shift_frames):
