@@ -57,7 +57,7 @@ def _end_to_end(config: Config) -> Config:
     return replace(
         config,
         method="adafocus-v2",
-        model=replace(config.model, policy_channels=64, policy_norm=False, head_dropout=0.2),
+        model=replace(config.model, glance_stride=0, policy_channels=64, policy_norm=False, head_dropout=0.2),
         joint=adamw(
             JointConfig(
                 epochs=6,
@@ -86,7 +86,12 @@ def lips_v2() -> Config:
 def sky() -> Config:
     """Small flying objects, AdaFocus: a glance at 128 pixels, patches of 64 out of 256, 4 frames."""
     data = DataConfig(num_frames=4, num_focus_frames=4, resize=256, crop=256, crop_scales=(1.0, 0.875))
-    return _frozen(data, patch_size=64, glance_size=128)
+    config = _frozen(data, patch_size=64, glance_size=128)
+    return replace(
+        config,
+        model=replace(config.model, glance_stride=16),  # half an object's side, where the network's own map has 32
+        warmup=replace(config.warmup, epochs=8),  # backgrounds are soon known by heart
+    )
 
 
 def sky_v2() -> Config:
