@@ -89,7 +89,7 @@ def sky() -> Config:
     config = _frozen(data, patch_size=64, glance_size=128)
     return replace(
         config,
-        model=replace(config.model, glance_stride=16),  # half an object's side, where the network's own map has 32
+        model=replace(config.model, glance_stride=16),  # a cell is as wide as an object; of the whole map twice
         warmup=replace(config.warmup, epochs=8),  # backgrounds are soon known by heart
     )
 
