@@ -75,7 +75,8 @@ def _end_to_end(config: Config) -> Config:
 def lips() -> Config:
     """Words read from lips, AdaFocus: a glance at 96 pixels, patches of 80 out of 224, 4 frames."""
     data = DataConfig(num_frames=4, num_focus_frames=4, resize=224, crop=224, crop_scales=(1.0, 0.875))
-    return _frozen(data, patch_size=80, glance_size=96)
+    config = _frozen(data, patch_size=80, glance_size=96)
+    return replace(config, finetune=replace(config.finetune, epochs=40))  # the classifier reads little before
 
 
 def lips_v2() -> Config:

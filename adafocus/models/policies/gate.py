@@ -101,8 +101,8 @@ class Gate(nn.Module):
     def _score(self, width: Tensor, past: Tensor) -> Tensor:
         """Scores from the hidden layer's share of the policy's state, and the past."""
         looked, frames, last = past.unbind(-1)
-        told = torch.stack([(looked == 0).to(past.dtype), looked / frames.clamp(min=1), last], -1)
-        return self.actor((width + self.past(told)).relu()).squeeze(-1).float()
+        history = torch.stack([(looked == 0).to(past.dtype), looked / frames.clamp(min=1), last], -1)
+        return self.actor((width + self.past(history)).relu()).squeeze(-1).float()
 
     def opened(self) -> Gate:
         """A gate with the same weights that lets every frame be looked at."""
