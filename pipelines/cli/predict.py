@@ -116,7 +116,7 @@ def predict(
                 try:
                     for path in write_pictures(model, clip, video.prediction, out):
                         log.info("wrote %s", path)
-                except (ValueError, RuntimeError) as error:
+                except (ValueError, RuntimeError, UserError) as error:
                     unexplained += 1
                     log.error("%s cannot be explained: %s", readable_name(str(video.path)), in_a_line(error))
             if report:

@@ -14,7 +14,7 @@ from pipelines.paths import SQLITE, Places
 from pipelines.ray_runtime.session import check_address
 from pipelines.tracking.client import Tracker
 from preprocessing.ffmpeg.filters import TONE_MAP_FILTERS
-from preprocessing.ffmpeg.program import ffmpeg_version, find_ffmpeg, has_filters
+from preprocessing.ffmpeg.program import ffmpeg_version, find_ffmpeg, has_filters, lacking_codecs
 from preprocessing.schema import UserError
 
 
@@ -24,8 +24,10 @@ def check_ffmpeg() -> Finding:
         value = f"{ffmpeg_version()} ({find_ffmpeg()})"
     except UserError as error:
         return Finding("ffmpeg", "none", str(error))
-    lacking = "" if has_filters(*TONE_MAP_FILTERS) else "it has no zscale filter, so that clips in HDR are refused"
-    return Finding("ffmpeg", value, lacking)
+    lacking = [f"it {words}" for words in [lacking_codecs(find_ffmpeg())] if words]
+    if not has_filters(*TONE_MAP_FILTERS):
+        lacking.append("it has no zscale filter, so that clips in HDR are refused")
+    return Finding("ffmpeg", value, "; ".join(lacking))
 
 
 def check_torch() -> Finding:

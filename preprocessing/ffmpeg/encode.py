@@ -11,6 +11,7 @@ import numpy as np
 from preprocessing.ffmpeg.arguments import encoding_argv
 from preprocessing.ffmpeg.process import feed_ffmpeg
 from preprocessing.files import atomic_write
+from preprocessing.schema import UserError
 
 
 def encode_video(
@@ -18,7 +19,8 @@ def encode_video(
 ) -> None:
     """Write uint8 RGB frames (H, W, 3), H and W even, as an H.264 .mp4 file, whole or not at all.
 
-    Same frames, same ffmpeg: same bytes. Raises ValueError for no frames or unequal ones, RuntimeError if ffmpeg fails.
+    Same frames, same ffmpeg: same bytes. Raises ValueError for no frames or unequal ones, UserError if ffmpeg fails: it
+    was built without H.264, for instance.
     """
     path, rest = Path(path), iter(frames)
     first = next(rest, None)
@@ -28,7 +30,7 @@ def encode_video(
     with atomic_write(path) as partial:
         argv = encoding_argv(partial, width, height, fps, crf, preset)
         if error := feed_ffmpeg(argv, _raw_frames(chain([first], rest), first.shape)):
-            raise RuntimeError(f"cannot encode {path}: {error}")
+            raise UserError(f"cannot write {path}: {error}")
 
 
 def _raw_frames(frames: Iterable[np.ndarray], shape: tuple[int, ...]) -> Iterator[bytes]:

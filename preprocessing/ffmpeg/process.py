@@ -11,6 +11,7 @@ import fcntl
 import os
 import resource
 import select
+import signal
 import subprocess
 import tempfile
 import threading
@@ -28,7 +29,8 @@ _READ = 1 << 17
 _PIPE = 1 << 20
 
 
-_ANSWER_S = 60
+_ANSWER_S = 60.0
+_COLOURS = ("AV_LOG_FORCE_COLOR", "AV_LOG_FORCE_256COLOR")
 
 
 def ask_ffmpeg(argv: list[str], given: bytes = b"") -> tuple[int, bytes, str]:
@@ -36,11 +38,15 @@ def ask_ffmpeg(argv: list[str], given: bytes = b"") -> tuple[int, bytes, str]:
 
     For short answers only. Raises OSError if it cannot be started or does not end.
     """
-    try:
-        run = subprocess.run(argv, input=given, capture_output=True, timeout=_ANSWER_S)
-    except subprocess.TimeoutExpired as error:
-        raise OSError(f"no answer within {_ANSWER_S} s") from error
-    return run.returncode, run.stdout, run.stderr.decode("utf-8", "replace")
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(argv, **pipes, process_group=0, env=_environment()) as process:
+        try:
+            output, messages = process.communicate(given, timeout=_ANSWER_S)
+        except subprocess.TimeoutExpired as error:
+            raise OSError(f"no answer within {_ANSWER_S:g} s") from error
+        finally:
+            _kill(process)
+    return process.returncode, output, messages.decode("utf-8", "replace")
 
 
 class FFmpegReader:
@@ -63,6 +69,7 @@ class FFmpegReader:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             process_group=0,
+            env=_environment(),
         )
         _limit_memory(self._process.pid)
         _enlarge_buffer(self._process.stdout)
@@ -71,7 +78,7 @@ class FFmpegReader:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
+        _kill(self._process)
         self._process.wait()
         for pipe in (self._process.stdout, self._process.stderr):
             if pipe is not None:
@@ -121,7 +128,7 @@ class FFmpegReader:
 def feed_ffmpeg(argv: list[str], chunks: Iterable[bytes]) -> str:
     """Run ffmpeg with `chunks` as its standard input. Returns its messages if it fails, else an empty text."""
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=log, stderr=log, process_group=0)
+        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=log, stderr=log, process_group=0, env=_environment())
         assert process.stdin is not None
         try:
             with contextlib.suppress(BrokenPipeError):  # ffmpeg ended early: its log says why
@@ -129,12 +136,24 @@ def feed_ffmpeg(argv: list[str], chunks: Iterable[bytes]) -> str:
                     process.stdin.write(chunk)
                 process.stdin.close()
         except BaseException:
-            process.kill()
+            _kill(process)
             raise
         finally:
             code = process.wait()
         log.seek(0)
         return log.read(2000).decode("utf-8", "replace").strip() or f"status {code}" if code else ""
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without the variables by which ffmpeg colours its log, which then could not be read."""
+    return {name: value for name, value in os.environ.items() if name not in _COLOURS} | {"AV_LOG_FORCE_NOCOLOR": "1"}
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and those that it has started: an ffmpeg on PATH may be a script around another one."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _limit_memory(pid: int) -> None:
