@@ -17,6 +17,8 @@ from preprocessing.schema import Clip, UserError
 
 log = logging.getLogger(__name__)
 
+_SHORT = 160
+"""Bytes of a name that leave room for a prefix and endings: systems allow 255."""
 _PART = 4096
 """Clips that a thread looks for at once."""
 _MOST = 2**63 - 1
@@ -26,6 +28,11 @@ _MOST = 2**63 - 1
 def readable_name(path: str) -> str:
     """A file's name as text: bytes that are no UTF-8 as `\\xNN`, which `resolve_source` understands."""
     return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def short_name(name: str) -> str:
+    """The beginning of a file's name, short enough that something can be put before and behind it."""
+    return os.fsdecode(os.fsencode(name)[:_SHORT]) if len(os.fsencode(name)) > _SHORT else name
 
 
 def resolve_source(root: Path, source: str) -> Path:

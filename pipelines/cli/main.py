@@ -8,6 +8,7 @@ program, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM: Slurm, Kubernetes, `
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -74,6 +75,8 @@ def main() -> None:
     """Run the command line of this process. Turns UserError into one line and exit status 2, DivergedError into one
     line, advice and exit status 1."""
     sigterms = _interrupt_on_sigterm()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files and classes may hold what a terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     start_logging()
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # lines of different trials look alike to Ray
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")

@@ -14,6 +14,7 @@ import typer
 from pipelines.cli.options import DEFAULT_RUNS, CheckpointFolder, Device, RunName, RunsFolder, SweepName
 from pipelines.cli.values import exactly_one
 from preprocessing.schema import UserError
+from preprocessing.sources import readable_name, short_name
 
 if TYPE_CHECKING:
     from adafocus.config.schema import Precision
@@ -35,7 +36,7 @@ def predict(
     sweep: SweepName = None,
     checkpoint: CheckpointFolder = None,
     runs: RunsFolder = DEFAULT_RUNS,
-    top: Annotated[int, typer.Option(help="Classes that are named per video.")] = 5,
+    top: Annotated[int, typer.Option(help="Classes that are named per video.", min=0)] = 5,
     budget: Annotated[
         float | None,
         typer.Option(help="Stop each video when the model is sure: mean GFLOPs per video that it may take.", min=0),
@@ -43,8 +44,8 @@ def predict(
     patches: Annotated[str, typer.Option(help="Where to look: policy, random or centre.")] = "policy",
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="Of the image networks: float32, bf16 or fp16.")] = "float32",
-    decoders: Annotated[int, typer.Option(help="Videos decoded at once; 0: half of the cores.")] = 0,
-    timeout: Annotated[float, typer.Option(help="Seconds that decoding one video may take.")] = 3600.0,
+    decoders: Annotated[int, typer.Option(help="Videos decoded at once; 0: half of the cores.", min=0, max=1000)] = 0,
+    timeout: Annotated[float, typer.Option(help="Seconds that decoding one video may take.", min=0.1)] = 3600.0,
     explain: Annotated[
         Path | None,
         typer.Option(help="Write OUT.png, OUT.mp4 and OUT.html of a video; of several, into the folder OUT."),
@@ -67,7 +68,6 @@ def predict(
     from pipelines.serving.videos import find_videos
     from pipelines.tracking.models.checkpoints import find_checkpoint
     from preprocessing.media.extraction import Limits
-    from preprocessing.sources import readable_name
 
     exactly_one(run=run, sweep=sweep, checkpoint=checkpoint)
     if patches not in ("policy", "random", "centre"):
@@ -81,6 +81,10 @@ def predict(
         from pipelines.visualize.known_boxes import KnownBoxes
     known = KnownBoxes(boxes) if boxes else None
     paths = find_videos(videos)
+    if explain:
+        if not explain.name:
+            raise UserError(f"--explain {explain} names no file: give the beginning of the pictures' names")
+        (explain.parent if len(paths) == 1 else explain).mkdir(parents=True, exist_ok=True)  # before any decoding
     places = Places.of(shards or "", runs)
     selected = find_checkpoint(places, run=run, sweep=sweep, folder=checkpoint)
     if selected.run_id and not shards:
@@ -110,7 +114,7 @@ def predict(
             spent += [video.prediction.gflops["total"]] if video.prediction else []
             print_above(json.dumps(video.row(top)) if as_json else _text(video, top))
             if explain and video.prediction and video.clip:
-                out = explain if len(paths) == 1 else explain / f"{len(names):04d}-{video.path.stem}"
+                out = explain if len(paths) == 1 else explain / f"{len(names):04d}-{short_name(video.path.stem)}"
                 names.append(out)
                 clip = known.add(model, video.clip) if known else video.clip
                 try:
@@ -193,16 +197,16 @@ def share(
 
 def _text(video: VideoOutcome, top: int) -> str:
     """A prediction for readers."""
-    prediction = video.prediction
+    prediction, path = video.prediction, readable_name(str(video.path))
     if prediction is None:
-        return f"{video.path}\n  {video.error}"
+        return f"{path}\n  {video.error}"
     damage = f", damaged: {prediction.source.error}" if prediction.source.error else ""
     course = "   ".join(f"{count}: {name} {p:.0%}" for count, name, p in prediction.course())
     gflops = ", ".join(f"{part} {value:.3g}" for part, value in prediction.gflops.items() if part != "total")
     times = ", ".join(f"{part} {value:.0f}" for part, value in prediction.times_ms.items())
     return "\n".join(
         [
-            f"{video.path}  ({prediction.source.num_frames} frames{damage})",
+            f"{path}  ({prediction.source.num_frames} frames{damage})",
             *(f"  {p:6.1%}  {name}" for name, p in prediction.top(top)),
             f"  after  {course}",
             f"  cost   {prediction.gflops['total']:.3g} GFLOPs ({gflops})",

@@ -43,7 +43,7 @@ def preprocess(
     limit: Annotated[int | None, typer.Option(help="Only the first clips of each split.", min=1)] = None,
     drop_damaged: Annotated[bool, typer.Option(help="Leave out clips whose decoder reports errors.")] = False,
     retry_failed: Annotated[bool, typer.Option(help="Extract only the clips that failed before.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds that one clip may take.")] = 3600.0,
+    timeout: Annotated[float, typer.Option(help="Seconds that one clip may take.", min=0.1)] = 3600.0,
     max_failures: Annotated[str, typer.Option(help="More failed clips than this (5% or 20): exit status 1.")] = "5%",
     dry_run: Annotated[bool, typer.Option(help="Only estimate clips, bytes and time, from a sample.")] = False,
     ray_address: RayAddress = None,

@@ -19,13 +19,23 @@ from pipelines.visualize.charts.figure import to_svg
 from pipelines.visualize.charts.result_charts import ResultPoint, compute_chart, online_chart
 from pipelines.visualize.sweep_page import sweep_page
 from preprocessing.files import write_file
+from preprocessing.schema import UserError
+
+PAGE = ".html"
+"""Ending of the page's name."""
 
 
 def write_pages(report: Report, path: Path) -> list[Path]:
     """Write `path` (Markdown), a page of the same name (.html) beside it, and there a page for each sweep; returns all
-    paths."""
+    paths. Raises UserError for a name that is no Markdown file's."""
+    if not path.name or path.is_dir():
+        raise UserError(f"--out {path} is a folder: name the Markdown file in it, such as {path / 'RESULTS.md'}")
+    if path.suffix == PAGE:
+        raise UserError(
+            f"--out {path} would be the page, which goes beside the Markdown file: {path.with_suffix('.md')}"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
-    page = path.with_suffix(".html")
+    page = path.with_suffix(PAGE)
     write_file(path, markdown(report).encode())
     write_file(page, html(report).encode())
     written = [path, page]

@@ -156,8 +156,6 @@ def predict_all(model: predictor.AdaFocusPredictor, paths: Sequence[Path], decod
 
 
 def _predict(model: predictor.AdaFocusPredictor, path: Path, future: Future[Answer]) -> VideoOutcome:
-    if not path.exists():
-        return VideoOutcome(path, error="missing: there is no such file")
     try:
         answer = future.result()
     except VideoError as error:

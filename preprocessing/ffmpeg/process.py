@@ -128,7 +128,9 @@ class FFmpegReader:
 def feed_ffmpeg(argv: list[str], chunks: Iterable[bytes]) -> str:
     """Run ffmpeg with `chunks` as its standard input. Returns its messages if it fails, else an empty text."""
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=log, stderr=log, process_group=0, env=_environment())
+        process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=log, stderr=log, process_group=0, env=_environment()
+        )
         assert process.stdin is not None
         try:
             with contextlib.suppress(BrokenPipeError):  # ffmpeg ended early: its log says why

@@ -6,6 +6,7 @@ can tell whether that was right: `is_sound` says what is known.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -46,8 +47,8 @@ class ArrivingFrames:
 
     @staticmethod
     def fits(path: Path | str, spec: ExtractionSpec) -> bool:
-        """Can frames of this source be taken one by one? Not of a folder, nor where ffmpeg makes another rate."""
-        return not Path(path).is_dir() and spec.profile == "clean" and spec.fps is None
+        """Can frames of this source be taken one by one? Of a file alone, and not where ffmpeg makes another rate."""
+        return os.path.isfile(path) and spec.profile == "clean" and spec.fps is None
 
     def __enter__(self) -> Self:
         self._stream.__enter__()

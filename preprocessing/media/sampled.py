@@ -9,7 +9,9 @@ counted. A damaged file goes through packing's own command, twice: a shorter com
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,30 +71,40 @@ def sample_frames(
     says how it ended. `threads` decode at once. Setting `stop` in another thread ends it with the error `stopped`.
     """
     path = Path(path)
+    if not (os.path.isfile(path) or os.path.isdir(path)):  # a pipe, for instance, that nobody may ever write to
+        is_there = os.path.exists(path)
+        return SampledClip({}, Extraction("missing", "it is no file" if is_there else "there is no such file"))
     is_cut = start_s is not None or end_s is not None
+    deadline = time.monotonic() + limits.timeout_s
+
+    def left() -> Limits:
+        """All passes together may take no longer than one."""
+        return replace(limits, timeout_s=max(deadline - time.monotonic(), 0.0))
 
     def extract_all() -> Frames:
-        return open_frames(path, spec, start_s=start_s, end_s=end_s, limits=limits, stop=stop)
+        return open_frames(path, spec, start_s=start_s, end_s=end_s, limits=left(), stop=stop)
 
     def extract(wanted: Sequence[int]) -> FrameStream:
-        return FrameStream(str(path), spec, only=wanted, threads=threads, limits=limits, stop=stop)
+        return FrameStream(str(path), spec, only=wanted, threads=threads, limits=left(), stop=stop)
 
-    if path.is_dir() or spec.profile != "clean":  # in `paper` each frame's quality depends on those before it
+    if os.path.isdir(path) or spec.profile != "clean":  # in `paper` each frame's quality depends on those before it
         clip = _sample_all(extract_all, rule)
     elif is_cut:  # which is sought in its file, if all of its frames are encoded
-        packets = read_packets(str(path), limits=limits, stop=stop)
+        packets = read_packets(str(path), limits=left(), stop=stop)
         clip = _sample_all(extract_all, rule, 0 if spec.fps else packets.count(start_s or 0.0, end_s))
     else:
         guess, found = 0, None
         if spec.fps is None:
-            packets = read_packets(str(path), limits=limits, stop=stop)
+            packets = read_packets(str(path), limits=left(), stop=stop)
             guess = min(len(packets.stamps), spec.max_frames or len(packets.stamps))
             wanted = list(rule(guess)) if guess >= MIN_FRAMES else []
             if not whole:
-                found = seek_samples(str(path), spec, packets, wanted, threads=threads, limits=limits, stop=stop)
+                found = seek_samples(str(path), spec, packets, wanted, threads=threads, limits=left(), stop=stop)
         selected = SampledClip(*found) if found else _sample_selected(guess, extract, rule)
         clip = selected or _sample_all(extract_all, rule)
     result = clip.result
+    if result.status == "timeout":
+        result = replace(result, error=f"no end after {limits.timeout_s:g} s and {result.num_frames} frames")
     if result.status in USABLE and result.num_frames < MIN_FRAMES:
         error = f"{result.num_frames} frames, {MIN_FRAMES} are the least"
         return SampledClip({}, replace(result, status="too_short", error=error, num_frames=0))

@@ -64,6 +64,9 @@ def _why_no_frames(end: Ending, messages: str) -> str:
     duration_s = end.log.duration_s
     if duration_s is not None and end.start_s >= duration_s:
         return f"the range starts at {end.start_s:g} s, the file ends at {duration_s:g} s"
+    if not messages and (end.start_s or end.end_s is not None):
+        until = "the end" if end.end_s is None else f"{end.end_s:g} s"
+        return f"no frame is shown from {end.start_s:g} s to {until}"
     return messages or "no frame could be decoded, or its list of edits hides them all"
 
 

@@ -43,7 +43,7 @@ def test_encode_is_deterministic_and_leaves_nothing_behind_when_it_fails(tmp_pat
     encode_video(tmp_path / "a.mp4", frames, 10)
     encode_video(tmp_path / "b.mp4", iter(frames), 10)
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
-    with pytest.raises(UserError, match="cannot write .*odd.mp4: .*width not divisible by 2"):
+    with pytest.raises(UserError, match=r"cannot write .*odd\.mp4: .*width not divisible by 2"):
         encode_video(tmp_path / "odd.mp4", [frame[:, :61] for frame in frames], 10)
     with pytest.raises(ValueError, match="the first one"):
         encode_video(tmp_path / "c.mp4", [frames[0], frames[1][:10]], 10)

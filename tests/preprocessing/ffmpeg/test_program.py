@@ -44,8 +44,6 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         each.cache_clear()
 
 
-
-
 def test_the_one_on_path_is_taken_if_it_can_do_the_work(program: Callable[[str], Path]) -> None:
     assert find_ffmpeg() == STATIC
     find_ffmpeg.cache_clear()
@@ -123,7 +121,7 @@ def test_a_script_around_ffmpeg_ends_with_all_that_it_has_started(
 ) -> None:
     script = program(f"sleep 20 & echo $! > {tmp_path}/pid; wait")
     monkeypatch.setattr(process, "_ANSWER_S", 0.5)
-    with pytest.raises(OSError, match="no answer within 0.5 s"):
+    with pytest.raises(OSError, match=r"no answer within 0\.5 s"):
         ask_ffmpeg([str(script)])
     assert _has_ended(int((tmp_path / "pid").read_text()))
     with FFmpegReader([str(script)], 0.5) as reader:
