@@ -32,7 +32,7 @@ def other_frames(model: AdaFocusPlus, share: float, gflops: float) -> Iterator[O
     """
     everywhere = model.with_gate(model.gate.opened())
     yield OtherFrames("policy, no frame skipped", "policy_every", everywhere)
-    at_random = RandomGate(model.gate, share, torch.Generator().manual_seed(model.config.seed))
+    at_random = RandomGate(model.gate, share, torch.Generator().manual_seed(model.config.seed % 2**63))
     yield OtherFrames("policy, frames skipped at random", "policy_random", model.with_gate(at_random))
     whole, frames = (
         multiply_adds.count(model.config, model.num_classes, looks=1.0)["total"],

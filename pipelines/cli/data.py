@@ -52,9 +52,9 @@ def inspect(
     failed: Annotated[bool, typer.Option("--failed", help="List the clips that have no frames, and why.")] = False,
     damaged: Annotated[bool, typer.Option("--damaged", help="List the damaged clips, and why.")] = False,
     sheet: Annotated[Path | None, typer.Option(help="Write a PNG contact sheet of sampled frames there.")] = None,
-    clips: Annotated[int, typer.Option(help="Clips on the sheet.")] = 8,
-    frames: Annotated[int, typer.Option(help="Frames per clip on the sheet.")] = 6,
-    seed: Annotated[int, typer.Option(help="Which clips are drawn.")] = 0,
+    clips: Annotated[int, typer.Option(help="Clips on the sheet.", min=1)] = 8,
+    frames: Annotated[int, typer.Option(help="Frames per clip on the sheet.", min=1)] = 6,
+    seed: Annotated[int, typer.Option(help="Which clips are drawn.", min=0)] = 0,
     as_json: Json = False,
 ) -> None:
     """Show what is in a data set: clips by split, class and status, frame statistics, sizes."""

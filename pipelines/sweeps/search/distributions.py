@@ -49,8 +49,10 @@ def extreme_values(name: str, arguments: list[Any]) -> list[Any]:
 
 
 def _is_range(name: str, arguments: list[float]) -> bool:
-    """Are the numbers a range: from small to large, above 0 for a logarithm, in steps above 0, whole for randint?"""
+    """Are the numbers a range: from small to large, above 0 for a logarithm, in steps above 0, whole for
+    randint, and not beyond 64 bits?"""
     low, high, *step = arguments
     if not all(math.isfinite(each) for each in arguments) or not low < high or any(each <= 0 for each in step):
         return False
-    return {"loguniform": low > 0, "randint": low == int(low) and high == int(high)}.get(name, True)
+    whole = low == int(low) and high == int(high) and low >= -(2**63) and high < 2**63
+    return {"loguniform": low > 0, "randint": whole}.get(name, True)

@@ -114,7 +114,7 @@ def make_searcher(
         metric="score",
         mode="max",
         points_to_evaluate=list(begun),
-        seed=sweep.config.seed + len(past) + len(begun),
+        seed=(sweep.config.seed + len(past) + len(begun)) % 2**32,  # NumPy takes no larger one
         key=partial(sweep.trial_key, version=sweep.version),
         pruned=pruned,
     )

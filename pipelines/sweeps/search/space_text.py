@@ -6,11 +6,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from adafocus.config.schema import Config, whole_number
 from pipelines.paths import absolute_setting
 from pipelines.sweeps.search.space import Space
+from pipelines.sweeps.search.space_file import read_space
 from preprocessing.schema import UserError
 
 RECIPE = "recipe"
@@ -26,16 +25,12 @@ def parse_space(config: Config, grid: list[str], sample: list[str], file: Path |
     grids: dict[str, list[Any]] = {}
     samples: dict[str, tuple[str, list[Any]]] = {}
     if file:
+        maps = read_space(file)
         try:
-            document = yaml.safe_load(file.read_text("utf-8-sig")) or {}
-            surplus = sorted(document.keys() - {"grid", "sample"})
-            if surplus:
-                raise TypeError(f"{surplus[0]!r} is neither `grid` nor `sample`")
-            grids.update({key: _absolute(key, values) for key, values in (document.get("grid") or {}).items()})
-            samples.update({key: _distribution(key, str(text)) for key, text in (document.get("sample") or {}).items()})
-        except (OSError, UnicodeError, yaml.YAMLError, AttributeError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"the space file {file} cannot be read: {reason}") from None
+            grids.update({key: _absolute(key, values) for key, values in maps["grid"].items()})
+            samples.update({key: _distribution(key, _one_text(key, text)) for key, text in maps["sample"].items()})
+        except TypeError as error:
+            raise UserError(f"the space file {file} cannot be read: {error}") from None
     for item in grid:
         key, values = _split(item, "--grid key=v1,v2")
         samples.pop(key, None)
@@ -61,7 +56,16 @@ def _absolute(key: str, values: Any) -> list[Any]:
     such as a text, which is a row of letters too."""
     if not isinstance(values, list):
         raise TypeError(f"the values of {key} are no list: write [{values}]")
+    if not values:
+        raise TypeError(f"{key} has no values")
     return [absolute_setting(key, value) if isinstance(value, str) else value for value in values]
+
+
+def _one_text(key: str, text: Any) -> str:
+    """A file's distribution. Raises TypeError for anything but a text."""
+    if not isinstance(text, str):
+        raise TypeError(f"the distribution of {key} is no text such as loguniform:1e-5:1e-3")
+    return text
 
 
 def _split(item: str, form: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,8 @@ def test_pruned_trials_repel_the_search(tmp_path: Path) -> None:
     ]
     drawn = suggest(searcher(tmp_path, known), 12, lambda point: 50.0)
     assert sum(point["ppo.lr"] < 1e-4 for point in drawn) >= 9
+
+
+def test_a_seed_may_be_larger_than_numpy_takes(tmp_path: Path) -> None:
+    large = replace(sweep(tmp_path, DRAWN, search="optuna"), config=override(demo(), {"seed": 2**64}))
+    assert suggest(make_searcher(large, (), (), {}), 1)

@@ -135,6 +135,7 @@ def test_a_file_and_the_command_line_join(tmp_path: Path) -> None:
         ([], ["ppo.lr=quniform:0:1:0"], "is no range"),
         ([], ["ppo.lr=quniform:-1:0:-0.1"], "is no range"),
         ([], ["ppo.epochs=randint:1.5:4"], "is no range"),
+        ([], ["seed=randint:0:99999999999999999999"], "is no range"),
         ([], ["ppo.epochs=uniform:1:2.5"], "ppo.epochs is '2.*', but has to be a whole number"),
         ([], ["ppo.lr=uniform:a:1"], "needs numbers"),
     ],
@@ -173,6 +174,13 @@ def test_values_have_the_types_of_their_settings() -> None:
         "grid: {model.action: grid}",
         "grid: {seed: {1: 2}}",
         "grid: {seed: [1]}  # caf\xe9",  # Latin-1
+        "grid: {seed: [1], seed: [2]}",  # of which YAML would keep the last
+        "grid: {seed: [1]}\ngrid: {ppo.gamma: [0.5]}",
+        "grid: {~: [1]}",
+        "grid: {seed: []}",
+        "sample: {ppo.lr: [loguniform, 1e-5, 1e-3]}",
+        "sample: {ppo.lr: ~}",
+        *("", "# nothing", "grid:\nsample:\n", "\xff\xfeg\0r\0", "grid: " + "[" * 5000),
     ],
 )
 def test_a_file_that_is_no_space_is_named(text: str, tmp_path: Path) -> None:
@@ -187,6 +195,19 @@ def test_a_file_is_read_as_utf8_and_quoted_numbers_are_numbers(tmp_path: Path) -
     file = tmp_path / "space.yaml"
     file.write_text('# café\ngrid: {ppo.gamma: ["0.5", 0.7], seed: ["12", 3]}\n', encoding="utf-8-sig")
     assert parse_space(demo(), [], [], file).grid == {"ppo.gamma": [0.5, 0.7], "seed": [12, 3]}
+
+
+def test_numbers_are_read_as_people_write_them_and_not_as_yaml_does(tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text("grid: {seed: [010, 1e3, &one 1, *one], model.reuse_glance: [yes, off], ppo.lr: [1e-4]}\n")
+    space = parse_space(demo(), [], [], file)
+    assert space.grid == {"seed": [10, 1000, 1, 1], "model.reuse_glance": [True, False], "ppo.lr": [1e-4]}
+    for text, words in (("grid: {seed: [1:30]}", "seed is '1:30'"), ("grid: {1: [2]}", "unknown setting '1'")):
+        file.write_text(text)
+        with pytest.raises(UserError, match=words):
+            parse_space(demo(), [], [], file)
+    with pytest.raises(UserError, match="there is no such file"):
+        parse_space(demo(), [], [], tmp_path / "none.yaml")
 
 
 def test_large_seeds_are_drawn_as_they_are_written() -> None:
