@@ -9,6 +9,7 @@ A stage that runs keeps its state (model, optimizer, progress) apart, in `save_s
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import io
@@ -21,6 +22,7 @@ from typing import Any
 
 import safetensors
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -119,7 +121,7 @@ class Meta:
     ) -> Meta:
         """The record of a model of `config`."""
         flat = {name: list(value) if isinstance(value, tuple) else value for name, value in flatten(config).items()}
-        facts = {**info.to_dict(), "class_names": list(info.class_names)}  # lists: as JSON gives them back
+        facts = _facts(info)
         spec = {} if extraction is None else asdict(extraction)
         return cls(
             flat,
@@ -134,6 +136,11 @@ class Meta:
             processor_seconds,
             imported=list(imported),
         )
+
+
+def _facts(info: DatasetInfo) -> dict[str, Any]:
+    """A data set's facts as JSON gives them back: with lists."""
+    return {**info.to_dict(), "class_names": list(info.class_names)}
 
 
 def save(folder: Path, model: AdaFocus, meta: Meta) -> Meta:
@@ -166,12 +173,15 @@ def read_meta(folder: Path) -> Meta:
     try:
         if not path.exists() and (folder / SHARED).exists():
             path = folder / SHARED
-        record = json.loads(path.read_text())
-        meta = Meta(**(record if path.name == META else record[RECORD]))
-        if Path(meta.weights).name != meta.weights:
+        record = json.loads(path.read_text("utf-8"))
+        meta = _typed(Meta, record if path.name == META else record[RECORD])
+        if not meta.weights or Path(meta.weights).name != meta.weights:
             raise ValueError(f"weights {meta.weights!r} do not lie in the checkpoint's folder")
-        _ = meta.class_names, meta.metrics
-        return meta
+        info = _typed(DatasetInfo, meta.info)
+        if meta.extraction:
+            _typed(ExtractionSpec, meta.extraction)
+        _ = meta.metrics
+        return dataclasses.replace(meta, info=_facts(info))
     except FileNotFoundError:
         raise UserError(f"{folder} holds no finished checkpoint: there is no {META}") from None
     except NotADirectoryError:
@@ -179,8 +189,19 @@ def read_meta(folder: Path) -> Meta:
             f"{folder} is a file, and a checkpoint is a folder; `adafocus import-checkpoint` makes one of the authors' "
             "files"
         ) from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is no checkpoint's record: {error!r}") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(f"{path} is no checkpoint's record: {' '.join(repr(error).split())[:300]}") from error
+
+
+def _typed(kind: Any, values: Any) -> Any:
+    """A record of values that anybody may have written. Raises TypeError or ValueError if they do not fit its types."""
+    kind(**values)  # TypeError for a name that it does not know
+    return _adapter(kind).validate_python(values)
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def load_model(folder: Path) -> tuple[AdaFocus, Meta]:
@@ -189,7 +210,12 @@ def load_model(folder: Path) -> tuple[AdaFocus, Meta]:
     Raises UserError for an unfinished checkpoint and for weights that do not fit the recorded configuration.
     """
     meta = read_meta(folder)
-    model = build_model(from_flat(meta.config), len(meta.class_names), pretrained=False)
+    config = from_flat(meta.config)
+    try:
+        model = build_model(config, len(meta.class_names), pretrained=False)
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise UserError(f"{folder}: no model can be built of the settings in {META}: {reason}") from error
     load_all(model, _read_tensors(folder / meta.weights), str(folder))
     return model.eval(), meta
 
@@ -213,8 +239,9 @@ def load_weights(model: AdaFocus, folder: Path) -> Meta:
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_tensors(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise UserError(f"{path} {'is missing' if missing else f'cannot be read: {error.strerror}'}") from None
     except safetensors.SafetensorError as error:
         raise UserError(f"{path} is damaged: {error}") from error
 

@@ -41,7 +41,7 @@ Online = dict[str, list[dict[str, float]]]
 def log_benchmark(measurement: Measurement, selected: SelectedCheckpoint, places: Places) -> Run:
     """Log a benchmark as an MLflow run of its own, linked with the trial that it measured (if it was one), and register
     the checkpoint if a recipe made it. The same measured again on the same machine goes into the same run."""
-    dataset, tracker = read_metadata(places.shards), Tracker.at(places)
+    dataset, tracker = read_metadata(places.shards), Tracker.at(places, patient=True)
     trial = tracker.open(selected.run_id) if selected.run_id else None
     recipe = trial.param("recipe") if trial else ""
     facts = {**measurement.facts, **({"recipe": recipe} if recipe else {})}
@@ -85,7 +85,7 @@ def result_of(measurement: Measurement, selected: SelectedCheckpoint, run: Run) 
 
 def describe_benchmark(run: Run, selected: SelectedCheckpoint, measurement: Measurement, places: Places) -> None:
     """Write the run's description, with the artifacts that it has by then; save the view that compares benchmarks."""
-    tracker, result = Tracker.at(places), result_of(measurement, selected, run)
+    tracker, result = Tracker.at(places, patient=True), result_of(measurement, selected, run)
     subject = f"the trial {tracker.open(selected.run_id).link}" if selected.run_id else f"`{selected.folder.name}`"
     view = save_view(tracker, run.experiment_id, benchmarks_view())
     run.set_description(benchmark_note(result, subject, run.artifact_names(), view))

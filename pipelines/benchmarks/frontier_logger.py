@@ -13,7 +13,7 @@ from pipelines.tracking.run import Run
 
 def log_frontier(frontier: Frontier, places: Places) -> tuple[Run, FrontierResult]:
     """Log it. The same contestants compared again on the same data go into the same run."""
-    tracker, names = Tracker.at(places), ",".join(frontier.training)
+    tracker, names = Tracker.at(places, patient=True), ",".join(frontier.training)
     run = tracker.run(frontier.dataset, "frontier", "frontier", contestants=names, digest=frontier.digest)
     table = {
         "dataset": frontier.dataset,

@@ -6,6 +6,7 @@ identified by its tags, so that work which was killed is continued in its run.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pipelines.paths import Places, absolute_tracking_uri
 from pipelines.tracking import tag_names
 from pipelines.tracking.provenance import provenance, user
+from pipelines.tracking.reach import check_reach, check_writable, is_server
 from pipelines.tracking.records import BenchmarkRecord, RunRecord, SweepRecord, TrialRecord
 from pipelines.tracking.run import MODEL_VIEW, Run
 from pipelines.version import commit
@@ -38,29 +40,35 @@ MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 class Tracker:
     """An MLflow store. The first `Tracker` of a new store creates its tables, under a lock: before workers start."""
 
-    def __init__(self, runs: Path, uri: str | None = None) -> None:
+    def __init__(self, runs: Path, uri: str | None = None, *, patient: bool = False) -> None:
+        """`patient`: behind long work wait for a server that does not answer as long as MLflow does, which is minutes.
+        Raises UserError for a store that cannot be used."""
         self.runs = runs.absolute()
         self.uri = absolute_tracking_uri(self.runs, uri)
         self.runs.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which is for rows of --json
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a line per migration of a new store
+        if not patient:
+            check_reach(self.uri)
+        # Two processes that open a new SQLite store at once break it; nobody has to wait for one who asks a server.
+        lock = contextlib.nullcontext() if self.is_server else FileLock(self.runs / ".mlflow.lock")
         try:
-            with FileLock(self.runs / ".mlflow.lock"):  # two processes that open a new SQLite store at once break it
+            with lock:
                 self.client = MlflowClient(self.uri)
                 self.client.search_experiments(max_results=1)
         except (MlflowException, SQLAlchemyError, ImportError) as error:
             raise UserError(without_secrets(f"the MLflow store {self.uri} cannot be used: {_reason(error)}")) from None
 
     @classmethod
-    def at(cls, places: Places) -> Tracker:
+    def at(cls, places: Places, *, patient: bool = False) -> Tracker:
         """The store of these places."""
-        return cls(places.runs, places.tracking_uri)
+        return cls(places.runs, places.tracking_uri, patient=patient)
 
     @property
     def is_server(self) -> bool:
         """Is the store a server, which has the dashboard already?"""
-        return self.uri.startswith("http")
+        return is_server(self.uri)
 
     def address(self, experiment_id: str, run_id: str) -> str:
         """Address of a run's page in the dashboard."""
@@ -74,8 +82,10 @@ class Tracker:
     def experiment(self, name: str) -> str:
         """Id of an experiment, which is created if need be. A local store keeps its artifacts below `runs` too.
 
-        Raises UserError for one that was deleted in the dashboard: MLflow keeps it, and its name, until it is restored.
+        Raises UserError for one that was deleted in the dashboard (MLflow keeps it, and its name, until it is restored)
+        and for a store that cannot be written.
         """
+        check_writable(self.uri)
         with FileLock(self.runs / ".mlflow.lock"):
             if experiment := self.client.get_experiment_by_name(name):
                 if experiment.lifecycle_stage == LifecycleStage.DELETED:

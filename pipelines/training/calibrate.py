@@ -24,5 +24,5 @@ def calibrate_selected(
     """Calibrate it, or find it calibrated. Raises UserError as `calibrate`."""
     found = calibrate(selected.folder, places.shards, options, criterion=criterion, clips=clips, batch_size=batch_size)
     if selected.run_id:
-        Tracker.at(places).open(selected.run_id).log_artifact(selected.folder / checkpoint.META, MODEL)
+        Tracker.at(places, patient=True).open(selected.run_id).log_artifact(selected.folder / checkpoint.META, MODEL)
     return found

@@ -112,6 +112,52 @@ def test_a_record_cannot_point_out_of_its_folder(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            ("config", value)
+            for value in (None, 3, ["x"], {"model.glance_size": 10**12}, {"model.policy_hidden": 10**12})
+        ),
+        *(("info", value) for value in (None, {}, {"name": "a"}, {"name": "a", "class_names": ["b"], "pad": "middle"})),
+        *(("extraction", value) for value in ("x", ["x"], {"height": "high"}, {"depth": 3})),
+        *(("weights", value) for value in ("", None, ".", "..", "meta.json")),
+        *(("history", value) for value in ([{}], ["x"], {"a": 1})),
+        *(("stage", value) for value in (None, 3, "x", ["pretrain"])),
+    ],
+)
+def test_a_record_of_other_types_is_refused(name: str, value: object, tmp_path: Path) -> None:
+    save(tmp_path, make(0), meta_of())
+    record = json.loads((tmp_path / "meta.json").read_text())
+    (tmp_path / "meta.json").write_text(json.dumps(record | {name: value}))
+    with pytest.raises(UserError) as raised:
+        _, meta = load_model(tmp_path)
+        meta.lacking("policy")
+    assert str(tmp_path) in str(raised.value) or name == "stage"
+
+
+def test_a_record_that_is_no_json_or_a_folder_is_refused(tmp_path: Path) -> None:
+    meta = save(tmp_path, make(0), meta_of())
+    record = (tmp_path / "meta.json").read_bytes()
+    for text in (b"", b"\xff\xfe", b"[" * 100_000, b"null", record.decode().encode("utf-16")):
+        (tmp_path / "meta.json").write_bytes(text)
+        with pytest.raises(UserError, match="no checkpoint's record"):
+            load_model(tmp_path)
+    (tmp_path / "meta.json").write_bytes(record)
+    (tmp_path / meta.weights).unlink()
+    (tmp_path / meta.weights).mkdir()
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        load_model(tmp_path)
+
+
+def test_facts_that_an_earlier_version_did_not_know_are_filled_in(tmp_path: Path) -> None:
+    save(tmp_path, make(0), meta_of())
+    record = json.loads((tmp_path / "meta.json").read_text())
+    record["info"] = {name: record["info"][name] for name in ("name", "class_names")}
+    (tmp_path / "meta.json").write_text(json.dumps(record))
+    assert read_meta(tmp_path).info["pad"] == "last"
+
+
 def test_class_names_have_to_fit(tmp_path: Path) -> None:
     info = dataclasses.replace(INFO, class_names=("a",))
     with pytest.raises(ValueError, match="1 class names for a model of 3"):

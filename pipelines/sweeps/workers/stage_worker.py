@@ -63,7 +63,7 @@ def train_in_worker(
             log.info("%s: %s", name, row.line())
 
     with convert_outages():  # here, for on its way out of a group an error loses its cause
-        run = Tracker.at(sweep.places).open(run_id)
+        run = Tracker.at(sweep.places, patient=True).open(run_id)
         sinks: list[Sink] = [to_mlflow(run, metric)] if first else []
         group = sweep.resources.workers_per_trial > 1
         if report:

@@ -41,7 +41,9 @@ def run_trial(point: Point, *, sweep: Sweep, parent: str) -> None:
     dataset = read_metadata(places.shards)
     key, name = sweep.trial_key(point, dataset.version), show_point(point)
     with convert_outages():
-        run = Tracker.at(places).run(dataset.info.name, "trial", name, parent=parent, sweep=sweep.name, trial=key)
+        run = Tracker.at(places, patient=True).run(
+            dataset.info.name, "trial", name, parent=parent, sweep=sweep.name, trial=key
+        )
     try:
         with convert_outages():
             run.set_point(point)

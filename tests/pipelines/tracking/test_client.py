@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
+import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from pipelines.tracking import reach
 from pipelines.tracking.client import Tracker
 from preprocessing.schema import UserError
 
@@ -110,3 +116,46 @@ def test_runs_say_which_command_made_them_and_who(tracker: Tracker, monkeypatch:
     verbs = ["tune", "tune", "train", "benchmark", "preprocess"]
     assert [run.data.tags["mlflow.source.name"] for run in found] == [f"adafocus {verb}" for verb in verbs]
     assert [run.data.tags["mlflow.user"] for run in found] == ["alice"] * 4 + [str(os.getuid())]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asks a server twice, and waits half a second for its answer."""
+    monkeypatch.setattr(reach, "WAITS_S", (0.01,))
+    monkeypatch.setattr(reach, "ANSWER_S", 0.5)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://me:hunter2@no.such.host.invalid:5000", "http://["])
+def test_a_server_that_is_not_there_is_said_in_seconds(address: str, tmp_path: Path, impatient: None) -> None:
+    """MLflow itself would ask again for four minutes."""
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"the MLflow server http://.* does not answer: ") as raised:
+        Tracker(tmp_path, address)
+    assert time.monotonic() - started < 10 and "hunter2" not in str(raised.value)
+
+
+def test_a_server_that_says_nothing_keeps_no_other_store_waiting(tmp_path: Path, impatient: None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(1) as pool:
+        address = "http://{}:{}".format(*silent.getsockname())
+        asking = pool.submit(Tracker, tmp_path, address)
+        with FileLock(tmp_path / ".mlflow.lock", timeout=0):
+            assert not asking.done()
+        with pytest.raises(UserError, match=r"does not answer: nothing came within 0\.5 s"):
+            asking.result()
+    with socket.create_server(("127.0.0.1", 0)) as secure, pytest.raises(UserError, match="does not answer"):
+        Tracker(tmp_path, "https://{}:{}".format(*secure.getsockname()))
+
+
+def test_a_database_that_cannot_be_opened_or_written_is_said_at_once(tmp_path: Path, tracker: Tracker) -> None:
+    """MLflow itself would try for a minute and a half; what is written comes after hours of work."""
+    started = time.monotonic()
+    (tmp_path / "file").write_text("no folder")
+    for path in (tmp_path, tmp_path / "file" / "x.db", Path("/proc/x.db"), tmp_path / "file"):
+        with pytest.raises(UserError, match=rf"the MLflow store sqlite:///{path} cannot be used: "):
+            Tracker(tmp_path, f"sqlite:///{path}")
+    assert time.monotonic() - started < 10
+    path = tracker.uri.removeprefix("sqlite:///")
+    reach.check_writable(tracker.uri)
+    for check, words in ((reach.check_reach, ""), (reach.check_writable, "attempt to write a readonly database")):
+        with pytest.raises(UserError, match=words) if words else contextlib.nullcontext():
+            check(f"sqlite:///file:{path}?mode=ro&uri=true")
