@@ -83,6 +83,7 @@ def main() -> None:
     # Ctrl-C stops a sweep at once: its trials can go on later.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     try:
+        _check_working_folder()
         command()()
     except UserError as error:
         print(f"adafocus: {without_secrets(str(error))}", file=sys.stderr)
@@ -118,6 +119,14 @@ def _interrupt_on_sigterm() -> list[int]:
 
     signal.signal(signal.SIGTERM, stop)
     return received
+
+
+def _check_working_folder() -> None:
+    """Raise UserError where the working folder was removed: no relative path leads anywhere then."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the working folder is there no more: change to another one") from None
 
 
 def _refusal(error: OSError) -> str:

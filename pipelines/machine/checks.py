@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,7 +44,10 @@ def check_processors() -> Finding:
 def check_shared_memory(folder: Path = SHM, least: int = LEAST_SHM) -> Finding:
     """Is there room for what processes hand over in shared memory?"""
     if not folder.is_dir():
-        return Finding("shared memory", f"there is no {folder}")
+        trouble = "loader processes hand over their batches there: --num-workers 0 does without" * (
+            sys.platform == "linux"
+        )
+        return Finding("shared memory", f"there is no {folder}", trouble)
     usage = shutil.disk_usage(folder)
     trouble = ""
     if usage.free < least:
@@ -56,10 +60,12 @@ def check_shared_memory(folder: Path = SHM, least: int = LEAST_SHM) -> Finding:
 
 def check_temporary_folder(folder: Path | None = None) -> Finding:
     """Is the folder for temporary files there, with room, and with a name that leaves room for sockets?"""
-    folder = folder or Path(tempfile.gettempdir())
+    named, folder = os.environ.get("TMPDIR") if folder is None else None, folder or Path(tempfile.gettempdir())
     length, longest = len(os.fsencode(folder)), min(socket_folder.LONGEST, session.LONGEST - len("/ray"))
     free = shutil.disk_usage(folder).free
     value = f"{folder}, {_gigabytes(free)} GB free"
+    if named and Path(named).absolute() != folder:
+        return Finding("temporary files", value, f"TMPDIR is {named}, which is no folder that can be written")
     if length > longest:
         return Finding(
             "temporary files",
@@ -84,6 +90,8 @@ def check_disk(folder: Path, subject: str = "disk", least: int = LEAST_DISK) -> 
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     trouble = "" if free >= least else f"less than {_gigabytes(least)} GB are left"
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        trouble = f"{existing} is {'a folder that cannot be written' if existing.is_dir() else 'a file'}"
     return Finding(subject, f"{folder}: {_gigabytes(free)} GB free", trouble)
 
 

@@ -82,11 +82,21 @@ def _wait_policy() -> dict[str, str]:
 
 
 def short_folder() -> str | None:
-    """Where a local Ray keeps its files if the folder for temporary files has too long a name; None: where Ray does.
+    """Where a local Ray keeps its files if the folder for temporary files has too long a name or cannot be used; None:
+    where Ray does.
 
     Ray's sockets lie below that folder, and the system allows their paths little more than a hundred bytes.
     """
-    usual = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or SHORT) / "ray"
+    own, named = os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR")
+    usual = Path(own or named or SHORT) / "ray"
+    if not own and named and not (os.path.isdir(named) and os.access(named, os.W_OK | os.X_OK)):
+        log.warning("TMPDIR is %s, which is no folder that can be written: Ray uses %s/ray", named, SHORT)
+        return f"{SHORT}/ray"
+    if own:
+        try:
+            usual.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"RAY_TMPDIR is {own}, where Ray can keep no files: {error.strerror}") from None
     if len(os.fsencode(usual)) <= LONGEST:
         return None
     log.info("%s is too long for the sockets of Ray, which uses %s/ray", usual.parent, SHORT)
@@ -96,7 +106,7 @@ def short_folder() -> str | None:
 def check_address(address: str | None) -> str:
     """The address to connect to: this one, else that of RAY_ADDRESS, else `local`. Raises UserError if nobody listens
     at host:port, for Ray itself would go on trying for minutes."""
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = (address or os.environ.get("RAY_ADDRESS") or "").strip() or "local"
     if address in ("local", "auto"):
         return address
     if address.startswith(("http://", "https://")):
@@ -105,8 +115,10 @@ def check_address(address: str | None) -> str:
             "--ray-address auto or HOST:PORT to join its cluster, or unset RAY_ADDRESS to work on this machine alone"
         )
     host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        raise UserError(f"{address!r} is no address of a Ray cluster: give auto, HOST:PORT or ray://HOST:PORT")
     try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError, OverflowError) as error:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
         raise UserError(f"no Ray cluster at {address!r}: {error}; start one with `ray start --head`") from None
     return address

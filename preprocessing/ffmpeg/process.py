@@ -38,8 +38,8 @@ def ask_ffmpeg(argv: list[str], given: bytes = b"") -> tuple[int, bytes, str]:
 
     For short answers only. Raises OSError if it cannot be started or does not end.
     """
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(argv, **pipes, process_group=0, env=_environment()) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, process_group=0, env=_environment()) as process:
         try:
             output, messages = process.communicate(given, timeout=_ANSWER_S)
         except subprocess.TimeoutExpired as error:

@@ -43,7 +43,11 @@ class Store:
                 try:
                     self._fs, self._root = pafs.FileSystem.from_uri(self.url)
                 except (pa.ArrowInvalid, OSError, ValueError) as error:
-                    raise UserError(f"cannot use {self.shown} as a folder: {without_secrets(str(error))}") from None
+                    reason = without_secrets(" ".join(str(error).split()))[:300]
+                    hint = " (write a space as %20)" if " " in self.url else ""
+                    raise UserError(f"cannot use {self.shown} as a folder: {reason}{hint}") from None
+                if not self._root.strip("/"):
+                    raise UserError(f"cannot use {self.shown} as a folder: it names no bucket")
             self._process = os.getpid()  # last: other threads take the file system for this process's from now on
         return self._fs
 

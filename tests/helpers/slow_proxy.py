@@ -14,7 +14,7 @@ class SlowProxy:
     """Listens on 127.0.0.1 while its `with` block lasts."""
 
     def __init__(self, host: str, port: int, latency_s: float = 0.0) -> None:
-        self._target, self._latency_s = (host, port), latency_s
+        self.target, self._latency_s = (host, port), latency_s
         self.requests = 0
         """GET and HEAD requests so far."""
         self.num_bytes = 0
@@ -39,7 +39,7 @@ class SlowProxy:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self._server.accept()
-                far = socket.create_connection(self._target)
+                far = socket.create_connection(self.target)
                 for work in (self._ask, self._answer):
                     threading.Thread(target=work, args=(near, far), daemon=True).start()
 

@@ -120,13 +120,16 @@ def _extract_sample(job: Job, clip: Clip, source_bytes: int, most: int, fetched:
     started_s, num_bytes, count = _cpu_s(), 0, 0
     spec = replace(job.spec, max_frames=cap, frames_per_clip=None)
     cut = (None, None) if is_part else (clip.start_s, clip.end_s)
-    with (
-        job.source(clip, fetched) as path,
-        open_frames(path, spec, start_s=cut[0], end_s=cut[1], limits=_SAMPLE_LIMITS) as stream,
-    ):
-        for jpeg in stream:
-            count, num_bytes = count + 1, num_bytes + 512 + -(-len(jpeg) // 512) * 512
-    result = stream.result
+    try:
+        with (
+            job.source(clip, fetched) as path,
+            open_frames(path, spec, start_s=cut[0], end_s=cut[1], limits=_SAMPLE_LIMITS) as stream,
+        ):
+            for jpeg in stream:
+                count, num_bytes = count + 1, num_bytes + 512 + -(-len(jpeg) // 512) * 512
+        result = stream.result
+    except ValueError as error:  # it cannot be fetched
+        result = Extraction("missing", str(error))
     if is_part and result.status != "ok":
         reason = f"of {source_bytes} bytes {fetched} and the end were fetched: {result.error}"
         result = replace(result, status="ok" if count else result.status, error="" if count else reason)

@@ -189,3 +189,15 @@ def test_preprocess_names_failures_and_is_tracked(cli: Cli, folder_root: Path, t
     assert run.info.status == "FINISHED"
     assert run.data.metrics["preprocess/failed"] == 3 and run.data.metrics["preprocess/clips"] == 12
     assert run.data.params["preprocess/digest"] == json.loads(out)["digest"]
+
+
+def test_a_working_folder_that_is_gone_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setattr(sys, "argv", ["adafocus", "doctor"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2 and "the working folder is there no more" in capsys.readouterr().err

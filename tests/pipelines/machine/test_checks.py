@@ -54,6 +54,16 @@ def test_a_long_name_of_the_temporary_folder_is_trouble(tmp_path: Path) -> None:
     assert f"its name has {len(str(folder))} bytes" in found.trouble and "TMPDIR" in found.trouble
 
 
+def test_folders_that_cannot_be_used_are_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    assert f"{tmp_path}/file is a file" in checks.check_disk(tmp_path / "file" / "runs").trouble
+    assert "/dev/null is a file" in checks.check_disk(Path("/dev/null/x")).trouble
+    assert "--num-workers 0" in checks.check_shared_memory(tmp_path / "none").trouble
+    for named in (tmp_path / "none", tmp_path / "file"):
+        monkeypatch.setenv("TMPDIR", str(named))
+        assert f"TMPDIR is {named}, which is no folder" in checks.check_temporary_folder().trouble
+
+
 def test_a_low_limit_of_open_files_is_said_before_work(few_files: int, caplog: pytest.LogCaptureFixture) -> None:
     assert "ulimit -n 1024" in checks.check_open_files().trouble
     with caplog.at_level(logging.WARNING):

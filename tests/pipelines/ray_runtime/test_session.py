@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from helpers.threads import SLEEP, bare_environment, spin_counts
-from pipelines.ray_runtime.session import _wait_policy, ray_session, short_folder
+from pipelines.ray_runtime.session import _wait_policy, check_address, ray_session, short_folder
 from preprocessing.schema import UserError
 
 pytestmark = pytest.mark.ray
@@ -117,11 +118,40 @@ def test_ray_counts_the_processors_that_the_process_may_use() -> None:
 
 def test_only_a_long_name_moves_the_files_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
-    for letters, moved in ((30, None), (40, "/tmp/ray")):
-        monkeypatch.setenv("TMPDIR", f"/{'x' * letters}")
-        assert short_folder() == moved
-    monkeypatch.setenv("RAY_TMPDIR", "/short")
-    assert short_folder() is None
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        for letters, moved in ((31, None), (41, "/tmp/ray")):
+            folder = Path(short, "x" * (letters - len(short) - 1))
+            folder.mkdir()
+            monkeypatch.setenv("TMPDIR", str(folder))
+            assert short_folder() == moved
+        monkeypatch.setenv("RAY_TMPDIR", f"{short}/new")
+        assert short_folder() is None
+
+
+@pytest.mark.parametrize("folder", ["/no/such/folder", "/etc/passwd", "/proc/x"])
+def test_a_temporary_folder_that_cannot_be_used_is_said(
+    folder: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", folder)
+    assert short_folder() == "/tmp/ray" and f"TMPDIR is {folder}, which is no folder" in caplog.text
+    if folder != "/no/such/folder":
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        with pytest.raises(UserError, match=f"RAY_TMPDIR is {folder}, where Ray can keep no files"):
+            short_folder()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "LOCAL", "anyscale://x", "host:port", ":6379", "a/b:1"])
+def test_an_address_that_is_none_is_said(address: str) -> None:
+    with pytest.raises(UserError, match="is no address of a Ray cluster: give auto, HOST:PORT"):
+        check_address(address)
+
+
+def test_addresses_of_version_6_and_blanks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", " ")
+    assert check_address(None) == "local" and check_address(" auto ") == "auto"
+    with pytest.raises(UserError, match=r"no Ray cluster at '\[::1\]:9': \[Errno"):
+        check_address("[::1]:9")
 
 
 def test_the_address_of_a_dashboard_is_no_cluster_to_join(monkeypatch: pytest.MonkeyPatch) -> None:

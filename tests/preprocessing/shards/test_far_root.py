@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import boto3
 import pyarrow.fs as pafs
 import pytest
 
 from helpers.packing import SPEC
-from helpers.s3_server import s3_server, s3_url
+from helpers.s3_server import BUCKET, s3_server, s3_url
 from helpers.slow_proxy import SlowProxy
 from pipelines.preprocess.request import Request
 from pipelines.preprocess.run import estimate
@@ -166,3 +167,81 @@ def test_what_is_wrong_is_said_of_the_url(
 
 def _first(clips: list[Clip]) -> Clip:
     return next(clip for clip in clips if clip.source.endswith("clip 0.mp4"))
+
+
+def rows_of(address: str, out: Path) -> dict[str, tuple[str, str]]:
+    table = pack_all(address, out).table
+    columns = (table[name].to_pylist() for name in ("clip_id", "status", "error"))
+    return {clip_id: (status, error) for clip_id, status, error in zip(*columns, strict=True)}
+
+
+def put(proxy: SlowProxy, folder: str, names: list[str], data: bytes) -> Store:
+    """Objects with any names, in a folder of the bucket."""
+    host, port = proxy.target
+    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+    for name in names:
+        client.put_object(Bucket=BUCKET, Key=f"{folder}/{name}", Body=b"" if name.endswith("/") else data)
+    return Store(s3_url(proxy.address, folder))
+
+
+def test_odd_names_of_objects_are_clips_or_said(
+    proxy: SlowProxy, make_video: Callable[..., Path], tmp_path: Path, scratch: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = make_video(tmp_path / "a.mp4").read_bytes()
+    good = ["a b/1 2.mp4", "a b/-x.mp4", "a+b/x%20y.mp4", "a#b/q?.mp4", "\u65e5\u672c/\xe9.mp4", "c/7.mp4/8.mp4"]
+    bad = ["a//1.mp4", "a/../2.mp4", "a/./3.mp4", "c/7.mp4", "c/" + "x" * 260 + ".mp4"]
+    store = put(proxy, "odd", [*good, *bad, "c/", "empty/"], data)
+    found = rows_of(store.url, tmp_path / "out")
+    assert sorted(found) == sorted(good) and {status for status, _ in found.values()} == {"ok"}
+    assert f"{len(bad)} objects are left out" in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["gone", "forbidden", "shorter"])
+def test_an_object_that_cannot_be_fetched_costs_its_own_row(
+    fault: str,
+    proxy: SlowProxy,
+    make_video: Callable[..., Path],
+    tmp_path: Path,
+    scratch: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(far_root, "WAITS_S", (0.01,))
+    data = make_video(tmp_path / "a.mp4").read_bytes()
+    store = put(proxy, fault, ["a/1.mp4", "a/2.mp4", "b/3.mp4"], data)
+    real, opened = FarRoot._size, FarRoot._path
+
+    def size(self: FarRoot, name: str) -> dict[str, int]:
+        found = real(self, name)
+        if name == "a/2.mp4" and fault == "gone":
+            store.fs.delete_file(f"{store.path('').rstrip('/')}/{name}")
+        return {"": found[""] + 1} if name == "a/2.mp4" and fault == "shorter" else found
+
+    def path(self: FarRoot, name: str) -> str:
+        if name == "a/2.mp4" and fault == "forbidden":
+            raise PermissionError("ACCESS_DENIED (HTTP status 403)")
+        return opened(self, name)
+
+    monkeypatch.setattr(FarRoot, "_size", size)
+    monkeypatch.setattr(FarRoot, "_path", path)
+    found = rows_of(store.url, tmp_path / "out")
+    words = {"gone": "does not exist", "forbidden": "403", "shorter": f"{len(data)} bytes came of {len(data) + 1}"}
+    status, error = found.pop("a/2.mp4")
+    assert status == "missing" and error.startswith("a/2.mp4 cannot be fetched: ") and words[fault] in error
+    assert {status for status, _ in found.values()} == {"ok"}
+    (problem,) = estimate(Request("folder", store.url, str(tmp_path / "o"), SPEC))["sample_problems"] or [None]
+    assert problem is None if fault == "gone" else problem[:2] == ("a/2.mp4", "missing")
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("s3://", "it names no bucket"),
+        ("s3://bucket/my videos", "write a space as %20"),
+        ("s3://bucket/x?colour=red", "Unexpected query parameter"),
+        ("ftp://host/x", "Unrecognized filesystem type"),
+    ],
+)
+def test_an_address_that_is_none_is_one_line(address: str, words: str, tmp_path: Path, scratch: Path) -> None:
+    with pytest.raises(UserError, match=words) as raised:
+        pack_all(address, tmp_path)
+    assert "\n" not in str(raised.value)
