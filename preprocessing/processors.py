@@ -26,7 +26,7 @@ def cpu_quota(proc: Path = PROC, root: Path = CGROUPS) -> float | None:
     `docker run --cpus 2.5` gives 2.5, and so does a pod's limit in Kubernetes.
     """
     try:
-        lines = proc.read_text().splitlines()
+        lines = proc.read_text("utf-8").splitlines()
     except OSError:  # not Linux
         return None
     quotas = [quota for line in lines for folder in _folders(line, root) if (quota := _quota(folder)) is not None]
@@ -48,9 +48,9 @@ def _quota(folder: Path) -> float | None:
     """The limit of one group, in processors: of version 2 or 1 of control groups."""
     try:
         if (folder / "cpu.max").is_file():
-            quota, period = (folder / "cpu.max").read_text().split()
+            quota, period = (folder / "cpu.max").read_text("utf-8").split()
         else:
-            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text("utf-8").strip() for name in ("quota", "period"))
         return int(quota) / int(period) if quota not in ("max", "-1") else None
     except (OSError, ValueError, ZeroDivisionError):
         return None

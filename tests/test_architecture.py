@@ -152,6 +152,15 @@ def test_only_tracking_knows_the_names_of_tags() -> None:
             )
 
 
+def test_texts_are_written_and_read_as_utf8_wherever_the_program_runs() -> None:
+    """Not as the system's locale has it, which need not know the letters of a class or of a file's name."""
+    for name, tree in trees().items():
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+        for call in calls:
+            texts = {"read_text": 1, "write_text": 2}.get(call.func.attr)
+            assert texts is None or len(call.args) + len(call.keywords) >= texts, (name, call.lineno)
+
+
 def test_library_code_neither_prints_nor_names_a_device() -> None:
     for name, path in FILES.items():
         if not name.startswith("pipelines/"):

@@ -85,6 +85,6 @@ def log_gallery(run: Run, folder: Path, shards: str, measurement: Measurement, c
     html = gallery_page(folder, shards, facts["split"], predicted, count, title, first.precision, patches)
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / GALLERY
-        path.write_text(html)
+        path.write_text(html, "utf-8")
         run.log_artifact(path)
     log.info("%s of %d clips is logged with the benchmark", GALLERY, 3 * count)

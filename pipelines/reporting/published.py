@@ -36,7 +36,7 @@ class PublishedResult:
 @functools.cache
 def published_results() -> dict[str, tuple[PublishedResult, ...]]:
     """All rows, by data set."""
-    document = yaml.safe_load((files("pipelines.reporting") / "published.yaml").read_text())
+    document = yaml.safe_load((files("pipelines.reporting") / "published.yaml").read_text("utf-8"))
     sources = document.pop("sources")
     return {
         dataset: tuple(_row(values, sources) for values in entry["rows"])

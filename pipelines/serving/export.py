@@ -70,10 +70,10 @@ def export(
             programs = export_programs(model, clips, partial, report)
         facts = collect_facts(model, meta, predictor.spec, programs)
         checkpoint.save(partial, model, replace(meta, extraction=asdict(predictor.spec)))
-        (partial / "facts.json").write_text(json.dumps(facts, indent=1))
-        (partial / "README.md").write_text(_readme(facts, title or folder.name, len(clips), predictor))
+        (partial / "facts.json").write_text(json.dumps(facts, indent=1), "utf-8")
+        (partial / "README.md").write_text(_readme(facts, title or folder.name, len(clips), predictor), "utf-8")
         script = files("pipelines.serving").joinpath("templates", "predict_onnx.py")
-        (partial / "predict_onnx.py").write_text(script.read_text())
+        (partial / "predict_onnx.py").write_text(script.read_text("utf-8"), "utf-8")
     return facts
 
 
@@ -114,7 +114,7 @@ def _readme(facts: dict[str, Any], title: str, num_clips: int, predictor: AdaFoc
     argv = extraction_argv("VIDEO", predictor.spec)
     flags = ("-fps_mode", "-enc_time_base", "-q:v", "-vf", "-r", "-frames:v")
     arguments = [f"{flag} {shlex.quote(argv[argv.index(flag) + 1])}" for flag in flags if flag in argv]
-    return Template(files("pipelines.serving").joinpath("templates", "export.md").read_text()).substitute(
+    return Template(files("pipelines.serving").joinpath("templates", "export.md").read_text("utf-8")).substitute(
         title=title,
         method=facts["method"],
         num_classes=len(facts["class_names"]),

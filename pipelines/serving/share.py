@@ -71,7 +71,7 @@ def model_card(model: AdaFocus, meta: Meta, facts: CardFacts, name: str) -> str:
     """The README of a shared model; `name` is the folder, or the name on the hub, in the lines that use it."""
     names = [cell(each) for each in meta.class_names]
     own = {f"{meta.stage}/val_{name}": IN_WORDS[name] for name in ("top1", "map")}
-    template = files("pipelines.serving").joinpath("templates", "card.md.j2").read_text()
+    template = files("pipelines.serving").joinpath("templates", "card.md.j2").read_text("utf-8")
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = cell
     return environment.from_string(template).render(

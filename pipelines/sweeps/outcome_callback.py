@@ -114,5 +114,5 @@ def cause_of_death(trial: Any) -> str:
 def _failure_lines(trial: Any) -> list[str]:
     """What Tune has written of a trial's last failure."""
     local = Path(trial.error_file)  # where Tune's own `get_error` looks it arrives later
-    last = local.read_text().rpartition("Failure # ")[2] if local.exists() else ""
+    last = local.read_text("utf-8").rpartition("Failure # ")[2] if local.exists() else ""
     return [line.strip() for line in last.splitlines() if line.strip()]

@@ -43,7 +43,7 @@ def load_sweep(runs: Path, name: str) -> Sweep:
     if not path.is_file():
         raise UserError(f"there is no sweep {name!r} in {runs}; known: {', '.join(sweep_names(runs)) or 'none'}")
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text("utf-8"))
         config, space = from_flat(record["config"]), record["space"]
         sample = {key: (kind, arguments) for key, (kind, arguments) in space["sample"].items()}
         return Sweep(

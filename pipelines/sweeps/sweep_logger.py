@@ -23,7 +23,7 @@ def log_sweep(tracker: Tracker, parent: Run, name: str) -> None:
     summary = summarise(tracker, record, trials)
     with tempfile.TemporaryDirectory() as temporary:
         page = Path(temporary) / PAGE
-        page.write_text(sweep_page(summary.page))
+        page.write_text(sweep_page(summary.page), "utf-8")
         parent.log_artifact(page)
     links = {trial.run_id: tracker.open(trial.run_id).link for trial in trials}
     view = save_view(tracker, parent.experiment_id, sweep_view(name, list(record.space)))

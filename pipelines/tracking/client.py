@@ -190,7 +190,7 @@ class Tracker:
         if name not in {item.path for item in self.client.list_artifacts(run_id)}:
             return None
         with tempfile.TemporaryDirectory() as folder:
-            return json.loads(Path(self.client.download_artifacts(run_id, name, folder)).read_text())
+            return json.loads(Path(self.client.download_artifacts(run_id, name, folder)).read_text("utf-8"))
 
 
 def _reason(error: Exception) -> str:

@@ -9,5 +9,5 @@ from typing import Any
 
 def embed(template: str, data: Any) -> str:
     """The template of this name with the data as its script's constant. Names in the data are never markup."""
-    text = files("pipelines.visualize").joinpath("templates", template).read_text()
+    text = files("pipelines.visualize").joinpath("templates", template).read_text("utf-8")
     return text.replace("/*DATA*/null", json.dumps(data, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c"))

@@ -50,7 +50,7 @@ def read(path: str, facts: dict) -> np.ndarray:
 
 def main(paths: list[str]) -> dict:
     """The prediction at every exit, and where the patches were."""
-    facts = json.loads((HERE / "facts.json").read_text())
+    facts = json.loads((HERE / "facts.json").read_text("utf-8"))
     sessions = {name: onnxruntime.InferenceSession(HERE / f"{name}.onnx") for name in facts["programs"]}
 
     def run(part: str, **inputs: np.ndarray) -> dict:

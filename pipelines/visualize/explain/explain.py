@@ -21,5 +21,5 @@ def explain(model: AdaFocusPredictor, clip: ClipFrames, prediction: Prediction, 
     draw_strip(explained).save(png)
     encode_video(mp4, explained_frames(model, clip, prediction), prediction.source.fps or 25.0, crf=20)
     title = f"{explained.title}: {explained.likeliest[-1][0]}"
-    html.write_text(page(model, [PageSection("", [PredictedClip(clip, prediction)])], title))
+    html.write_text(page(model, [PageSection("", [PredictedClip(clip, prediction)])], title), "utf-8")
     return [png, mp4, html]
