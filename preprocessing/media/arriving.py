@@ -47,8 +47,9 @@ class ArrivingFrames:
 
     @staticmethod
     def fits(path: Path | str, spec: ExtractionSpec) -> bool:
-        """Can frames of this source be taken one by one? Of a file alone, and not where ffmpeg makes another rate."""
-        return os.path.isfile(path) and spec.profile == "clean" and spec.fps is None
+        """Can frames of this source be taken one by one? Not of a folder or a pipe, nor where ffmpeg makes another rate."""
+        is_other = os.path.exists(path) and not os.path.isfile(path)
+        return not is_other and spec.profile == "clean" and spec.fps is None
 
     def __enter__(self) -> Self:
         self._stream.__enter__()
