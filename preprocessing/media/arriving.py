@@ -47,7 +47,7 @@ class ArrivingFrames:
 
     @staticmethod
     def fits(path: Path | str, spec: ExtractionSpec) -> bool:
-        """Can frames of this source be taken one by one? Not of a folder or a pipe, nor where ffmpeg makes another rate."""
+        """Can frames of this source be taken one by one? Not of a folder or a pipe, nor at another rate."""
         is_other = os.path.exists(path) and not os.path.isfile(path)
         return not is_other and spec.profile == "clean" and spec.fps is None
 

@@ -23,6 +23,7 @@ from preprocessing.ffmpeg.process import FFmpegReader
 from preprocessing.ffmpeg.program import has_filters
 from preprocessing.media.extraction import DEFAULT_LIMITS, Extraction, Limits
 from preprocessing.media.jpeg import JpegSplitter, jpeg_size
+from preprocessing.media.pixel_shapes import CODEC, pixel_changes
 from preprocessing.media.seek import LEAST_START_S, seek_points, why_unproven
 from preprocessing.media.verdict import Ending, judge
 from preprocessing.schema import ExtractionSpec
@@ -69,6 +70,7 @@ class FrameStream:
         self._seeks: list[float | None] = [*seek_points(start_s or 0.0), None] if may_seek else [None]
         self._num_frames = self._num_bytes = 0
         self._size: tuple[int, int] | None = None
+        self._pixels: str | None = None
         self._refused = ""  # why the rest of the output was not read
         self._deadline = time.monotonic() + limits.timeout_s
         self._process = self._command()
@@ -134,6 +136,7 @@ class FrameStream:
             ended_by=self._process.ended_by,
             returncode=self._process.returncode,
             refused=self._refused,
+            pixels=self._pixel_changes(),
         )
         status, error = judge(ending)
         height, width = self._size or (None, None)
@@ -149,6 +152,15 @@ class FrameStream:
             video=video,
             returncode=self._process.returncode,
         )
+
+    def _pixel_changes(self) -> str:
+        """How the shape of pixels changes in a file that was read whole."""
+        video, is_cut = self._log.video, self._start_s is not None or self._end_s is not None
+        if self._process.ended_by != "itself" or is_cut or video is None or video.codec != CODEC:
+            return ""
+        if self._pixels is None:
+            self._pixels = pixel_changes(self._source, video)
+        return self._pixels
 
     @property
     def _is_unproven(self) -> bool:

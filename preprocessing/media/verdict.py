@@ -29,6 +29,8 @@ class Ending:
     returncode: int | None
     refused: str
     """Why the rest of the output was not read."""
+    pixels: str = ""
+    """How the shape of pixels changes on the way, in words."""
 
 
 def judge(end: Ending) -> tuple[Status, str]:
@@ -51,12 +53,17 @@ def judge(end: Ending) -> tuple[Status, str]:
         return "probe_failed", "there is no video stream in it"
     if end.count == 0:
         return "decode_failed", _why_no_frames(end, messages)
+    changes = []
+    if log.recoloured:
+        changes.append(f"its colours change on the way, {log.recoloured}, and all frames are shown in the first ones")
+    if end.pixels:
+        changes.append(f"its pixels change their shape on the way, {end.pixels}, and all are shown in the first one")
     if log.num_errors:
-        return "damaged", messages
+        return "damaged", "; ".join([messages, *changes])
     if code != 0:
         return "damaged", f"ffmpeg ended with status {code}"
-    if log.recoloured:
-        return "damaged", f"its colours change on the way, {log.recoloured}, and all frames are shown in the first ones"
+    if changes:
+        return "damaged", "; ".join(changes)
     return ("damaged", early) if (early := _why_early(end)) else ("ok", "")
 
 

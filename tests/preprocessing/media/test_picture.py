@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,21 @@ def test_frames_of_another_shape_are_cut_to_that_of_the_first(tmp_path: Path, ru
             height, width = extent(frames[number])
             assert abs(height - width) <= 2 and height > 10, (size, number)
         assert all(map(np.array_equal, frames[:3], alone))  # the same bytes, whichever command wrote them
+
+
+@pytest.mark.parametrize("ending", ["ts", "vob", "mpg"])
+def test_pixels_that_change_their_shape_on_the_way_are_said(ending: str, tmp_path: Path, run_ffmpeg: Run) -> None:
+    """As a broadcast that switches from 4:3 to 16:9: ffmpeg shows all frames in the first shape."""
+    first, second = (
+        make(run_ffmpeg, tmp_path / f"{number}.{ending}", f"setdar={shape}", "-c:v", "mpeg2video", "-g", 2)
+        for number, shape in enumerate(("4/3", "16/9"))
+    )
+    both = tmp_path / f"both.{ending}"
+    for after, words in ((first, ""), (second, "its pixels change their shape on the way, from 4:3 to 16:9")):
+        both.write_bytes(first.read_bytes() + after.read_bytes())
+        for result in (frames_of(both)[1], sample_frames(both, SPEC, lambda count: [0, count - 1]).result):
+            assert words in result.error and ("its pixels" in result.error) == bool(words)
+    assert frames_of(both, replace(SPEC, profile="paper"))[1].status == "damaged"
 
 
 def colours(path: Path, spec: ExtractionSpec = SPEC) -> np.ndarray:
