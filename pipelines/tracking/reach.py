@@ -12,7 +12,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
-from urllib3.exceptions import InsecureRequestWarning
 
 from pipelines.paths import SQLITE
 from preprocessing.addresses import without_secrets
@@ -53,7 +52,7 @@ def _check_server(uri: str) -> None:
     for wait_s in (*WAITS_S, None):
         try:
             parts = urlsplit(uri)
-            with warnings.catch_warnings(action="ignore", category=InsecureRequestWarning):
+            with warnings.catch_warnings(action="ignore"):  # that no certificate is checked
                 address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/health"
                 requests.head(address, timeout=ANSWER_S, verify=False)
             return
