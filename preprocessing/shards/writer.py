@@ -26,6 +26,8 @@ from preprocessing.shards.planning.job import Job
 from preprocessing.shards.planning.plan import ShardPlan, shard_key
 from preprocessing.shards.record import ShardRecord, write_rows
 
+_WRITTEN_AT_ONCE = 1 << 20
+
 
 def write_shard(job: Job, plan: ShardPlan) -> ShardRecord:
     """Extract the clips of `plan` into `{name}.tar`, then write `{name}.parquet`, which makes the shard finished.
@@ -34,7 +36,7 @@ def write_shard(job: Job, plan: ShardPlan) -> ShardRecord:
     disk. Objects' boxes are none of a shard's business: the index has them.
     """
     try:
-        with job.store.atomic_write(plan.tar) as partial, open(partial, "wb") as file:
+        with job.store.atomic_write(plan.tar) as partial, open(partial, "wb", _WRITTEN_AT_ONCE) as file:
             tar = TarStream(file)
             rows = [_write_clip(job, plan, position, tar) for position in range(len(plan.clips))]
             sha256 = tar.close()

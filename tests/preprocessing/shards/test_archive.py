@@ -9,7 +9,14 @@ import tarfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessing.shards.archive import TarStream, frame_offsets
+from preprocessing.shards.archive import TarStream, _header, frame_offsets
+
+
+@given(st.from_regex(r"[!-~]{1,100}", fullmatch=True), st.integers(0, 8**11 - 1))
+def test_headers_are_those_of_tarfile(name: str, size: int) -> None:
+    item = tarfile.TarInfo(name)
+    item.size = size
+    assert _header(name, size) == item.tobuf(tarfile.USTAR_FORMAT)
 
 
 @given(st.lists(st.tuples(st.binary(max_size=2000), st.booleans()), max_size=12))
