@@ -25,9 +25,9 @@ from preprocessing.ffmpeg.log import FFmpegLog
 MAX_MEMORY = 4 << 30
 """Address space in bytes that one ffmpeg process may take."""
 
-_READ = 1 << 17
 _PIPE = 1 << 20
-
+_USUAL_PIPE = _LOG = 1 << 16
+_FIRST_WAIT_MS, _LONGEST_WAIT_MS = 5, 20
 
 _ANSWER_S = 60.0
 _COLOURS = ("AV_LOG_FORCE_COLOR", "AV_LOG_FORCE_256COLOR")
@@ -52,12 +52,15 @@ def ask_ffmpeg(argv: list[str], given: bytes = b"") -> tuple[int, bytes, str]:
 class FFmpegReader:
     """A running ffmpeg whose standard output is read. Leaving the `with` block ends the process."""
 
-    def __init__(self, argv: list[str], timeout_s: float, stop: threading.Event | None = None) -> None:
-        """Reading ends after `timeout_s` seconds, or when another thread sets `stop`."""
+    def __init__(
+        self, argv: list[str], timeout_s: float, stop: threading.Event | None = None, *, in_bulk: bool = False
+    ) -> None:
+        """Reading ends after `timeout_s` seconds, or when another thread sets `stop`. `in_bulk`: let some output gather
+        before it is read, for whoever wants all of it."""
         self.log = FFmpegLog()
         self.ended_by: Literal["itself", "timeout", "stop", ""] = ""
         """What ended the reading; empty until it ends."""
-        self._argv, self._timeout_s, self._stop = argv, timeout_s, stop
+        self._argv, self._timeout_s, self._stop, self._in_bulk = argv, timeout_s, stop, in_bulk
 
     def __enter__(self) -> Self:
         self._deadline = time.monotonic() + self._timeout_s
@@ -72,7 +75,7 @@ class FFmpegReader:
             env=_environment(),
         )
         _limit_memory(self._process.pid)
-        _enlarge_buffer(self._process.stdout)
+        self._capacity = _enlarge_buffer(self._process.stdout)
         return self
 
     def __exit__(
@@ -93,9 +96,12 @@ class FFmpegReader:
         for fd in (out_fd, log_fd):
             poll.register(fd, select.POLLIN)
         open_fds = {out_fd, log_fd}
+        wait_ms = _FIRST_WAIT_MS if self._in_bulk else 0
+        end = select.poll()
+        end.register(out_fd, 0)
 
         def read(fd: int) -> bytes:
-            chunk = os.read(fd, _READ)
+            chunk = os.read(fd, self._capacity if fd == out_fd else _LOG)
             if not chunk:
                 poll.unregister(fd)
                 open_fds.remove(fd)
@@ -109,8 +115,13 @@ class FFmpegReader:
                 self.ended_by = "timeout" if left_s <= 0 else "stop"
                 return
             ready = {fd for fd, _ in poll.poll(min(left_s, 0.5) * 1000)}
+            if wait_ms and ready:
+                end.poll(wait_ms)  # so long, or until it ends
             chunk = read(out_fd) if out_fd in ready else b""
             if chunk:
+                if self._in_bulk:  # never so long that the pipe is full, and ffmpeg waits
+                    is_much = len(chunk) > self._capacity // 4
+                    wait_ms = wait_ms // 2 if is_much else min(2 * wait_ms + 1, _LONGEST_WAIT_MS)
                 ready = {fd for fd, _ in poll.poll(0)}
             if log_fd in ready:
                 read(log_fd)  # one reading empties the pipe
@@ -165,8 +176,9 @@ def _limit_memory(pid: int) -> None:
             resource.prlimit(pid, resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
 
 
-def _enlarge_buffer(pipe: IO[bytes] | None) -> None:
-    """A larger buffer between the processes: fewer turns of reading, and ffmpeg waits less."""
+def _enlarge_buffer(pipe: IO[bytes] | None) -> int:
+    """A larger buffer between the processes: fewer turns of reading, and ffmpeg waits less. Returns its bytes."""
     if pipe is not None and hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux
         with contextlib.suppress(OSError):  # more than the machine allows
-            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
+            return fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
+    return _USUAL_PIPE

@@ -185,7 +185,8 @@ class FrameStream:
             seek_s=self._seeks[0],
             threads=self._threads,
         )
-        return FFmpegReader(argv, max(self._deadline - time.monotonic(), 0.0), self._stop)
+        left_s = max(self._deadline - time.monotonic(), 0.0)
+        return FFmpegReader(argv, left_s, self._stop, in_bulk=self._only is None)
 
     def _jpegs(self) -> Iterator[bytes]:
         """What the running process writes."""
