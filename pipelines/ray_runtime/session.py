@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 SHORT = "/tmp"
 LONGEST = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 """Bytes that the path of Ray's folder may have."""
+ANSWER_S = 10.0
+_SETTINGS, _HEADER = 4, 9
+"""Of HTTP/2: the kind of a frame, and the bytes of its header."""
 
 
 @contextlib.contextmanager
@@ -104,8 +107,8 @@ def short_folder() -> str | None:
 
 
 def check_address(address: str | None) -> str:
-    """The address to connect to: this one, else that of RAY_ADDRESS, else `local`. Raises UserError if nobody listens
-    at host:port, for Ray itself would go on trying for minutes."""
+    """The address to connect to: this one, else that of RAY_ADDRESS, else `local`. Raises UserError if no Ray cluster
+    listens at host:port, for Ray itself would go on trying for minutes."""
     address = (address or os.environ.get("RAY_ADDRESS") or "").strip() or "local"
     if address in ("local", "auto"):
         return address
@@ -118,7 +121,20 @@ def check_address(address: str | None) -> str:
     if not host or not port.isdecimal() or "/" in host:
         raise UserError(f"{address!r} is no address of a Ray cluster: give auto, HOST:PORT or ray://HOST:PORT")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S) as connection:
+            is_ray = bool(os.environ.get("RAY_USE_TLS")) or _speaks_grpc(connection)
+        if not is_ray:
+            raise UserError(f"what listens at {address} is no Ray cluster: give the port that `ray start --head` says")
     except (OSError, OverflowError) as error:
         raise UserError(f"no Ray cluster at {address!r}: {error}; start one with `ray start --head`") from None
     return address
+
+
+def _speaks_grpc(connection: socket.socket) -> bool:
+    """Does the other end greet as every server of gRPC does, Ray's among them: with settings of HTTP/2?"""
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0)))
+    try:
+        greeting = connection.recv(_HEADER)
+    except OSError:
+        return False
+    return len(greeting) == _HEADER and greeting[3] == _SETTINGS

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from helpers.threads import SLEEP, bare_environment, spin_counts
+from pipelines.ray_runtime import session
 from pipelines.ray_runtime.session import _wait_policy, check_address, ray_session, short_folder
 from preprocessing.schema import UserError
 
@@ -145,6 +148,19 @@ def test_a_temporary_folder_that_cannot_be_used_is_said(
 def test_an_address_that_is_none_is_said(address: str) -> None:
     with pytest.raises(UserError, match="is no address of a Ray cluster: give auto, HOST:PORT"):
         check_address(address)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["silent", "dashboard"])
+@pytest.mark.parametrize("form", ["{}:{}", "ray://{}:{}"])
+def test_what_listens_and_is_no_cluster_is_said(answer: bytes, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself waits for minutes."""
+    monkeypatch.setattr(session, "ANSWER_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=lambda: server.accept()[0].sendall(answer) if answer else None)
+        thread.start()
+        with pytest.raises(UserError, match="is no Ray cluster: give the port"):
+            check_address(form.format(*server.getsockname()))
+        thread.join()
 
 
 def test_addresses_of_version_6_and_blanks(monkeypatch: pytest.MonkeyPatch) -> None:
