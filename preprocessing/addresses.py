@@ -18,8 +18,11 @@ def is_url(address: str) -> bool:
 
 
 def absolute(address: str) -> str:
-    """A local path as an absolute one; a URL as it is."""
-    return address if is_url(address) else str(Path(address).absolute())
+    """A local path as an absolute one, from the home folder where it begins with `~/`, which shells leave as it is in
+    `--out=~/x`; a URL as it is."""
+    if is_url(address):
+        return address
+    return str((Path(address).expanduser() if address.startswith("~/") else Path(address)).absolute())
 
 
 def without_secrets(text: str) -> str:

@@ -33,7 +33,8 @@ class ClipList:
         for name in (clip.clip_id, clip.source):
             if not name or (not (name.isascii() and name.isprintable()) and not _is_name(name)):
                 raise UserError(
-                    f"{where}: {name!r} cannot name a clip: it is empty, or holds control characters or no text"
+                    f"{_printable(where)}: {name!r} cannot name a clip: it is empty, or holds "
+                    "control characters or no text"
                 )
         if clip.split not in SPLITS:
             raise UserError(f"{where}: split {clip.split!r} is none of {', '.join(SPLITS)}")
@@ -125,6 +126,10 @@ def _range(clip: Clip) -> tuple[float, float]:
 def _is_name(name: str) -> bool:
     """Is it text without control characters?"""
     return is_text(name) and not any(ord(letter) < 32 for letter in name)
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def is_text(name: str) -> bool:

@@ -64,10 +64,10 @@ def preprocess(
     too_many = _failure_limit(max_failures)
     request = Request(
         dataset,
-        data_root or Path("data") / dataset,
-        out,
+        Path("data") / dataset if data_root is None else _named(data_root, "--data-root"),
+        _named(out, "--out"),
         spec,
-        splits=tuple(splits.split(",")) if splits else None,
+        splits=None if splits is None else tuple(split.strip() for split in splits.split(",")),
         limit=limit,
         clips_per_shard=clips_per_shard,
         shard_bytes=shard_bytes,
@@ -92,6 +92,13 @@ def preprocess(
             err=True,
         )
         raise typer.Exit(1)
+
+
+def _named(folder: str, option: str) -> str:
+    """The folder of an option. Raises UserError for an empty name, which would be the working folder."""
+    if not folder:
+        raise UserError(f"{option} is empty: is a variable of the shell not set?")
+    return folder
 
 
 def _spec(
@@ -145,9 +152,11 @@ def _spec(
 def _failure_limit(text: str) -> Callable[[int, int], bool]:
     """A function of failed clips and all clips: are more failed than --max-failures allows?"""
     try:
-        value = float(text.rstrip("%"))
+        value = float(text.removesuffix("%"))
     except ValueError:
-        raise UserError(f"--max-failures is {text!r}, but has to be like 5% or 20") from None
+        value = -1.0
+    if not 0 <= value <= (100 if text.endswith("%") else 1 << 40):
+        raise UserError(f"--max-failures is {text!r}, but has to be like 5% or 20")
     if text.endswith("%"):
         return lambda failed, clips: failed > clips * value / 100
     return lambda failed, clips: failed > value

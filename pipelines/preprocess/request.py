@@ -57,9 +57,8 @@ class Request:
                 far.mirror(root)
             dataset.make(root)
             if not root.is_dir():
-                raise UserError(
-                    f"the data root {self.data_root} does not exist; give the folder of the videos as --data-root"
-                )
+                what = "is no folder" if root.exists() else "does not exist"
+                raise UserError(f"the data root {self.data_root} {what}; give the folder of the videos as --data-root")
             try:
                 info, clips = dataset.read_clips(root)
                 job = Job(Store(self.out), root, info, self.spec, self.clips_per_shard, self.shard_bytes)

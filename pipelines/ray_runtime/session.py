@@ -55,6 +55,12 @@ def ray_session(address: str | None, *, dashboard: bool = False, worker_logs: bo
         )
     except (ConnectionError, ValueError) as error:
         raise UserError(f"no Ray cluster at {address!r}: {error}") from None
+    except Exception as error:
+        if type(error) not in (Exception, RuntimeError):
+            raise
+        # As Ray says that its processes did not start in time: where a machine is busy, or lacks something.
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"Ray did not start: {reason} `adafocus doctor` says what may be in its way") from error
     if on_sigterm is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has replaced it by one that ends the process at once
     try:

@@ -24,6 +24,9 @@ class Store:
     """Files by name in one folder. Picklable, so that tasks on other machines can write to it."""
 
     def __init__(self, url: str | Path) -> None:
+        """Raises UserError for an empty name, which would be the working folder."""
+        if not str(url):
+            raise UserError("the name of the folder of the shards is empty: is a variable of the shell not set?")
         self.url = absolute(str(url))  # a task on another machine has another working folder
         self.shown = without_secrets(self.url)
         self.local: Path | None = None if is_url(self.url) else Path(self.url)

@@ -53,3 +53,9 @@ def test_a_store_that_cannot_be_used_is_named_without_its_key() -> None:
     with pytest.raises(UserError, match="cannot use cloud://bucket/a as a folder") as raised:
         store.sizes()
     assert "S3CRET" not in str(raised.value)
+
+
+def test_a_folder_below_the_home_folder_as_shells_leave_it_in_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert absolute("~/shards") == "/home/me/shards"
+    assert absolute("s3://bucket/~/x") == "s3://bucket/~/x" and absolute("/a/~/x") == "/a/~/x"

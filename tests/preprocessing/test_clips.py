@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.preprocess.request import Request
 from preprocessing.clips import ClipList, clips_digest, select_clips
 from preprocessing.datasets import find_dataset
-from preprocessing.schema import Clip, SourceBox, UserError
+from preprocessing.schema import Clip, ExtractionSpec, SourceBox, UserError
 from preprocessing.sources import find_source, measure_sources, readable_name, resolve_source
 
 
@@ -169,3 +170,18 @@ def test_select_clips(folder_root: Path) -> None:
         select_clips(clips, ["test"], None)
     with pytest.raises(UserError, match="unknown split 'dev'"):
         select_clips(clips, ["dev"], None)
+
+
+def test_a_file_whose_name_holds_a_line_break_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "two\nlines.mp4").write_bytes(b"")
+    with pytest.raises(UserError, match="cannot name a clip") as raised:
+        find_dataset("folder").read_clips(tmp_path)
+    assert "\n" not in str(raised.value) and r"two\nlines.mp4" in str(raised.value)
+
+
+def test_a_file_as_data_root_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"")
+    request = Request("folder", tmp_path / "a.mp4", str(tmp_path / "o"), ExtractionSpec())
+    with pytest.raises(UserError, match=r"a\.mp4 is no folder; give the folder of the videos"), request.opened():
+        pass

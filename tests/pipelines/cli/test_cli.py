@@ -103,6 +103,12 @@ TRAIN = ("--recipe", "demo", "--shards", "none")
     [
         (("preprocess", "--dataset", "fcvdi", "--out", "o"), "fcvid"),
         (("preprocess", "--dataset", "folder", "--data-root", "none", "--out", "o"), "none"),
+        (("preprocess", "--dataset", "folder", "--out", ""), "--out is empty"),
+        (("preprocess", "--dataset", "folder", "--out", "o", "--data-root", ""), "--data-root is empty"),
+        (("preprocess", "--dataset", "folder", "--out", "o", "--max-failures", "nan"), "--max-failures is 'nan'"),
+        (("preprocess", "--dataset", "folder", "--out", "o", "--max-failures", "-1"), "--max-failures is '-1'"),
+        (("preprocess", "--dataset", "folder", "--out", "o", "--max-failures", "200%"), "--max-failures is '200%'"),
+        (("train", "--recipe", "demo", "--shards", ""), "the name of the folder of the shards is empty"),
         (("train", "--recipe", "dmeo", "--shards", "s"), "unknown recipe 'dmeo'; the nearest known one is 'demo'"),
         (("train", *TRAIN, "--set", "ppo.lrr=1"), "unknown setting 'ppo.lrr'; the nearest known one is 'ppo.lr'"),
         (("train", *TRAIN, "--set", "ppo.lr"), "--set 'ppo.lr' is not of the form key=value"),

@@ -163,6 +163,20 @@ def test_what_listens_and_is_no_cluster_is_said(answer: bytes, form: str, monkey
         thread.join()
 
 
+def test_a_ray_that_does_not_start_in_time_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that is very busy."""
+
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup.\nThis could happen")
+
+    monkeypatch.setattr(session.ray, "init", init)
+    with (
+        pytest.raises(UserError, match=r"Ray did not start: .*timed out during startup\. This could"),
+        ray_session(None),
+    ):
+        pass
+
+
 def test_addresses_of_version_6_and_blanks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", " ")
     assert check_address(None) == "local" and check_address(" auto ") == "auto"
