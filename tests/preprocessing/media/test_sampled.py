@@ -115,7 +115,9 @@ def test_one_decoding_is_enough_for_a_healthy_file(
     commands = []
     real = FFmpegReader.__init__
     monkeypatch.setattr(
-        FFmpegReader, "__init__", lambda self, argv, *rest: commands.append(argv) or real(self, argv, *rest)
+        FFmpegReader,
+        "__init__",
+        lambda self, argv, *rest, **named: commands.append(argv) or real(self, argv, *rest, **named),
     )
     assert len(sample_frames(path, SPEC, rule).jpegs) == 4
     assert len(commands) == 2 and "copy" in commands[0] and any("select=" in word for word in commands[1])

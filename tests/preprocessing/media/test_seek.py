@@ -73,7 +73,9 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     started: list[list[str]] = []
     real = FFmpegReader.__init__
     monkeypatch.setattr(
-        FFmpegReader, "__init__", lambda self, argv, *rest: started.append(argv) or real(self, argv, *rest)
+        FFmpegReader,
+        "__init__",
+        lambda self, argv, *rest, **named: started.append(argv) or real(self, argv, *rest, **named),
     )
     return started
 
