@@ -78,6 +78,7 @@ def shrink(config: Config) -> Config:
         "model.glancer_weights": "none",
         "model.focuser_weights": "none",
         "model.glance_size": 24,
+        "model.glance_stride": config.model.glance_stride // 4,
         "model.patch_size": 48 * config.model.patch_size // config.data.crop,
         "model.policy_channels": 4,
         "model.policy_hidden": 16,

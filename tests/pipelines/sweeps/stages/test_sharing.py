@@ -17,7 +17,8 @@ def stage(runs: Path, name: str, hours: float, began_ms: int, finished: bool = T
     folder = runs / name
     folder.mkdir()
     row = {"stage": name, "clock": 1, "metrics": {}, "time_ms": began_ms}
-    meta = {"config": {}, "stage": name, "key": "", "digest": "", "info": {"class_names": []}, "history": [row]}
+    info = {"name": "d", "class_names": []}
+    meta = {"config": {}, "stage": name, "key": "", "digest": "", "info": info, "history": [row]}
     if finished:
         (folder / checkpoint.META).write_text(json.dumps({**meta, "seconds": hours * 3600, "weights": "w"}))
     return folder
