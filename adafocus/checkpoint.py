@@ -9,7 +9,6 @@ A stage that runs keeps its state (model, optimizer, progress) apart, in `save_s
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import importlib.metadata
 import io
@@ -22,7 +21,6 @@ from typing import Any
 
 import safetensors
 import torch
-from pydantic import TypeAdapter
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -34,6 +32,7 @@ from adafocus.models.adafocus import AdaFocus
 from adafocus.models.backbones import describe
 from preprocessing.files import write_file
 from preprocessing.schema import DatasetInfo, ExtractionSpec, UserError
+from preprocessing.typed_record import typed_record
 
 META = "meta.json"
 SHARED = "config.json"
@@ -174,12 +173,12 @@ def read_meta(folder: Path) -> Meta:
         if not path.exists() and (folder / SHARED).exists():
             path = folder / SHARED
         record = json.loads(path.read_text("utf-8"))
-        meta = _typed(Meta, record if path.name == META else record[RECORD])
+        meta = typed_record(Meta, record if path.name == META else record[RECORD])
         if not meta.weights or Path(meta.weights).name != meta.weights:
             raise ValueError(f"weights {meta.weights!r} do not lie in the checkpoint's folder")
-        info = _typed(DatasetInfo, meta.info)
+        info = typed_record(DatasetInfo, meta.info)
         if meta.extraction:
-            _typed(ExtractionSpec, meta.extraction)
+            typed_record(ExtractionSpec, meta.extraction)
         _ = meta.metrics
         return dataclasses.replace(meta, info=_facts(info))
     except FileNotFoundError:
@@ -191,17 +190,6 @@ def read_meta(folder: Path) -> Meta:
         ) from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{path} is no checkpoint's record: {' '.join(repr(error).split())[:300]}") from error
-
-
-def _typed(kind: Any, values: Any) -> Any:
-    """A record of values that anybody may have written. Raises TypeError or ValueError if they do not fit its types."""
-    kind(**values)  # TypeError for a name that it does not know
-    return _adapter(kind).validate_python(values)
-
-
-@functools.cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
 
 
 def load_model(folder: Path) -> tuple[AdaFocus, Meta]:

@@ -18,7 +18,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 FLOORS: dict[str, tuple[str, ...]] = {
     "preprocessing": (
-        "schema addresses files frame_choice processors",
+        "schema addresses files frame_choice processors typed_record",
         "clips sources ffmpeg media",
         "datasets shards",
     ),

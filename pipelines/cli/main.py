@@ -21,8 +21,8 @@ import typer
 from typer.core import TyperOption
 
 from adafocus.divergence import ADVICE, DivergedError
-from pipelines.cli import app as page
-from pipelines.cli import data, doctor, models, predict, preprocess, results, runs, training, tune
+from pipelines.cli.verbs import app as page
+from pipelines.cli.verbs import data, doctor, models, predict, preprocess, results, runs, training, tune
 from pipelines.logs import in_a_line, start_logging
 from preprocessing.addresses import without_secrets
 from preprocessing.schema import UserError

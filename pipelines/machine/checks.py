@@ -44,10 +44,8 @@ def check_processors() -> Finding:
 def check_shared_memory(folder: Path = SHM, least: int = LEAST_SHM) -> Finding:
     """Is there room for what processes hand over in shared memory?"""
     if not folder.is_dir():
-        trouble = "loader processes hand over their batches there: --num-workers 0 does without" * (
-            sys.platform == "linux"
-        )
-        return Finding("shared memory", f"there is no {folder}", trouble)
+        needed = "loader processes hand over their batches there: --num-workers 0 does without"
+        return Finding("shared memory", f"there is no {folder}", needed if sys.platform == "linux" else "")
     usage = shutil.disk_usage(folder)
     trouble = ""
     if usage.free < least:

@@ -140,7 +140,7 @@ def _speaks_grpc(connection: socket.socket) -> bool:
     """Does the other end greet as every server of gRPC does, Ray's among them: with settings of HTTP/2?"""
     connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0)))
     try:
-        greeting = connection.recv(_HEADER)
+        greeting = connection.recv(_HEADER, socket.MSG_WAITALL)
     except OSError:
         return False
     return len(greeting) == _HEADER and greeting[3] == _SETTINGS

@@ -56,6 +56,8 @@ def _check_server(uri: str) -> None:
                 address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/health"
                 requests.head(address, timeout=ANSWER_S, verify=False)
             return
+        except requests.exceptions.SSLError:  # something is there, which may want a certificate that MLflow has
+            return
         except (requests.RequestException, ValueError) as error:
             if wait_s is None or not isinstance(error, requests.ConnectionError | requests.Timeout):
                 raise UserError(

@@ -36,15 +36,15 @@ def describe_import(
     method_of(config).stage(stage)
     classes = imported.model.num_classes
     info = DatasetInfo(recipe.rsplit("-", 1)[0], tuple(f"class {number}" for number in range(classes)))
-    digest, spec = "", ExtractionSpec()  # the height of the authors' frames
+    key, digest, spec = "", "", ExtractionSpec()  # the height of the authors' frames
     if shards:
         dataset = read_metadata(shards)
         info, digest, spec = dataset.info, dataset.digest, dataset.spec
+        key = stage_key(config, stage, dataset.version)
         if info.num_classes != classes:
             raise UserError(
                 f"the checkpoint has {classes} classes, but {without_secrets(shards)} has {info.num_classes}"
             )
-    key = stage_key(config, stage, read_metadata(shards).version) if shards else ""
     return Meta.describe(config, stage=stage, key=key, digest=digest, info=info, extraction=spec, imported=files)
 
 

@@ -16,8 +16,8 @@ from typing import Self
 
 from preprocessing.media.extraction import DEFAULT_LIMITS, Extraction, Limits
 from preprocessing.media.frame_stream import FrameStream
-from preprocessing.media.packets import read_packets
 from preprocessing.media.sampled import Rule
+from preprocessing.media.seeking.packets import read_packets
 from preprocessing.schema import MIN_FRAMES, ExtractionSpec
 
 

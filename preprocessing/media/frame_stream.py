@@ -24,7 +24,7 @@ from preprocessing.ffmpeg.program import has_filters
 from preprocessing.media.extraction import DEFAULT_LIMITS, Extraction, Limits
 from preprocessing.media.jpeg import JpegSplitter, jpeg_size
 from preprocessing.media.pixel_shapes import CODEC, pixel_changes
-from preprocessing.media.seek import LEAST_START_S, seek_points, why_unproven
+from preprocessing.media.seeking.seek import LEAST_START_S, seek_points, why_unproven
 from preprocessing.media.verdict import Ending, judge
 from preprocessing.schema import ExtractionSpec
 

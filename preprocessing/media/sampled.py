@@ -20,8 +20,8 @@ from typing import overload
 from preprocessing.media.extraction import DEFAULT_LIMITS, Extraction, Limits
 from preprocessing.media.frame_stream import FrameStream
 from preprocessing.media.frames import Frames, open_frames
-from preprocessing.media.packets import read_packets
-from preprocessing.media.seek_samples import seek_samples
+from preprocessing.media.seeking.packets import read_packets
+from preprocessing.media.seeking.seek_samples import seek_samples
 from preprocessing.schema import MIN_FRAMES, USABLE, ExtractionSpec
 
 Rule = Callable[[int], Sequence[int]]

@@ -14,13 +14,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter
 
 from preprocessing.schema import (
     INDEX_SCHEMA,
@@ -32,11 +31,10 @@ from preprocessing.schema import (
 )
 from preprocessing.shards.record import ShardRecord
 from preprocessing.shards.storage import Store
+from preprocessing.typed_record import typed_record
 
 INDEX = "index.parquet"
 _DIGEST = re.compile(r"\w{1,64}", re.ASCII)
-
-Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -111,10 +109,10 @@ def parse_metadata(schema: pa.Schema) -> DatasetMetadata:
     if any(unicodedata.category(letter) == "Cc" for name in stored["info"]["class_names"] for letter in name):
         raise ValueError("a class name holds control characters")
     return DatasetMetadata(
-        info=_typed(DatasetInfo, stored["info"]),
-        spec=_typed(ExtractionSpec, stored["spec"]),
+        info=typed_record(DatasetInfo, stored["info"]),
+        spec=typed_record(ExtractionSpec, stored["spec"]),
         digest=stored["digest"],
-        shards=tuple(_typed(ShardRecord, record) for record in stored["shards"]),
+        shards=tuple(typed_record(ShardRecord, record) for record in stored["shards"]),
         versions=stored["versions"],
         boxes=str(stored.get("boxes", "")),
     )
@@ -124,19 +122,6 @@ def stored_metadata(schema: pa.Schema) -> dict[str, Any]:
     """The same as the plain values that were written."""
     stored: dict[str, Any] = json.loads(schema.metadata[METADATA_KEY])
     return stored
-
-
-def _typed(kind: type[Record], values: dict[str, Any]) -> Record:
-    """A record of values that anybody may have written. Raises TypeError or ValueError if they do not fit its types."""
-    kind(**values)  # TypeError for a name that it does not know
-    adapter: Any = _adapter  # mypy does not see that a class can be hashed
-    record: Record = adapter(kind).validate_python(values)
-    return record
-
-
-@functools.cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
 
 
 def content_digest(info: dict[str, Any], spec: dict[str, Any], rows: pa.Table, shards: Sequence[ShardRecord]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from preprocessing.media.extraction import Extraction
 from preprocessing.media.frames import open_frames
-from preprocessing.media.packets import read_packets
+from preprocessing.media.seeking.packets import read_packets
 from preprocessing.processors import usable_cores
 from preprocessing.schema import Clip, UserError
 from preprocessing.shards.object_boxes import is_whole, place_in_frames, upright_size

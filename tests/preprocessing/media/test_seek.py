@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from preprocessing.ffmpeg.process import FFmpegReader
-from preprocessing.media import frame_stream, seek_samples
+from preprocessing.media import frame_stream
+from preprocessing.media.seeking import seek_samples
 from preprocessing.media.frame_stream import extract_frames
 from preprocessing.media.sampled import sample_frames
 from preprocessing.schema import ExtractionSpec

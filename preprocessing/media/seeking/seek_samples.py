@@ -19,8 +19,8 @@ from preprocessing.ffmpeg.filters import Picture, picture_of
 from preprocessing.ffmpeg.process import FFmpegReader
 from preprocessing.media.extraction import Extraction, Limits
 from preprocessing.media.jpeg import JpegSplitter, jpeg_size
-from preprocessing.media.packets import PacketTable
-from preprocessing.media.seek import is_exact, is_sought_in, seek_points
+from preprocessing.media.seeking.packets import PacketTable
+from preprocessing.media.seeking.seek import is_exact, is_sought_in, seek_points
 from preprocessing.media.verdict import Ending, judge
 from preprocessing.schema import ExtractionSpec
 
