@@ -78,7 +78,7 @@ def test_memory_is_used_again() -> None:
             check(batch, number)
             del batch
         next(iter(batches))  # broken off: batches that nobody has seen
-    worker = psutil.Process().children()[-1]
+    worker = psutil.Process(batches._iterator._workers[0].pid)  # other tests may have left processes of their own
     shared = [place for place in worker.memory_maps(grouped=False) if place.path.startswith("/dev/shm/torch_")]
     assert 1 <= len(shared) <= 5
 
