@@ -10,9 +10,9 @@ import pytest
 
 from preprocessing.ffmpeg.process import FFmpegReader
 from preprocessing.media import frame_stream
-from preprocessing.media.seeking import seek_samples
 from preprocessing.media.frame_stream import extract_frames
 from preprocessing.media.sampled import sample_frames
+from preprocessing.media.seeking import seek_samples
 from preprocessing.schema import ExtractionSpec
 
 SPEC = ExtractionSpec(height=40)
