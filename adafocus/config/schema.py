@@ -190,6 +190,9 @@ class TrainingConfig:
     """Epochs of linear increase at the start."""
     label_smoothing: BelowOne = 0.0
     """Share of the target that is spread over all classes."""
+    logit_adjustment: NotNegative = 0.0
+    """In the loss, this times the logarithm of each class's share of the training clips is added to its logit (Menon et
+    al. 2021, equation 10): with 1 the model predicts as if all classes were equally frequent."""
     clip_grad_norm: NotNegative = 0.0
     """0 leaves gradients as they are."""
     accumulate: Count = 1

@@ -194,6 +194,16 @@ class ClipTable:
         labels: list[int] = self._labels[int(self.rows[number])].as_py()
         return labels
 
+    def class_shares(self) -> np.ndarray:
+        """Share of the clips that each class has, float64 (K,) of sum 1: a clip of several labels counts for each by
+        its part, a class of less than one clip as of one, for nothing can be said of a class that never comes."""
+        bounds, rows = self._labels.offsets.to_numpy(), self.rows
+        lengths = np.diff(bounds)[rows]
+        places = np.arange(lengths.sum()) + np.repeat(bounds[rows] - (np.cumsum(lengths) - lengths), lengths)
+        labels = self._labels.values.to_numpy()[places]
+        counts = np.bincount(labels, np.repeat(1 / lengths, lengths), self.info.num_classes).clip(1)
+        return counts / counts.sum()
+
     @property
     def has_boxes(self) -> bool:
         """Has any clip of this split boxes of its object?"""

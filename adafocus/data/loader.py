@@ -8,7 +8,7 @@ global batch size: not on the number of workers, nor on how many ranks share a g
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,6 +69,7 @@ class ClipLoader:
         self.spec: ExtractionSpec = table.spec
         self.clip_ids: Sequence[str] = table.clip_ids
         """Of all ranks, in the order of the index."""
+        self.class_shares: Callable[[], np.ndarray] = table.class_shares
         self.batch_size = batch_size
         if num_workers:
             prepare_socket_folder()

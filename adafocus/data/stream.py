@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -63,6 +63,7 @@ class ClipStream:
         self.digest: str = table.digest
         self.spec: ExtractionSpec = table.spec
         self.clip_ids: Sequence[str] = table.clip_ids
+        self.class_shares: Callable[[], np.ndarray] = table.class_shares
         self.batch_size, self.train, self.accumulate = batch_size, train, accumulate
         self.global_clips = batch_size * world_size * accumulate
         """Clips of a global batch."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from adafocus.config.schema import JointConfig
 from adafocus.data.loader import Batch
 from adafocus.models.adafocus import PARTS, Patches
-from adafocus.stages.stage import Collected, Logs, Stage, prefix_loss
+from adafocus.stages.stage import Collected, Logs, Stage
 from preprocessing.schema import UserError
 
 
@@ -83,19 +83,16 @@ class Joint(Stage):
             corners_BS2 = model.choose(glance, source).corners_BS2
             focus_BTD = model.focus(model.crop(collected["focus"], corners_BS2))
             logits_BTK = model.classify(glance, focus_BTD)
-            parts[f"{name}_loss"] = self._judge(model.decisions(logits_BTK), target)
+            parts[f"{name}_loss"] = self.judge(model.decisions(logits_BTK), target)
             parts[f"{name}_glancer_loss"] = self._judge_frames(glance.logits_BTK, target)
             parts[f"{name}_focuser_loss"] = self._judge_frames(model.focuser.head(focus_BTD), target)
             if name == "policy":
                 accuracy = (logits_BTK[:, -1].argmax(1) == target).float().mean() * 100
         return parts, accuracy
 
-    def _judge(self, logits_BTK: Tensor, target_B: Tensor) -> Tensor:
-        return prefix_loss(logits_BTK, target_B, self.settings.label_smoothing)
-
     def _judge_frames(self, logits_BTK: Tensor, target_B: Tensor) -> Tensor:
         """Of an auxiliary layer: frame by frame, or their mean where there is one action for the clip."""
-        return self._judge(logits_BTK if self.model.acts_per_frame else logits_BTK.mean(1, keepdim=True), target_B)
+        return self.judge(logits_BTK if self.model.acts_per_frame else logits_BTK.mean(1, keepdim=True), target_B)
 
     def rate(self, parameter: str) -> float:
         """That of the part which the parameter belongs to; of the classifier's two heads, each learns as its network

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from adafocus.config.schema import PretrainConfig
-from adafocus.stages.stage import Collected, Logs, Stage, prefix_loss
+from adafocus.stages.stage import Collected, Logs, Stage
 
 
 class Pretrain(Stage):
@@ -41,7 +41,7 @@ class Pretrain(Stage):
             ("focuser", self.model.focuser.head(self.fast.focus(collected["focus"]))),
         ):
             judged_BTK = logits_BTK.mean(1, keepdim=True) if settings.loss == "video" else logits_BTK
-            losses.append(prefix_loss(judged_BTK, target, settings.label_smoothing))
+            losses.append(self.judge(judged_BTK, target))
             logs[f"{part}_loss"] = losses[-1]
             logs[f"{part}_accuracy"] = (logits_BTK.mean(1).argmax(1) == target).float().mean() * 100
         return losses[0] + losses[1], logs

@@ -68,6 +68,8 @@ class Stage(nn.Module):
         """The number of the one that is collected."""
         self.global_clips = 0
         """Clips of a global batch; 0: its micro-batches are all as large as the one that is collected."""
+        self.class_shares_K: Tensor | None = None
+        """Of the training clips, the share of each class, where the loss is adjusted by it."""
 
     @property
     def fast(self) -> AdaFocus:
@@ -174,6 +176,15 @@ class Stage(nn.Module):
     @abstractmethod
     def forward(self, collected: Collected) -> tuple[Tensor, Logs]:
         """The loss of one update, a scalar, and what to log of it."""
+
+    def judge(self, logits_BTK: Tensor, target_B: Tensor) -> Tensor:
+        """The settings' cross-entropy of every prefix's prediction with the clip's class, over clips and prefixes."""
+        settings = self.settings
+        assert isinstance(settings, TrainingConfig)
+        if settings.logit_adjustment:
+            assert self.class_shares_K is not None, "logits cannot be adjusted to classes whose shares are not set"
+            logits_BTK = logits_BTK + settings.logit_adjustment * self.class_shares_K.log()
+        return prefix_loss(logits_BTK, target_B, settings.label_smoothing)
 
     def rate(self, parameter: str) -> float:
         """A parameter's learning rate, before scaling: networks at backbone_lr, heads and classifier at head_lr."""

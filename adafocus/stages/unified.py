@@ -100,15 +100,15 @@ class Unified(Joint):
         accuracy = torch.zeros(())
         for name, focus_BTD in zip(names, seen, strict=True):
             logits_BTK = model.prefixes(glance, focus_BTD)
-            losses[f"{name}_loss"] = self._judge(logits_BTK, target)
+            losses[f"{name}_loss"] = self.judge(logits_BTK, target)
             losses[f"{name}_focuser_loss"] = self._judge_frames(model.focuser.head(focus_BTD), target)
             if name == "policy":
                 accuracy = (logits_BTK[:, -1].argmax(1) == target).float().mean() * 100
         losses["glancer_loss"] = self._judge_frames(glance.logits_BTK, target)
         drawn_BK = self.frames_logits(glance, weight_BG, collected["sets"])
-        losses["frames_loss"] = self._judge(drawn_BK[:, None], target)
+        losses["frames_loss"] = self.judge(drawn_BK[:, None], target)
         action_BS4 = model.actions(glance)
-        losses["boxes_loss"] = self._judge(model.judged_map(glance, action_BS4)[:, None], target)
+        losses["boxes_loss"] = self.judge(model.judged_map(glance, action_BS4)[:, None], target)
         losses["size"] = (action_BS4[..., 2:] - 1).square().mean()
         return losses, accuracy
 

@@ -7,10 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from adafocus.config.schema import OptimConfig
 from adafocus.data.loader import Batch
 from adafocus.models.adafocus import Patches
-from adafocus.stages.stage import Collected, Logs, Stage, prefix_loss
+from adafocus.stages.stage import Collected, Logs, Stage
 
 
 class Warmup(Stage):
@@ -41,9 +40,7 @@ class Warmup(Stage):
 
     def forward(self, collected: Collected) -> tuple[Tensor, Logs]:
         """Cross-entropy of every prediction that follows an action: every exit, or the whole clip's."""
-        settings = self.settings
-        assert isinstance(settings, OptimConfig)
         logits_BTK = self.model.classify(collected["glance"], self.features(collected["patches"]))
         target = collected["target"]
-        loss = prefix_loss(self.model.decisions(logits_BTK), target, settings.label_smoothing)
+        loss = self.judge(self.model.decisions(logits_BTK), target)
         return loss, {"accuracy": (logits_BTK[:, -1].argmax(1) == target).float().mean() * 100}

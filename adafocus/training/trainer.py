@@ -101,6 +101,9 @@ class StageTrainer:
         self.stage: Stage = self.method.stage(name)(model, config)
         self.stage.global_clips = self.loader.global_clips
         self.stage.check_batch(self.loader.global_clips // workers)
+        if isinstance(self.settings, TrainingConfig) and self.settings.logit_adjustment:
+            shares = self.loader.class_shares()
+            self.stage.class_shares_K = torch.tensor(shares, dtype=torch.float32, device=self.device)
         self.optimizer = self.stage.optimizer()
         if isinstance(self.settings, TrainingConfig) and self.settings.lr_batch_size and distributed.rank() == 0:
             log.info("%s", scaling_line(name, self.settings))

@@ -234,6 +234,17 @@ def test_a_file_and_its_packed_clip_give_the_same_pixels(shards: Path, root: Pat
             assert torch.equal(seen, glance) and focus is seen
 
 
+def test_classes_have_the_shares_of_their_clips(shards: Path) -> None:
+    """A clip of two classes is half of each; a class without clips counts as one."""
+    assert ClipLoader(shards, "train", DATA, batch_size=4, train=True).class_shares() == pytest.approx(
+        [4.5 / 26, 9 / 26, 12.5 / 26]
+    )
+    assert ClipTable(shards, "val").class_shares() == pytest.approx([2 / 11, 3 / 11, 6 / 11])
+    assert ClipTable(shards, "train", part=lambda name: name == "clip/1").class_shares() == pytest.approx([1 / 3] * 3)
+    two = ClipTable(shards, "train", part=lambda name: name in ("clip/1", "clip/4"))
+    assert two.class_shares() == pytest.approx([1 / 4, 2 / 4, 1 / 4])
+
+
 def test_only_sampled_frames_are_read(shards: Path) -> None:
     table = ClipTable(shards, "train")
     number = table.clip_ids.index("clip/20")
