@@ -68,8 +68,10 @@ class Stage(nn.Module):
         """The number of the one that is collected."""
         self.global_clips = 0
         """Clips of a global batch; 0: its micro-batches are all as large as the one that is collected."""
-        self.class_shares_K: Tensor | None = None
-        """Of the training clips, the share of each class, where the loss is adjusted by it."""
+        device = next(model.parameters()).device
+        self.class_shares_K = torch.full((model.num_classes,), 1 / model.num_classes, device=device)
+        """Of the training clips, the share of each class, where the loss is adjusted by it; equal until they are known,
+        which adjusts nothing."""
 
     @property
     def fast(self) -> AdaFocus:
@@ -182,7 +184,6 @@ class Stage(nn.Module):
         settings = self.settings
         assert isinstance(settings, TrainingConfig)
         if settings.logit_adjustment:
-            assert self.class_shares_K is not None, "logits cannot be adjusted to classes whose shares are not set"
             logits_BTK = logits_BTK + settings.logit_adjustment * self.class_shares_K.log()
         return prefix_loss(logits_BTK, target_B, settings.label_smoothing)
 

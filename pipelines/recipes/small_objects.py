@@ -91,7 +91,9 @@ def sky() -> Config:
     return replace(
         config,
         model=replace(config.model, glance_stride=16),  # a cell is as wide as an object; of the whole map twice
-        warmup=replace(config.warmup, epochs=8),  # backgrounds are soon known by heart
+        # Backgrounds are soon known by heart, and how often a class comes in few places says little of others.
+        warmup=replace(config.warmup, epochs=8, logit_adjustment=1.0),
+        finetune=replace(config.finetune, logit_adjustment=1.0),
     )
 
 
