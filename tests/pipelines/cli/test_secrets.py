@@ -15,6 +15,7 @@ import pytest
 from helpers.sweeping import settings
 from pipelines.cli.main import main
 from pipelines.paths import Places
+from pipelines.tracking import reach
 from pipelines.tracking.client import Tracker
 from preprocessing.schema import DatasetInfo
 
@@ -47,6 +48,7 @@ def test_a_store_that_does_not_answer(
     command: Command, synthetic_shards: str, folder_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", DEAD)
+    monkeypatch.setattr(reach, "WAITS_S", (0.0, 0.0))
     for arguments in (
         ("train", *TRAIN, synthetic_shards),
         ("tune", *TRAIN, synthetic_shards, "--grid", "ppo.gamma=0.5,0.7"),

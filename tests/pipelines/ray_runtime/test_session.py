@@ -46,10 +46,11 @@ with ray_session(cluster.address if cluster else "local"):
 """
 
 
-def counts_of_workers(address: str) -> list[int]:
+def counts_of_workers(address: str, **environment: str) -> list[int]:
     """Spin counts of the worker that a driver's task ran in, as Ray passes its output on."""
     argv = [sys.executable, "-c", RUN, address]
-    ran = subprocess.run(argv, env=bare_environment(), check=True, capture_output=True, text=True)
+    ran = subprocess.run(argv, env={**bare_environment(), **environment}, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
     lines = (ran.stdout + ran.stderr).splitlines()
     return spin_counts("\n".join(line for line in lines if "pid=" in line))
 
@@ -63,11 +64,6 @@ def foreign_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     yield cluster.address
     cluster.shutdown()
-
-
-def test_workers_of_an_own_cluster_sleep() -> None:
-    counts = counts_of_workers("local")
-    assert counts and set(counts) == {SLEEP}
 
 
 @pytest.mark.slow
@@ -97,10 +93,11 @@ def long_folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_local_cluster_starts_where_the_name_of_the_temporary_folder_is_long(long_folder: Path) -> None:
-    environment = {**bare_environment(), "TMPDIR": str(long_folder)}
-    ran = subprocess.run([sys.executable, "-c", RUN, "local"], env=environment, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+def test_an_own_cluster_starts_where_the_temporary_folder_has_a_long_name_and_its_workers_sleep(
+    long_folder: Path,
+) -> None:
+    counts = counts_of_workers("local", TMPDIR=str(long_folder))
+    assert counts and set(counts) == {SLEEP}
 
 
 COUNT = """
